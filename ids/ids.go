@@ -1,0 +1,176 @@
+// Package ids names things: clients, flows, hunts, orgs, nodes.
+//
+// Every identifier is a closed type: a value can only be made by Parse or New,
+// so code that holds one need not check it again. The zero value of each type
+// is "none". Texts are those of the Velociraptor client protocol, section 5.2.
+//
+// It imports nothing of ours and never touches network or store.
+package ids
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// ErrInvalid means that a text is no identifier of the wanted kind. Trying
+// again does not help.
+var ErrInvalid = errors.New("invalid identifier")
+
+var base32Hex = base32.HexEncoding.WithPadding(base32.NoPadding)
+
+// Client is the identity of one agent: "C." and 16 lower-case hex digits, or
+// "server" for the pseudo client that server-side collections run on.
+type Client struct{ text string }
+
+// Server is the pseudo client of server-side collections.
+var Server = Client{"server"}
+
+// ParseClient reads a client id.
+func ParseClient(text string) (Client, error) {
+	if text == Server.text {
+		return Server, nil
+	}
+	rest, ok := strings.CutPrefix(text, "C.")
+	if !ok || len(rest) != 16 || !only(rest, "0123456789abcdef") {
+		return Client{}, fmt.Errorf("client id %.40q: %w", text, ErrInvalid)
+	}
+	return Client{text}, nil
+}
+
+// ClientOfKey computes the id of the agent that holds key: the first 8 bytes
+// of SHA-256 over the modulus as an SSH-style mpint (client protocol 2.1).
+func ClientOfKey(key *rsa.PublicKey) Client {
+	modulus := key.N.Bytes()
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(modulus)+1))
+	hash := sha256.New()
+	hash.Write(append(head, 0))
+	hash.Write(modulus)
+	return Client{"C." + hex.EncodeToString(hash.Sum(nil)[:8])}
+}
+
+// String returns the text form, empty for the zero value.
+func (c Client) String() string { return c.text }
+
+// IsZero reports whether c is none.
+func (c Client) IsZero() bool { return c.text == "" }
+
+// Flow is the identity of one collection: "F." and 13 base32hex characters,
+// with suffixes for hunts (".H") and conditions (".Q").
+type Flow struct{ text string }
+
+// Monitoring is the well-known session of event queries, in both directions.
+var Monitoring = Flow{"F.Monitoring"}
+
+// NewFlow makes an id from now (seconds) and 4 random bytes.
+func NewFlow(now time.Time) Flow { return Flow{"F." + stamp(now)} }
+
+// ParseFlow reads a flow id: "F." and 1 to 40 of letters, digits, ".".
+func ParseFlow(text string) (Flow, error) {
+	rest, ok := strings.CutPrefix(text, "F.")
+	if !ok || !word(rest) {
+		return Flow{}, fmt.Errorf("flow id %.40q: %w", text, ErrInvalid)
+	}
+	return Flow{text}, nil
+}
+
+// String returns the text form, empty for the zero value.
+func (f Flow) String() string { return f.text }
+
+// IsZero reports whether f is none.
+func (f Flow) IsZero() bool { return f.text == "" }
+
+// Hunt is the identity of one hunt: "H." and 13 base32hex characters.
+type Hunt struct{ text string }
+
+// NewHunt makes an id from now (seconds) and 4 random bytes.
+func NewHunt(now time.Time) Hunt { return Hunt{"H." + stamp(now)} }
+
+// ParseHunt reads a hunt id.
+func ParseHunt(text string) (Hunt, error) {
+	rest, ok := strings.CutPrefix(text, "H.")
+	if !ok || !word(rest) {
+		return Hunt{}, fmt.Errorf("hunt id %.40q: %w", text, ErrInvalid)
+	}
+	return Hunt{text}, nil
+}
+
+// String returns the text form, empty for the zero value.
+func (h Hunt) String() string { return h.text }
+
+// IsZero reports whether h is none.
+func (h Hunt) IsZero() bool { return h.text == "" }
+
+// Org is a tenant: "" is the root org, others are "O" and base32hex characters.
+type Org struct{ text string }
+
+// RootOrg is the org that always exists.
+var RootOrg = Org{}
+
+// ParseOrg reads an org id; "" and "root" are the root org.
+func ParseOrg(text string) (Org, error) {
+	if text == "" || text == "root" {
+		return RootOrg, nil
+	}
+	rest, ok := strings.CutPrefix(text, "O")
+	if !ok || !word(rest) {
+		return Org{}, fmt.Errorf("org id %.40q: %w", text, ErrInvalid)
+	}
+	return Org{text}, nil
+}
+
+// String returns the text form, empty for the root org.
+func (o Org) String() string { return o.text }
+
+// Node is the configured name of a server process: 1 to 64 lower-case letters,
+// digits, "-" and ".", beginning with a letter or digit.
+type Node struct{ text string }
+
+// ParseNode reads a node name.
+func ParseNode(text string) (Node, error) {
+	bad := text == "" || len(text) > 64 || !only(text, "abcdefghijklmnopqrstuvwxyz0123456789-.") ||
+		strings.HasPrefix(text, "-") || strings.HasPrefix(text, ".")
+	if bad {
+		return Node{}, fmt.Errorf("node name %.70q: %w", text, ErrInvalid)
+	}
+	return Node{text}, nil
+}
+
+// String returns the text form, empty for the zero value.
+func (n Node) String() string { return n.text }
+
+// IsZero reports whether n is none.
+func (n Node) IsZero() bool { return n.text == "" }
+
+func stamp(now time.Time) string {
+	var raw [8]byte
+	binary.BigEndian.PutUint32(raw[:], uint32(now.Unix()))
+	rand.Read(raw[4:]) // never fails since Go 1.24
+	return base32Hex.EncodeToString(raw[:])
+}
+
+func only(text, allowed string) bool {
+	return strings.IndexFunc(text, func(r rune) bool { return !strings.ContainsRune(allowed, r) }) < 0
+}
+
+func word(text string) bool {
+	if text == "" || len(text) > 40 {
+		return false
+	}
+	for i := range len(text) {
+		b := text[i]
+		letter := b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9'
+		dot := b == '.' && i > 0 && i < len(text)-1 && text[i-1] != '.'
+		if !letter && !dot {
+			return false
+		}
+	}
+	return true
+}

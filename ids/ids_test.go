@@ -1,0 +1,103 @@
+package ids_test
+
+import (
+	"crypto/rsa"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"raptorpack/ids"
+)
+
+// The vector of client-protocol section 16.1.
+func TestClientOfKeyMatchesVector(t *testing.T) {
+	modulus := make([]byte, 256)
+	for i := range modulus {
+		modulus[i] = byte(7*i + 129)
+	}
+	got := ids.ClientOfKey(&rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: 65537})
+	if want := "C.7a840418cf635f31"; got.String() != want {
+		t.Errorf("client id %s, want %s", got, want)
+	}
+}
+
+func TestParseAcceptsAndRefuses(t *testing.T) {
+	parsers := map[string]func(string) error{
+		"client": func(s string) error { _, err := ids.ParseClient(s); return err },
+		"flow":   func(s string) error { _, err := ids.ParseFlow(s); return err },
+		"hunt":   func(s string) error { _, err := ids.ParseHunt(s); return err },
+		"org":    func(s string) error { _, err := ids.ParseOrg(s); return err },
+		"node":   func(s string) error { _, err := ids.ParseNode(s); return err },
+	}
+	cases := []struct {
+		kind, text string
+		ok         bool
+	}{
+		{"client", "C.7a840418cf635f31", true},
+		{"client", "server", true},
+		{"client", "C.7A840418CF635F31", false},
+		{"client", "C.7a84", false},
+		{"client", "C.7a840418cf635f3/", false},
+		{"client", "", false},
+		{"flow", "F.D4K8M2O9P1Q3R", true},
+		{"flow", "F.D4K8M2O9P1Q3R.H", true},
+		{"flow", "F.Monitoring", true},
+		{"flow", "F...", false},
+		{"flow", "F./etc", false},
+		{"flow", "F.a..b", false},
+		{"flow", "F." + strings.Repeat("A", 41), false},
+		{"hunt", "H.D4K8M2O9P1Q3R", true},
+		{"hunt", "F.D4K8M2O9P1Q3R", false},
+		{"org", "", true},
+		{"org", "root", true},
+		{"org", "O1234", true},
+		{"org", "../x", false},
+		{"node", "web-1.example", true},
+		{"node", "-web", false},
+		{"node", "a/b", false},
+		{"node", "Web", false},
+	}
+	for _, c := range cases {
+		err := parsers[c.kind](c.text)
+		if (err == nil) != c.ok {
+			t.Errorf("%s %q: error %v, want ok %v", c.kind, c.text, err, c.ok)
+		}
+		if err != nil && !errors.Is(err, ids.ErrInvalid) {
+			t.Errorf("%s %q: %v is not ErrInvalid", c.kind, c.text, err)
+		}
+	}
+}
+
+func TestNewIsParsedAndDiffers(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	a, b := ids.NewFlow(now), ids.NewFlow(now)
+	if a == b {
+		t.Errorf("two flows of one second are the same: %s", a)
+	}
+	if got, err := ids.ParseFlow(a.String()); err != nil || got != a {
+		t.Errorf("parse %s: %v, %v", a, got, err)
+	}
+	if len(a.String()) != 15 {
+		t.Errorf("flow id %s has %d characters, want 15", a, len(a.String()))
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("C.7a840418cf635f31")
+	f.Add("F.x/../y")
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, parse := range []func(string) (string, error){
+			func(s string) (string, error) { v, err := ids.ParseClient(s); return v.String(), err },
+			func(s string) (string, error) { v, err := ids.ParseFlow(s); return v.String(), err },
+			func(s string) (string, error) { v, err := ids.ParseHunt(s); return v.String(), err },
+			func(s string) (string, error) { v, err := ids.ParseNode(s); return v.String(), err },
+		} {
+			got, err := parse(text)
+			if err == nil && (got != text || strings.ContainsAny(got, "/\x00\\") || got == "." || got == "..") {
+				t.Errorf("accepted %q as %q", text, got)
+			}
+		}
+	})
+}
