@@ -79,11 +79,13 @@ func (Origin_Stream) EnumDescriptor() ([]byte, []int) {
 // Mutation is a wished change of the state that all nodes share.
 type Mutation struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`                            // the room's State.Kind, such as "clients"
-	Org           string                 `protobuf:"bytes,2,opt,name=org,proto3" json:"org,omitempty"`                              // empty: the root org
-	Body          []byte                 `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`                            // the room's own message
-	RequestId     string                 `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"` // Idempotency-Key; remembered for 24 h of entry time
-	Principal     string                 `protobuf:"bytes,5,opt,name=principal,proto3" json:"principal,omitempty"`                  // who asked for it; empty: the pack itself
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`                             // the room's State.Kind, such as "clients"
+	Org           string                 `protobuf:"bytes,2,opt,name=org,proto3" json:"org,omitempty"`                               // empty: the root org
+	Body          []byte                 `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`                             // the room's own message
+	RequestId     string                 `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`  // Idempotency-Key; remembered for 24 h of entry time
+	Principal     string                 `protobuf:"bytes,5,opt,name=principal,proto3" json:"principal,omitempty"`                   // who asked for it; empty: the pack itself
+	Blob          []byte                 `protobuf:"bytes,6,opt,name=blob,proto3" json:"blob,omitempty"`                             // SHA-256 of a body above 256 KiB: then body is empty in the ledger and lies in blobs/<hex>
+	BlobBytes     int64                  `protobuf:"varint,7,opt,name=blob_bytes,json=blobBytes,proto3" json:"blob_bytes,omitempty"` // its length; states never see these two, they get the body
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +153,20 @@ func (x *Mutation) GetPrincipal() string {
 		return x.Principal
 	}
 	return ""
+}
+
+func (x *Mutation) GetBlob() []byte {
+	if x != nil {
+		return x.Blob
+	}
+	return nil
+}
+
+func (x *Mutation) GetBlobBytes() int64 {
+	if x != nil {
+		return x.BlobBytes
+	}
+	return 0
 }
 
 // Origin numbers what one stream of one incarnation sent, without gaps.
@@ -353,18 +369,120 @@ func (x *Fact) GetMutation() *Mutation {
 	return nil
 }
 
+// EpochStart is the body of the first entry of each epoch (kind "ledger.epoch").
+type EpochStart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   string                 `protobuf:"bytes,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                     // who leads
+	SealedEpoch   uint64                 `protobuf:"varint,2,opt,name=sealed_epoch,json=sealedEpoch,proto3" json:"sealed_epoch,omitempty"` // the newest older epoch, sealed before this one began; 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EpochStart) Reset() {
+	*x = EpochStart{}
+	mi := &file_ledger_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EpochStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EpochStart) ProtoMessage() {}
+
+func (x *EpochStart) ProtoReflect() protoreflect.Message {
+	mi := &file_ledger_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EpochStart.ProtoReflect.Descriptor instead.
+func (*EpochStart) Descriptor() ([]byte, []int) {
+	return file_ledger_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EpochStart) GetIncarnation() string {
+	if x != nil {
+		return x.Incarnation
+	}
+	return ""
+}
+
+func (x *EpochStart) GetSealedEpoch() uint64 {
+	if x != nil {
+		return x.SealedEpoch
+	}
+	return 0
+}
+
+// OriginsRetired is the body of an entry (kind "ledger.retire") that forgets
+// origins: incarnations that have ended and whose outbox is gone.
+type OriginsRetired struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnations  []string               `protobuf:"bytes,1,rep,name=incarnations,proto3" json:"incarnations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OriginsRetired) Reset() {
+	*x = OriginsRetired{}
+	mi := &file_ledger_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OriginsRetired) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OriginsRetired) ProtoMessage() {}
+
+func (x *OriginsRetired) ProtoReflect() protoreflect.Message {
+	mi := &file_ledger_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OriginsRetired.ProtoReflect.Descriptor instead.
+func (*OriginsRetired) Descriptor() ([]byte, []int) {
+	return file_ledger_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *OriginsRetired) GetIncarnations() []string {
+	if x != nil {
+		return x.Incarnations
+	}
+	return nil
+}
+
 var File_ledger_proto protoreflect.FileDescriptor
 
 const file_ledger_proto_rawDesc = "" +
 	"\n" +
-	"\fledger.proto\x12\x0eraptorpack.bus\"\x81\x01\n" +
+	"\fledger.proto\x12\x0eraptorpack.bus\"\xb4\x01\n" +
 	"\bMutation\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x10\n" +
 	"\x03org\x18\x02 \x01(\tR\x03org\x12\x12\n" +
 	"\x04body\x18\x03 \x01(\fR\x04body\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\x12\x1c\n" +
-	"\tprincipal\x18\x05 \x01(\tR\tprincipal\"\xbc\x01\n" +
+	"\tprincipal\x18\x05 \x01(\tR\tprincipal\x12\x12\n" +
+	"\x04blob\x18\x06 \x01(\fR\x04blob\x12\x1d\n" +
+	"\n" +
+	"blob_bytes\x18\a \x01(\x03R\tblobBytes\"\xbc\x01\n" +
 	"\x06Origin\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x125\n" +
 	"\x06stream\x18\x02 \x01(\x0e2\x1d.raptorpack.bus.Origin.StreamR\x06stream\x12\x10\n" +
@@ -382,7 +500,13 @@ const file_ledger_proto_rawDesc = "" +
 	"\x04Fact\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x124\n" +
-	"\bmutation\x18\x03 \x01(\v2\x18.raptorpack.bus.MutationR\bmutationB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
+	"\bmutation\x18\x03 \x01(\v2\x18.raptorpack.bus.MutationR\bmutation\"Q\n" +
+	"\n" +
+	"EpochStart\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12!\n" +
+	"\fsealed_epoch\x18\x02 \x01(\x04R\vsealedEpoch\"4\n" +
+	"\x0eOriginsRetired\x12\"\n" +
+	"\fincarnations\x18\x01 \x03(\tR\fincarnationsB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
 
 var (
 	file_ledger_proto_rawDescOnce sync.Once
@@ -397,13 +521,15 @@ func file_ledger_proto_rawDescGZIP() []byte {
 }
 
 var file_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_ledger_proto_goTypes = []any{
-	(Origin_Stream)(0), // 0: raptorpack.bus.Origin.Stream
-	(*Mutation)(nil),   // 1: raptorpack.bus.Mutation
-	(*Origin)(nil),     // 2: raptorpack.bus.Origin
-	(*Entry)(nil),      // 3: raptorpack.bus.Entry
-	(*Fact)(nil),       // 4: raptorpack.bus.Fact
+	(Origin_Stream)(0),     // 0: raptorpack.bus.Origin.Stream
+	(*Mutation)(nil),       // 1: raptorpack.bus.Mutation
+	(*Origin)(nil),         // 2: raptorpack.bus.Origin
+	(*Entry)(nil),          // 3: raptorpack.bus.Entry
+	(*Fact)(nil),           // 4: raptorpack.bus.Fact
+	(*EpochStart)(nil),     // 5: raptorpack.bus.EpochStart
+	(*OriginsRetired)(nil), // 6: raptorpack.bus.OriginsRetired
 }
 var file_ledger_proto_depIdxs = []int32{
 	0, // 0: raptorpack.bus.Origin.stream:type_name -> raptorpack.bus.Origin.Stream
@@ -428,7 +554,7 @@ func file_ledger_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ledger_proto_rawDesc), len(file_ledger_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,161 @@
+package clients
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"raptorpack/ids"
+)
+
+var (
+	// ErrUnknownClient means that no client of that id is enrolled. Trying again
+	// helps only if it is about to enrol.
+	ErrUnknownClient = errors.New("unknown client")
+
+	// ErrKeyPinned means that another public key is enrolled for that id. It never
+	// goes away by itself: somebody forges, or the client must be deleted first.
+	ErrKeyPinned = errors.New("another key is pinned to this client id")
+
+	// ErrRefused means that a change is malformed. Trying again does not help.
+	ErrRefused = errors.New("change refused")
+)
+
+// Bounds of what one client may make us keep.
+const (
+	maxTextBytes = 1 << 10
+	maxLabels    = 200
+	maxMACs      = 64
+	maxUsers     = 256
+	maxMetadata  = 200
+)
+
+// Record is what the pack agrees on about one client. It is immutable; slices
+// and maps belong to it and must not be changed.
+type Record struct {
+	Org     ids.Org    `json:"-"`
+	Client  ids.Client `json:"-"`
+	Ordinal uint32     `json:"-"` // dense number of this client within its org, never used again
+
+	FirstSeen     time.Time
+	Hostname      string
+	FQDN          string
+	System        string // windows, linux, darwin
+	Release       string
+	Architecture  string
+	Version       string
+	Name          string
+	BuildTime     string
+	BuildURL      string
+	InstallTime   int64 // unix seconds
+	MACs          []string
+	Users         []string
+	Labels        []string // as written by whoever set them, sorted, unique without regard to case
+	LabelsChanged time.Time
+	Metadata      map[string]string
+	Interrogation ids.Flow // the newest flow that asked about the host
+	Interrogated  time.Time
+
+	key  []byte // PKCS#1 DER
+	text string // lower-case: what a bare word is sought in
+}
+
+// HasLabel reports whether the client carries label; case is ignored.
+func (r *Record) HasLabel(label string) bool {
+	return slices.ContainsFunc(r.Labels, func(l string) bool { return strings.EqualFold(l, label) })
+}
+
+// line is a record in its snapshot file, one line each, keys in this order.
+type line struct {
+	Org           string            `json:"org,omitempty"`
+	Ordinal       uint32            `json:"ordinal"`
+	Client        string            `json:"client_id"`
+	FirstSeen     int64             `json:"first_seen_us"`
+	Hostname      string            `json:"hostname,omitempty"`
+	FQDN          string            `json:"fqdn,omitempty"`
+	System        string            `json:"os,omitempty"`
+	Release       string            `json:"release,omitempty"`
+	Architecture  string            `json:"architecture,omitempty"`
+	Version       string            `json:"client_version,omitempty"`
+	Name          string            `json:"client_name,omitempty"`
+	BuildTime     string            `json:"build_time,omitempty"`
+	BuildURL      string            `json:"build_url,omitempty"`
+	InstallTime   int64             `json:"install_time,omitempty"`
+	MACs          []string          `json:"mac_addresses,omitempty"`
+	Users         []string          `json:"users,omitempty"`
+	Labels        []string          `json:"labels,omitempty"`
+	LabelsChanged int64             `json:"labels_us,omitempty"`
+	Metadata      map[string]string `json:"metadata,omitempty"`
+	Interrogation string            `json:"interrogation,omitempty"`
+	Interrogated  int64             `json:"interrogated_us,omitempty"`
+	Key           []byte            `json:"public_key"`
+}
+
+func (r *Record) marshal() ([]byte, error) {
+	return json.Marshal(line{
+		Org: r.Org.String(), Ordinal: r.Ordinal, Client: r.Client.String(), FirstSeen: micros(r.FirstSeen),
+		Hostname: r.Hostname, FQDN: r.FQDN, System: r.System, Release: r.Release, Architecture: r.Architecture,
+		Version: r.Version, Name: r.Name, BuildTime: r.BuildTime, BuildURL: r.BuildURL, InstallTime: r.InstallTime,
+		MACs: r.MACs, Users: r.Users, Labels: r.Labels, LabelsChanged: micros(r.LabelsChanged), Metadata: r.Metadata,
+		Interrogation: r.Interrogation.String(), Interrogated: micros(r.Interrogated), Key: r.key,
+	})
+}
+
+func unmarshal(raw []byte) (*Record, error) {
+	var l line
+	if err := json.Unmarshal(raw, &l); err != nil {
+		return nil, err
+	}
+	org, err := ids.ParseOrg(l.Org)
+	if err != nil {
+		return nil, err
+	}
+	client, err := ids.ParseClient(l.Client)
+	if err != nil {
+		return nil, err
+	}
+	var flow ids.Flow
+	if l.Interrogation != "" {
+		if flow, err = ids.ParseFlow(l.Interrogation); err != nil {
+			return nil, err
+		}
+	}
+	r := &Record{
+		Org: org, Ordinal: l.Ordinal, Client: client, FirstSeen: fromMicros(l.FirstSeen),
+		Hostname: l.Hostname, FQDN: l.FQDN, System: l.System, Release: l.Release, Architecture: l.Architecture,
+		Version: l.Version, Name: l.Name, BuildTime: l.BuildTime, BuildURL: l.BuildURL, InstallTime: l.InstallTime,
+		MACs: l.MACs, Users: l.Users, Labels: l.Labels, LabelsChanged: fromMicros(l.LabelsChanged), Metadata: l.Metadata,
+		Interrogation: flow, Interrogated: fromMicros(l.Interrogated), key: l.Key,
+	}
+	r.index()
+	return r, nil
+}
+
+// index rebuilds the text that bare words are sought in.
+func (r *Record) index() {
+	parts := make([]string, 0, 3+len(r.Labels))
+	parts = append(parts, strings.ToLower(r.Client.String()), strings.ToLower(r.Hostname))
+	if !strings.EqualFold(r.FQDN, r.Hostname) {
+		parts = append(parts, strings.ToLower(r.FQDN))
+	}
+	for _, label := range r.Labels {
+		parts = append(parts, strings.ToLower(label))
+	}
+	r.text = strings.Join(parts, "\n")
+}
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
