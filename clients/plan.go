@@ -97,11 +97,15 @@ func (r *Room) PlanDelete(org ids.Org, client ids.Client) (*buspb.Mutation, erro
 	return mutation(org, &buspb.ClientChange{Change: &buspb.ClientChange_Delete{Delete: &buspb.ClientDelete{Client: client.String()}}})
 }
 
-// PlanInterrogated remembers the flow that asks a client about its host.
-func (r *Room) PlanInterrogated(org ids.Org, client ids.Client, flow ids.Flow) (*buspb.Mutation, error) {
-	return mutation(org, &buspb.ClientChange{Change: &buspb.ClientChange_Interrogated{Interrogated: &buspb.ClientInterrogated{
-		Client: client.String(), Flow: flow.String(),
-	}}})
+// PlanInterrogated remembers the flow that asks clients about their hosts.
+func (r *Room) PlanInterrogated(org ids.Org, clients []ids.Client, flow ids.Flow) (*buspb.Mutation, error) {
+	changes := make([]*buspb.ClientChange, len(clients))
+	for i, client := range clients {
+		changes[i] = &buspb.ClientChange{Change: &buspb.ClientChange_Interrogated{Interrogated: &buspb.ClientInterrogated{
+			Client: client.String(), Flow: flow.String(),
+		}}}
+	}
+	return mutation(org, changes...)
 }
 
 // selfReport is what agents call their facts, both in their own report
@@ -132,6 +136,21 @@ type selfReport struct {
 // are cut to a kilobyte and cleaned of control characters. flow is the
 // interrogation it comes from, or none; users are the host's accounts, if known.
 func (r *Room) PlanInfo(org ids.Org, client ids.Client, row []byte, flow ids.Flow, users []string) (*buspb.Mutation, error) {
+	info, err := readInfo(client, row, flow, users)
+	if err != nil {
+		return nil, err
+	}
+	if known, err := r.Lookup(org, client); err == nil && !known.news(info) {
+		return nil, nil
+	}
+	return mutation(org, infoChange(info))
+}
+
+func infoChange(info *buspb.ClientInfo) *buspb.ClientChange {
+	return &buspb.ClientChange{Change: &buspb.ClientChange_Info{Info: info}}
+}
+
+func readInfo(client ids.Client, row []byte, flow ids.Flow, users []string) (*buspb.ClientInfo, error) {
 	var report selfReport
 	if err := json.Unmarshal(row, &report); err != nil {
 		return nil, fmt.Errorf("client info of %s: %w", client, ErrRefused)
@@ -145,18 +164,14 @@ func (r *Room) PlanInfo(org ids.Org, client ids.Client, row []byte, flow ids.Flo
 		release = report.Release
 	}
 	installed, _ := report.InstallTime.Int64() // not a number: not known
-	info := &buspb.ClientInfo{
+	return &buspb.ClientInfo{
 		Client: client.String(), Hostname: clean(report.Hostname), Fqdn: clean(report.FQDN), System: strings.ToLower(clean(system)),
 		Release: clean(release), Architecture: clean(report.Architecture),
 		ClientVersion: firstText(report.ClientVersion, report.Version), ClientName: firstText(report.ClientName, report.Name),
 		BuildTime: firstText(report.BuildTime, report.BuildTime2), BuildUrl: clean(report.BuildURL), InstallTime: installed,
 		MacAddresses: cleanAll(report.MACAddresses, maxMACs), Labels: cleanAll(report.Labels, maxLabels),
 		Users: cleanAll(users, maxUsers), Interrogation: flow.String(),
-	}
-	if known, err := r.Lookup(org, client); err == nil && !known.news(info) {
-		return nil, nil
-	}
-	return mutation(org, &buspb.ClientChange{Change: &buspb.ClientChange_Info{Info: info}})
+	}, nil
 }
 
 // news reports whether info would change the record: agents repeat themselves

@@ -400,6 +400,13 @@ func (r *Room) Count(org ids.Org) int {
 	return 0
 }
 
+// Orgs lists the orgs that ever had a client, sorted.
+func (r *Room) Orgs() []ids.Org {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.SortedFunc(maps.Keys(r.orgs), func(a, b ids.Org) int { return strings.Compare(a.String(), b.String()) })
+}
+
 // All returns the records of an org by ordinal, as they stand now.
 func (r *Room) All(org ids.Org) []*Record {
 	r.mu.RLock()

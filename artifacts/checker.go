@@ -1,0 +1,242 @@
+package artifacts
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"raptorpack/vql"
+)
+
+// Primitive is what the checker needs to know of a function or plugin.
+type Primitive struct {
+	Args       []string
+	Required   []string
+	AnyArgs    bool // takes any further keyword
+	Permission string
+}
+
+// Primitives lists what queries may call, by name.
+type Primitives struct {
+	Functions map[string]Primitive
+	Plugins   map[string]Primitive
+}
+
+// rules are the names of findings, for suppressions.
+var rules = strings.Fields("unknown_plugin unknown_artifact_in_query unknown_parameter_in_call invalid_arg required_arg_missing kwargs_mixed_call call_as_function invalid_import artifact_vql_error yaml_error required_permissions symbol_mask_warn")
+
+// alwaysImplied permissions need no word of the author.
+var alwaysImplied = []string{"FILESYSTEM_READ", "MACHINE_STATE", "COLLECT_SERVER"}
+
+// Check judges a definition against primitives and the other artifacts. File names
+// it in the findings. Findings that the file suppresses are left out.
+func (r *Repository) Check(file string, d *Definition, known Primitives) []Problem {
+	c := &checker{file: file, d: d, repository: r, known: known, defined: map[string]*vql.Statement{}}
+	c.suppressions()
+	c.imports()
+	parts := c.parts()
+	for _, part := range parts {
+		c.define(part.program)
+	}
+	for _, part := range parts {
+		c.judge(part)
+	}
+	c.permissions()
+	slices.SortStableFunc(c.problems, func(a, b Problem) int { return a.Line - b.Line })
+	return c.problems
+}
+
+type checker struct {
+	file       string
+	d          *Definition
+	repository *Repository
+	known      Primitives
+	defined    map[string]*vql.Statement // LETs, wherever they stand
+	suppressed map[string][]*regexp.Regexp
+	needed     map[string]int // permission to the line that needs it
+	problems   []Problem
+}
+
+type part struct {
+	key     string
+	program *vql.Program
+}
+
+func (c *checker) report(line int, rule, subject, format string, args ...any) {
+	for _, pattern := range c.suppressed[rule] {
+		if pattern.MatchString(subject) {
+			return
+		}
+	}
+	warning := rule == "required_permissions" || rule == "symbol_mask_warn"
+	c.problems = append(c.problems, Problem{File: c.file, Line: max(line, 1), Rule: rule, Message: fmt.Sprintf(format, args...), Warning: warning})
+}
+
+// parts parses every VQL text of the file; Parse has checked them already.
+func (c *checker) parts() []part {
+	var out []part
+	add := func(key, text string) {
+		if program, err := vql.Parse(text); err == nil && strings.TrimSpace(text) != "" {
+			out = append(out, part{key, program})
+		}
+	}
+	add("precondition", c.d.Precondition)
+	add("export", c.d.Export)
+	for i := range c.d.Sources {
+		s := &c.d.Sources[i]
+		add(fmt.Sprintf("sources[%d].precondition", i), s.Precondition)
+		key := fmt.Sprintf("sources[%d].query", i)
+		if strings.TrimSpace(s.Query) == "" {
+			key = fmt.Sprintf("sources[%d].queries[0]", i)
+		}
+		add(key, s.text())
+	}
+	return out
+}
+
+var suppression = regexp.MustCompile(`linter:\s*([A-Za-z_]+):("(?:[^"\\]|\\.)*"|\S*)`)
+
+func (c *checker) suppressions() {
+	c.suppressed, c.needed = map[string][]*regexp.Regexp{}, map[string]int{}
+	for i, line := range strings.Split(c.d.Text, "\n") {
+		for _, m := range suppression.FindAllStringSubmatch(line, -1) {
+			pattern, err := regexp.Compile(strings.Trim(m[2], `"`))
+			if err != nil || !slices.Contains(rules, m[1]) {
+				c.report(i+1, "invalid_suppression", "", "linter: %s: unknown rule or broken pattern", m[1])
+				continue
+			}
+			c.suppressed[m[1]] = append(c.suppressed[m[1]], pattern)
+		}
+	}
+}
+
+func (c *checker) imports() {
+	for i, name := range c.d.Imports {
+		line := c.d.line(fmt.Sprintf("imports[%d]", i))
+		imported, err := c.repository.Lookup(name)
+		switch {
+		case err != nil:
+			c.report(line, "invalid_import", name, "imports: unknown artifact %s", name)
+		case strings.TrimSpace(imported.Export) == "":
+			c.report(line, "invalid_import", name, "imports: %s exports nothing", name)
+		default:
+			if program, err := vql.Parse(imported.Export); err == nil {
+				c.define(program)
+			}
+		}
+	}
+}
+
+func (c *checker) define(program *vql.Program) {
+	for _, s := range program.Statements() {
+		if s.Name != "" {
+			c.defined[s.Name] = s
+		}
+	}
+}
+
+func (c *checker) judge(p part) {
+	for _, s := range p.program.Statements() {
+		for _, site := range s.CallSites {
+			line := c.d.line(p.key) + max(site.Start.Line, s.Start.Line) - 1
+			switch {
+			case strings.HasPrefix(site.Name, "Artifact."):
+				c.artifactCall(line, site)
+			case strings.Contains(site.Name, "."):
+			case site.Kind == "plugin":
+				c.primitive(line, site, c.known.Plugins, "plugin")
+			case site.Kind == "function":
+				c.primitive(line, site, c.known.Functions, "function")
+			case site.Kind == "symbol":
+				c.symbol(line, site)
+			}
+		}
+	}
+}
+
+func (c *checker) primitive(line int, site vql.CallSite, known map[string]Primitive, kind string) {
+	primitive, isPrimitive := known[site.Name]
+	let := c.defined[site.Name]
+	switch {
+	case isPrimitive:
+		c.arguments(line, site, primitive)
+		if primitive.Permission != "" && c.needed[primitive.Permission] == 0 {
+			c.needed[primitive.Permission] = line
+		}
+	case let != nil && len(let.Parameters) == 0 && len(site.Args) > 0:
+		c.report(line, "call_as_function", site.Name, "%s: is defined without parameters and called with arguments", site.Name)
+	case let != nil:
+	case c.isParameter(site.Name):
+	default:
+		c.report(line, "unknown_plugin", site.Name, "%s: unknown %s", site.Name, kind)
+	}
+}
+
+func (c *checker) isParameter(name string) bool {
+	_, ok := c.d.Parameter(name)
+	return ok
+}
+
+func (c *checker) arguments(line int, site vql.CallSite, p Primitive) {
+	if slices.Contains(site.Args, "**") {
+		if len(site.Args) > 1 {
+			c.report(line, "kwargs_mixed_call", site.Name, "%s: ** stands beside other arguments, which are lost", site.Name)
+		}
+		return
+	}
+	for _, arg := range site.Args {
+		if !p.AnyArgs && !slices.Contains(p.Args, arg) {
+			c.report(line, "invalid_arg", site.Name, "%s: unknown argument %s", site.Name, arg)
+		}
+	}
+	for _, required := range p.Required {
+		if !slices.Contains(site.Args, required) {
+			c.report(line, "required_arg_missing", site.Name, "%s: argument %s is required", site.Name, required)
+		}
+	}
+}
+
+func (c *checker) artifactCall(line int, site vql.CallSite) {
+	name := strings.TrimPrefix(site.Name, "Artifact.")
+	callee := c.d
+	if name != c.d.Name {
+		e, err := c.repository.longestMatch(name)
+		if err != nil {
+			c.report(line, "unknown_artifact_in_query", name, "calls an unknown artifact %s", name)
+			return
+		}
+		callee = e.Definition
+	}
+	for _, arg := range site.Args {
+		_, known := callee.Parameter(arg)
+		if !known && arg != "source" && arg != "preconditions" && arg != "**" {
+			c.report(line, "unknown_parameter_in_call", name, "%s has no parameter %s", callee.Name, arg)
+		}
+	}
+}
+
+func (c *checker) symbol(line int, site vql.CallSite) {
+	if c.defined[site.Name] != nil || c.isParameter(site.Name) {
+		return
+	}
+	if _, masked := c.known.Functions[site.Name]; masked {
+		c.report(line, "symbol_mask_warn", site.Name, "%s: is named like a function; were brackets forgotten?", site.Name)
+	}
+}
+
+// permissions warns of primitives that a client artifact neither requires nor
+// implies the permission for.
+func (c *checker) permissions() {
+	if c.d.Type != Client && c.d.Type != ClientEvent {
+		return
+	}
+	for permission, line := range c.needed {
+		has := func(list []string) bool {
+			return slices.ContainsFunc(list, func(p string) bool { return strings.EqualFold(p, permission) })
+		}
+		if !has(alwaysImplied) && !has(c.d.RequiredPermissions) && !has(c.d.ImpliedPermissions) {
+			c.report(line, "required_permissions", permission, "uses a primitive that needs %s: add it to required_permissions or implied_permissions", permission)
+		}
+	}
+}

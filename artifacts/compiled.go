@@ -1,0 +1,167 @@
+package artifacts
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"raptorpack/vql"
+)
+
+// compiled is a definition's VQL in parsed form.
+type compiled struct {
+	conversions  []*vql.Statement // one for each parameter that is not a plain text
+	export       []*vql.Statement
+	precondition []*vql.Statement
+	sources      []compiledSource
+	calls        []string // names of artifacts that any part calls, sorted
+}
+
+type compiledSource struct {
+	source       *Source
+	result       string
+	precondition []*vql.Statement
+	lets         []*vql.Statement
+	final        *vql.Statement
+}
+
+func (e *entry) compile() (*compiled, error) {
+	e.once.Do(func() { e.compiled, e.err = compileDefinition(e.Definition) })
+	return e.compiled, e.err
+}
+
+func compileDefinition(d *Definition) (*compiled, error) {
+	c := &compiled{}
+	var texts []string
+	parse := func(what, text string) ([]*vql.Statement, error) {
+		if strings.TrimSpace(text) == "" {
+			return nil, nil
+		}
+		texts = append(texts, text)
+		program, err := vql.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("compile artifact %s: %s: %w", d.Name, what, err)
+		}
+		return program.Statements(), nil
+	}
+	var err error
+	for _, parameter := range d.Parameters {
+		text := conversion(parameter)
+		converted, err := parse("parameter "+parameter.Name, text)
+		if err != nil {
+			return nil, err
+		}
+		c.conversions = append(c.conversions, converted...)
+	}
+	if c.export, err = parse("export", d.Export); err != nil {
+		return nil, err
+	}
+	if c.precondition, err = parse("precondition", d.Precondition); err != nil {
+		return nil, err
+	}
+	for i := range d.Sources {
+		s := &d.Sources[i]
+		statements, err := parse("source "+s.Name, s.text())
+		if err != nil {
+			return nil, err
+		}
+		if statements == nil {
+			continue
+		}
+		one := compiledSource{source: s, result: d.ResultName(s), final: statements[len(statements)-1], lets: statements[:len(statements)-1]}
+		if one.precondition, err = parse("precondition of source "+s.Name, s.Precondition); err != nil {
+			return nil, err
+		}
+		c.sources = append(c.sources, one)
+	}
+	c.calls = calledArtifacts(texts)
+	return c, nil
+}
+
+var artifactCall = regexp.MustCompile(`Artifact\.([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)`)
+
+// calledArtifacts finds names by their text, wherever they stand: in calls, in
+// strings and in lambdas. A query value without brackets counts too. Names that
+// are built at run time are not found.
+func calledArtifacts(texts []string) []string {
+	var names []string
+	for _, text := range texts {
+		for _, m := range artifactCall.FindAllStringSubmatch(text, -1) {
+			names = append(names, m[1])
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// quoteName writes a parameter's name as an identifier of VQL.
+func quoteName(name string) string {
+	plain := name != "" && !strings.ContainsAny(name[:1], "0123456789") &&
+		strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
+	for i := range len(name) {
+		if !strings.Contains("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_", name[i:i+1]) {
+			plain = false
+		}
+	}
+	if plain && !slices.Contains(keywords, strings.ToUpper(name)) {
+		return name
+	}
+	return "`" + strings.ReplaceAll(name, "`", "") + "`"
+}
+
+var keywords = strings.Fields("EXPLAIN SELECT WHERE AND OR FROM NOT AS IN LIMIT NULL DESC TRUE FALSE LET")
+
+// quoteText writes a text as a string of VQL.
+func quoteText(text string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`).Replace(text) + "'"
+}
+
+// isText is a condition that is true while the parameter is still the text it
+// came as; a caller in VQL may pass a real value instead. The trailing comma
+// keeps a list one argument.
+func isText(name string) string {
+	return "format(format='%T', args=[" + name + ",]) = 'string'"
+}
+
+// conversion is the statement that turns a parameter's text into its value; empty
+// for types that stay texts.
+func conversion(p Parameter) string {
+	name := quoteName(p.Name)
+	structured := func(call string) string {
+		return "LET " + name + " <= if(condition=" + isText(name) + ", then=" + call + ", else=" + name + ")"
+	}
+	switch strings.ToLower(p.Type) {
+	case "int", "int64", "integer":
+		return "LET " + name + " <= int(int=" + name + ")"
+	case "float":
+		return "LET " + name + " <= parse_float(string=" + name + ")"
+	case "timestamp":
+		return "LET " + name + " <= timestamp(epoch=" + name + ")"
+	case "bool":
+		value := "get(field=" + quoteText(p.Name) + ")"
+		return "LET " + name + " <= " + value + " = TRUE OR " + value + " =~ '^(Y|TRUE|YES|OK)$'"
+	case "csv", "artifactset":
+		return structured("{ SELECT * FROM parse_csv(filename=" + name + ", accessor='data') }")
+	case "json":
+		return structured("parse_json(data=" + name + ")")
+	case "json_array", "regex_array", "multichoice":
+		return structured("parse_json_array(data=" + name + ")")
+	case "yaml":
+		return structured("parse_yaml(filename=" + name + ", accessor='data')")
+	case "xml":
+		return structured("parse_xml(file=" + name + ", accessor='data')")
+	case "starlark":
+		return structured("starl(code=" + name + ")")
+	case "upload":
+		return fetched(name, "")
+	case "upload_file":
+		return fetched(name, ", tempfile_extension='.tmp'")
+	}
+	return ""
+}
+
+// fetched turns a URL into what it holds; an empty one into NULL.
+func fetched(name, how string) string {
+	return "LET " + name + " <= if(condition=" + name + ", then={ SELECT Content FROM http_client(url=" + name + how + ") })[0].Content"
+}

@@ -1,0 +1,147 @@
+package artifacts
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// customPrefix is what an operator puts in front of a built-in's name to change it.
+const customPrefix = "Custom."
+
+// Repository holds definitions by name and alias. Safe for concurrent use.
+type Repository struct {
+	parent *Repository // asked for names that are not here
+
+	mu          sync.RWMutex
+	definitions map[string]*entry
+}
+
+// entry is a definition with what is worked out from it when first used.
+type entry struct {
+	*Definition
+	once     sync.Once
+	compiled *compiled
+	err      error
+}
+
+// NewRepository makes an empty repository; parent may be nil, and its names
+// cannot be replaced.
+func NewRepository(parent *Repository) *Repository {
+	return &Repository{parent: parent, definitions: map[string]*entry{}}
+}
+
+// Add takes a definition, replacing one of the same name in this repository.
+func (r *Repository) Add(d *Definition) error {
+	if r.parent != nil {
+		for _, name := range append([]string{d.Name}, d.Aliases...) {
+			if _, err := r.parent.Lookup(name); err == nil {
+				return fmt.Errorf("add artifact %s: %s: %w", d.Name, name, ErrBuiltIn)
+			}
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, alias := range d.Aliases {
+		if other := r.definitions[alias]; other != nil && other.Name != d.Name {
+			return fmt.Errorf("add artifact %s: alias %s is taken by %s: %w", d.Name, alias, other.Name, ErrInvalid)
+		}
+	}
+	if other := r.definitions[d.Name]; other != nil && other.Name != d.Name {
+		return fmt.Errorf("add artifact %s: the name is an alias of %s: %w", d.Name, other.Name, ErrInvalid)
+	}
+	r.drop(d.Name)
+	e := &entry{Definition: d}
+	r.definitions[d.Name] = e
+	for _, alias := range d.Aliases {
+		r.definitions[alias] = e
+	}
+	return nil
+}
+
+// Remove forgets a definition and its aliases.
+func (r *Repository) Remove(name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.definitions[name] == nil {
+		return fmt.Errorf("remove artifact %.80q: %w", name, ErrUnknown)
+	}
+	r.drop(r.definitions[name].Name)
+	return nil
+}
+
+func (r *Repository) drop(name string) {
+	maps.DeleteFunc(r.definitions, func(_ string, e *entry) bool { return e.Name == name })
+}
+
+// Lookup returns the definition of a name or alias.
+func (r *Repository) Lookup(name string) (*Definition, error) {
+	e, err := r.entry(name)
+	if err != nil {
+		return nil, err
+	}
+	return e.Definition, nil
+}
+
+func (r *Repository) entry(name string) (*entry, error) {
+	for ; r != nil; r = r.parent {
+		r.mu.RLock()
+		e := r.definitions[name]
+		r.mu.RUnlock()
+		if e != nil {
+			return e, nil
+		}
+	}
+	return nil, fmt.Errorf("artifact %.80q: %w", name, ErrUnknown)
+}
+
+// List returns all definitions by name, built-ins included, each once.
+func (r *Repository) List() []*Definition {
+	all := map[string]*Definition{}
+	for ; r != nil; r = r.parent {
+		r.mu.RLock()
+		for _, e := range r.definitions {
+			all[e.Name] = e.Definition
+		}
+		r.mu.RUnlock()
+	}
+	return slices.SortedFunc(maps.Values(all), func(a, b *Definition) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// LoadFS reads all .yaml and .yml files of a tree. Files that are no artifacts
+// are reported together; all others are loaded nevertheless.
+func (r *Repository) LoadFS(tree fs.FS, builtIn bool) (loaded int, err error) {
+	var broken []error
+	walkErr := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() || !isYAML(path.Base(name)) {
+			return nil
+		}
+		text, err := fs.ReadFile(tree, name)
+		if err != nil {
+			return err
+		}
+		definition, err := Parse(name, text)
+		if err == nil {
+			definition.BuiltIn = builtIn
+			err = r.Add(definition)
+		}
+		if err != nil {
+			broken = append(broken, err)
+			return nil
+		}
+		loaded++
+		return nil
+	})
+	if walkErr != nil {
+		return loaded, fmt.Errorf("load artifacts: %w", walkErr)
+	}
+	return loaded, errors.Join(broken...)
+}

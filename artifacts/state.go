@@ -1,0 +1,243 @@
+package artifacts
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+)
+
+// Kind is the kind of this room's mutations and of its snapshot file.
+const Kind = "artifacts"
+
+// Room is the state of custom definitions, over the built-in ones. Every org sees
+// its own, then the root org's, then the built-ins. Safe for concurrent use.
+//
+// The state is texts by name. Apply parses nothing, since versions may differ
+// while a pack is rolling: repositories are made of the texts when they are asked
+// for, and a text that this version cannot read is only left out of them.
+type Room struct {
+	root *Repository // what came with the program or its folder
+
+	mu     sync.RWMutex
+	stored map[storedKey]stored
+	orgs   map[ids.Org]*Repository // made of stored; dropped by every change
+}
+
+type storedKey struct {
+	org  ids.Org
+	name string
+}
+
+type stored struct {
+	text   string
+	setter string
+	at     time.Time
+}
+
+// NewRoom makes a room over the built-in definitions.
+func NewRoom(builtIn *Repository) *Room {
+	r := &Room{root: builtIn}
+	r.reset()
+	return r
+}
+
+func (r *Room) reset() {
+	r.orgs = map[ids.Org]*Repository{}
+	r.stored = map[storedKey]stored{}
+}
+
+// Kind implements replication.State.
+func (r *Room) Kind() string { return Kind }
+
+// Repository returns what an org sees now; a later change makes another one.
+func (r *Room) Repository(org ids.Org) *Repository {
+	r.mu.RLock()
+	repository := r.orgs[org]
+	r.mu.RUnlock()
+	if repository != nil {
+		return repository
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.make(org)
+}
+
+// make builds an org's repository from its texts.
+func (r *Room) make(org ids.Org) *Repository {
+	if repository := r.orgs[org]; repository != nil {
+		return repository
+	}
+	parent := r.root
+	if org != ids.RootOrg {
+		parent = r.make(ids.RootOrg)
+	}
+	repository := NewRepository(parent)
+	for _, key := range r.sortedKeys() {
+		if key.org != org {
+			continue
+		}
+		// What a newer version wrote may mean nothing here, and what is built in by
+		// now wins over a stored text of its name: both stay stored, unlisted.
+		if d, err := Parse(key.name, []byte(r.stored[key].text)); err == nil {
+			_ = repository.Add(d)
+		}
+	}
+	r.orgs[org] = repository
+	return repository
+}
+
+func (r *Room) sortedKeys() []storedKey {
+	return slices.SortedFunc(maps.Keys(r.stored), func(a, b storedKey) int {
+		return strings.Compare(a.org.String()+"\x00"+a.name, b.org.String()+"\x00"+b.name)
+	})
+}
+
+// PlanSet checks a definition and returns the mutation that stores it.
+func (r *Room) PlanSet(org ids.Org, text, setter string) (*buspb.Mutation, *Definition, error) {
+	d, err := Parse("definition", []byte(text))
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := r.replaceable(d); err != nil {
+		return nil, nil, err
+	}
+	m, err := mutation(org, &buspb.ArtifactChange{Change: &buspb.ArtifactChange_Set{Set: &buspb.ArtifactSet{Name: d.Name, Text: text, Setter: setter}}})
+	return m, d, err
+}
+
+func (r *Room) replaceable(d *Definition) error {
+	for _, name := range append([]string{d.Name}, d.Aliases...) {
+		if _, err := r.root.Lookup(name); err == nil {
+			return fmt.Errorf("set artifact %s: %w", name, ErrBuiltIn)
+		}
+	}
+	return nil
+}
+
+// PlanDelete returns the mutation that forgets a custom definition.
+func (r *Room) PlanDelete(org ids.Org, name, setter string) (*buspb.Mutation, error) {
+	d, err := r.Repository(org).Lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	if d.BuiltIn {
+		return nil, fmt.Errorf("delete artifact %s: %w", name, ErrBuiltIn)
+	}
+	return mutation(org, &buspb.ArtifactChange{Change: &buspb.ArtifactChange_Delete{Delete: &buspb.ArtifactDelete{Name: d.Name, Setter: setter}}})
+}
+
+func mutation(org ids.Org, change *buspb.ArtifactChange) (*buspb.Mutation, error) {
+	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(change)
+	if err != nil {
+		return nil, fmt.Errorf("encode artifact change: %w", err)
+	}
+	return &buspb.Mutation{Kind: Kind, Org: org.String(), Body: body}, nil
+}
+
+// Apply implements replication.State: the only writer.
+func (r *Room) Apply(e *buspb.Entry) error {
+	org, err := ids.ParseOrg(e.GetMutation().GetOrg())
+	if err != nil {
+		return fmt.Errorf("apply artifacts: %w", errors.Join(err, ErrInvalid))
+	}
+	var change buspb.ArtifactChange
+	if err := proto.Unmarshal(e.GetMutation().GetBody(), &change); err != nil {
+		return fmt.Errorf("apply artifacts: %w", ErrInvalid)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch c := change.GetChange().(type) {
+	case *buspb.ArtifactChange_Set:
+		if !validName.MatchString(c.Set.GetName()) {
+			return fmt.Errorf("set artifact %.80q: %w", c.Set.GetName(), ErrInvalid)
+		}
+		r.stored[storedKey{org, c.Set.GetName()}] = stored{c.Set.GetText(), c.Set.GetSetter(), time.UnixMicro(e.GetTime()).UTC()}
+	case *buspb.ArtifactChange_Delete:
+		key := storedKey{org, c.Delete.GetName()}
+		if _, known := r.stored[key]; !known {
+			return fmt.Errorf("delete artifact %.80q: %w", c.Delete.GetName(), ErrUnknown)
+		}
+		delete(r.stored, key)
+	default:
+		return fmt.Errorf("apply artifacts: change of an unknown kind: %w", ErrInvalid)
+	}
+	r.orgs = map[ids.Org]*Repository{}
+	return nil
+}
+
+type line struct {
+	Org    string `json:"org,omitempty"`
+	Name   string `json:"name"`
+	Setter string `json:"setter,omitempty"`
+	At     int64  `json:"set_us"`
+	Text   string `json:"text"`
+}
+
+type view []line
+
+// View implements replication.State.
+func (r *Room) View() io.WriterTo {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	keys := r.sortedKeys()
+	lines := make(view, len(keys))
+	for i, key := range keys {
+		s := r.stored[key]
+		lines[i] = line{key.org.String(), key.name, s.setter, s.at.UnixMicro(), s.text}
+	}
+	return lines
+}
+
+// WriteTo writes one definition per line, by org and name.
+func (v view) WriteTo(w io.Writer) (int64, error) {
+	var written int64
+	for _, l := range v {
+		raw, err := json.Marshal(l)
+		if err != nil {
+			return written, fmt.Errorf("write artifact %s: %w", l.Name, err)
+		}
+		n, err := w.Write(append(raw, '\n'))
+		written += int64(n)
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
+}
+
+// Restore implements replication.State.
+func (r *Room) Restore(from io.Reader) error {
+	fresh := NewRoom(r.root)
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, 6*maxFileBytes)
+	for n := 1; lines.Scan(); n++ {
+		var l line
+		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
+			return fmt.Errorf("restore artifacts: line %d: %w", n, err)
+		}
+		org, err := ids.ParseOrg(l.Org)
+		if err != nil {
+			return fmt.Errorf("restore artifacts: line %d: %w", n, err)
+		}
+		fresh.stored[storedKey{org, l.Name}] = stored{l.Text, l.Setter, time.UnixMicro(l.At).UTC()}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("restore artifacts: %w", err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.orgs, r.stored = fresh.orgs, fresh.stored
+	return nil
+}

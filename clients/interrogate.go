@@ -1,0 +1,265 @@
+package clients
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+)
+
+// ErrUnfinished is what InterrogatorOptions.Read returns while the flow has no
+// final state. Trying again helps once it has.
+var ErrUnfinished = errors.New("interrogation is under way")
+
+// Answers are what an interrogation brought.
+type Answers struct {
+	Basic []byte   // the row of BasicInformation; nil when there was none
+	Users []string // names of the host's accounts
+}
+
+// InterrogatorOptions say what an Interrogator works with. All are required.
+type InterrogatorOptions struct {
+	Room *Room
+
+	// Start asks clients about their hosts, all by one flow, and returns it when
+	// the tasks are durable.
+	Start func(ctx context.Context, org ids.Org, clients []ids.Client) (ids.Flow, error)
+
+	// Read returns what came of an ended interrogation.
+	Read func(ctx context.Context, org ids.Org, client ids.Client, flow ids.Flow) (*Answers, error)
+
+	Propose func(ctx context.Context, m *buspb.Mutation) error
+	Logger  *slog.Logger
+}
+
+const (
+	interrogateAtOnce = 500             // clients of one entry
+	interrogateRetry  = 5 * time.Second // after a failed entry
+)
+
+// Interrogator asks each new client about its host and reads the answers. It runs
+// where the master is; Enrolled and Ended may be called on every node and cost
+// nothing while it does not run.
+type Interrogator struct {
+	o      InterrogatorOptions
+	signal chan struct{} // one slot: something waits; a full slot says so already
+
+	mu      sync.Mutex
+	running bool
+	ask     map[softKey]bool
+	read    map[softKey]ids.Flow
+}
+
+// NewInterrogator makes an Interrogator that does nothing before Run.
+func NewInterrogator(o InterrogatorOptions) *Interrogator {
+	return &Interrogator{
+		o: o, signal: make(chan struct{}, 1),
+		ask: map[softKey]bool{}, read: map[softKey]ids.Flow{},
+	}
+}
+
+// Enrolled says that a client is new.
+func (i *Interrogator) Enrolled(org ids.Org, client ids.Client) {
+	i.note(func() { i.ask[softKey{org, client}] = true })
+}
+
+// Ended says that a flow has its final state. Only interrogations are of interest.
+func (i *Interrogator) Ended(org ids.Org, client ids.Client, flow ids.Flow) {
+	record, err := i.o.Room.Lookup(org, client)
+	if err != nil || record.Interrogation != flow {
+		return
+	}
+	i.note(func() { i.read[softKey{org, client}] = flow })
+}
+
+func (i *Interrogator) note(do func()) {
+	i.mu.Lock()
+	running := i.running
+	if running {
+		do()
+	}
+	i.mu.Unlock()
+	if running {
+		i.wake()
+	}
+}
+
+func (i *Interrogator) wake() {
+	select {
+	case i.signal <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until ctx ends. It begins with what earlier masters left undone.
+func (i *Interrogator) Run(ctx context.Context) error {
+	i.begin()
+	defer i.end()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-i.signal:
+		}
+		for ctx.Err() == nil {
+			did, err := i.step(ctx)
+			if err != nil && ctx.Err() == nil {
+				i.o.Logger.Warn("interrogation stands back", "err", err)
+				sleep(ctx, interrogateRetry)
+			}
+			if !did {
+				break
+			}
+		}
+	}
+}
+
+func (i *Interrogator) begin() {
+	i.mu.Lock()
+	i.running = true
+	i.mu.Unlock()
+	for _, org := range i.o.Room.Orgs() {
+		for _, record := range i.o.Room.All(org) {
+			switch key := (softKey{org, record.Client}); {
+			case record.Interrogation.IsZero():
+				i.note(func() { i.ask[key] = true })
+			case record.Interrogated.IsZero():
+				i.note(func() { i.read[key] = record.Interrogation })
+			}
+		}
+	}
+	i.wake()
+}
+
+func (i *Interrogator) end() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.running = false
+	clear(i.ask)
+	clear(i.read)
+}
+
+// step takes one batch of either kind and reports whether more may wait.
+func (i *Interrogator) step(ctx context.Context) (bool, error) {
+	org, ask, read := i.take()
+	if len(ask) == 0 && len(read) == 0 {
+		return false, nil
+	}
+	err := errors.Join(i.askAll(ctx, org, ask), i.readAll(ctx, org, read))
+	if err != nil {
+		i.note(func() {
+			for _, client := range ask {
+				i.ask[softKey{org, client}] = true
+			}
+			for client, flow := range read {
+				i.read[softKey{org, client}] = flow
+			}
+		})
+	}
+	return true, err
+}
+
+// take removes a batch of one org from what waits.
+func (i *Interrogator) take() (org ids.Org, ask []ids.Client, read map[ids.Client]ids.Flow) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for key := range i.ask {
+		org = key.org
+		break
+	}
+	if len(i.ask) == 0 {
+		for key := range i.read {
+			org = key.org
+			break
+		}
+	}
+	for key := range i.ask {
+		if key.org == org && len(ask) < interrogateAtOnce {
+			ask = append(ask, key.client)
+			delete(i.ask, key)
+		}
+	}
+	read = map[ids.Client]ids.Flow{}
+	for key, flow := range i.read {
+		if key.org == org && len(read) < interrogateAtOnce {
+			read[key.client] = flow
+			delete(i.read, key)
+		}
+	}
+	return org, ask, read
+}
+
+func (i *Interrogator) askAll(ctx context.Context, org ids.Org, ask []ids.Client) error {
+	var wanted []ids.Client
+	for _, client := range ask {
+		if record, err := i.o.Room.Lookup(org, client); err == nil && record.Interrogation.IsZero() {
+			wanted = append(wanted, client)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	flow, err := i.o.Start(ctx, org, wanted)
+	if err != nil {
+		return fmt.Errorf("interrogate %d clients: %w", len(wanted), err)
+	}
+	m, err := i.o.Room.PlanInterrogated(org, wanted, flow)
+	if err != nil {
+		return err
+	}
+	if err := i.o.Propose(ctx, m); err != nil && !errors.Is(err, ErrUnknownClient) {
+		return err
+	}
+	// An answer may have come before the record named its flow.
+	for _, client := range wanted {
+		i.note(func() { i.read[softKey{org, client}] = flow })
+	}
+	return nil
+}
+
+func (i *Interrogator) readAll(ctx context.Context, org ids.Org, read map[ids.Client]ids.Flow) error {
+	var changes []*buspb.ClientChange
+	for client, flow := range read {
+		answers, err := i.o.Read(ctx, org, client, flow)
+		if errors.Is(err, ErrUnfinished) {
+			continue // Ended brings it back
+		}
+		if err != nil {
+			return fmt.Errorf("read interrogation %s of %s: %w", flow, client, err)
+		}
+		info := &buspb.ClientInfo{Client: client.String(), Interrogation: flow.String()}
+		if answers.Basic != nil {
+			if info, err = readInfo(client, answers.Basic, flow, answers.Users); err != nil {
+				i.o.Logger.Warn("client answered an interrogation with something else", "client", client, "flow", flow, "err", err)
+				info = &buspb.ClientInfo{Client: client.String(), Interrogation: flow.String()}
+			}
+		}
+		changes = append(changes, infoChange(info))
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	m, err := mutation(org, changes...)
+	if err != nil {
+		return err
+	}
+	// A client that was deleted meanwhile needs no answer.
+	if err := i.o.Propose(ctx, m); err != nil && !errors.Is(err, ErrUnknownClient) {
+		return err
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

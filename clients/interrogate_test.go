@@ -1,0 +1,112 @@
+package clients_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"raptorpack/clients"
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+)
+
+// desk plays the flows room for an interrogator.
+type desk struct {
+	h    *house
+	mu   sync.Mutex
+	asks [][]ids.Client
+	done map[ids.Client]bool
+	fail error
+}
+
+func (d *desk) options() clients.InterrogatorOptions {
+	return clients.InterrogatorOptions{
+		Room: d.h.Room, Logger: slog.New(slog.DiscardHandler),
+		Start: func(_ context.Context, _ ids.Org, who []ids.Client) (ids.Flow, error) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if err := d.fail; err != nil {
+				d.fail = nil
+				return ids.Flow{}, err
+			}
+			d.asks = append(d.asks, slices.Clone(who))
+			return ids.NewFlow(noon), nil
+		},
+		Read: func(_ context.Context, _ ids.Org, c ids.Client, _ ids.Flow) (*clients.Answers, error) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if !d.done[c] {
+				return nil, clients.ErrUnfinished
+			}
+			return &clients.Answers{Basic: []byte(`{"Hostname":"h"}`), Users: []string{"root"}}, nil
+		},
+		Propose: func(_ context.Context, m *buspb.Mutation) error {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return d.h.apply(m, nil)
+		},
+	}
+}
+
+func TestInterrogatorAsksOnceAndReadsTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.enrol(0, 1)
+		d := &desk{h: h, done: map[ids.Client]bool{}, fail: errors.New("no master")}
+		i := clients.NewInterrogator(d.options())
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- i.Run(ctx) }()
+		synctest.Wait()
+		time.Sleep(10 * time.Second) // the first try failed
+		synctest.Wait()
+		if len(d.asks) != 1 || len(d.asks[0]) != 2 {
+			t.Fatalf("asked %v, want both clients in one entry", d.asks)
+		}
+		record, err := h.Lookup(ids.RootOrg, id(0))
+		if err != nil || record.Interrogation.IsZero() || !record.Interrogated.IsZero() {
+			t.Fatalf("record %+v, %v", record, err)
+		}
+		d.done[id(0)] = true
+		i.Ended(ids.RootOrg, id(0), ids.NewFlow(noon)) // somebody else's flow
+		i.Ended(ids.RootOrg, id(0), record.Interrogation)
+		synctest.Wait()
+		record, err = h.Lookup(ids.RootOrg, id(0))
+		if err != nil || record.Hostname != "h" || record.Interrogated.IsZero() || record.Users[0] != "root" {
+			t.Errorf("after the answer: %+v, %v", record, err)
+		}
+		i.Enrolled(ids.RootOrg, id(0)) // told twice: not asked twice
+		synctest.Wait()
+		if len(d.asks) != 1 {
+			t.Errorf("asked again: %v", d.asks)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+}
+
+func TestNextMasterReadsWhatTheLastOneMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.enrol(0)
+		h.must(h.PlanInterrogated(ids.RootOrg, []ids.Client{id(0)}, ids.NewFlow(noon)))
+		d := &desk{h: h, done: map[ids.Client]bool{id(0): true}}
+		i := clients.NewInterrogator(d.options())
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- i.Run(ctx) }()
+		synctest.Wait()
+		if record, err := h.Lookup(ids.RootOrg, id(0)); err != nil || record.Hostname != "h" {
+			t.Errorf("record %+v, %v", record, err)
+		}
+		stop()
+		<-ended
+	})
+}
