@@ -15,6 +15,9 @@ import (
 // maxDepth bounds artifacts that call artifacts.
 const maxDepth = 10
 
+// everywhere are the variables that each query sees, however deep it is called.
+var everywhere = []string{"config", "_SessionId", "TZ"}
+
 // errCall is what a wrong call answers; the text becomes one line of the log.
 var errCall = errors.New("artifact call")
 
@@ -76,6 +79,11 @@ type callOptions struct {
 // bind lays a call's arguments over the defaults; an unknown one is an error.
 func bind(ctx context.Context, scope *vql.Scope, d *Definition, args *vql.Dict) (*vql.Dict, callOptions, error) {
 	env, options := vql.NewDict(), callOptions{}
+	for _, name := range everywhere {
+		if value, ok := scope.Lookup(name); ok {
+			env.Set(name, value)
+		}
+	}
 	for _, p := range d.Parameters {
 		env.Set(p.Name, p.Default)
 	}

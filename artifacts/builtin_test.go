@@ -1,0 +1,195 @@
+package artifacts_test
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"raptorpack/artifacts"
+	"raptorpack/vql"
+	"raptorpack/vql/endpoint"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func builtIn(t testing.TB) *artifacts.Repository {
+	t.Helper()
+	r, err := artifacts.BuiltIn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func engine(t testing.TB) *vql.Engine {
+	t.Helper()
+	e, err := vql.NewEngine(endpoint.Functions(), endpoint.Plugins())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// session runs queries and keeps what they log.
+type session struct {
+	t      testing.TB
+	engine *vql.Engine
+	repo   *artifacts.Repository
+
+	mu   sync.Mutex
+	logs []string
+}
+
+func newSession(t testing.TB, repo *artifacts.Repository) *session {
+	return &session{t: t, engine: engine(t), repo: repo}
+}
+
+func (s *session) run(text string, env *vql.Dict) []*vql.Dict {
+	s.t.Helper()
+	program, err := vql.Parse(text)
+	if err != nil {
+		s.t.Fatalf("parse %q: %v", text, err)
+	}
+	if env == nil {
+		env = vql.NewDict()
+	}
+	env.Set("config", vql.NewDict().Set("Version", vql.NewDict().Set("Name", "raptorpack").Set("Version", "test")).Set("Labels", []string{"lab"}))
+	scope := s.engine.NewScope(vql.SessionOptions{
+		Env: env, Artifacts: s.repo, Accessors: endpoint.Accessors(),
+		Log: func(level, message string) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.logs = append(s.logs, level+" "+message)
+		},
+	})
+	defer scope.Close()
+	var rows []*vql.Dict
+	if err := scope.RunProgram(s.t.Context(), program, func(row *vql.Dict) error {
+		rows = append(rows, row)
+		return nil
+	}); err != nil {
+		s.t.Fatalf("run %q: %v", text, err)
+	}
+	return rows
+}
+
+// errors are the lines for which a collection would count as failed.
+func (s *session) errors() []string {
+	return slices.DeleteFunc(slices.Clone(s.logs), func(line string) bool {
+		lower := strings.ToLower(line)
+		return !strings.HasPrefix(line, "ERROR") && !strings.Contains(lower, "not found") &&
+			!strings.Contains(lower, "is required") && !strings.Contains(lower, "unexpected arg")
+	})
+}
+
+// The names that the issue and servers rely on.
+func TestBuiltInNamesAreThere(t *testing.T) {
+	repo := builtIn(t)
+	for _, name := range strings.Fields(`Generic.Client.Info Generic.Client.Stats Generic.Client.VQL Generic.System.Pstree
+		Generic.Utils.FetchBinary System.VFS.ListDirectory System.VFS.DownloadFile
+		Linux.Sys.Users Linux.Sys.Groups Linux.Sys.BashHistory Linux.Sys.Pslist Linux.Sys.Services Linux.Sys.Crontab
+		Linux.Network.Netstat Linux.Network.NetstatEnriched Linux.Mounts Linux.Search.FileFinder Linux.Ssh.AuthorizedKeys
+		Linux.Ssh.KnownHosts Linux.Sys.LastUserLogin Linux.Sys.SUID Linux.Debian.Packages Linux.Proc.Modules
+		Linux.Proc.Arp Linux.Syslog.SSHLogin`) {
+		if _, err := repo.Lookup(name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestBuiltInsCompile(t *testing.T) {
+	repo := builtIn(t)
+	for _, d := range repo.List() {
+		if _, err := repo.Compile(artifacts.Collect{Artifacts: []artifacts.Spec{{Name: d.Name}}}); err != nil {
+			t.Errorf("%s: %v", d.Name, err)
+		}
+	}
+}
+
+// Every built-in client artifact runs on this machine without an error line. What
+// it finds depends on the machine; what must be found on any Linux is named.
+func TestBuiltInsRunHere(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the definitions are for Linux")
+	}
+	repo := builtIn(t)
+	always := []string{"Generic.Client.Info", "Linux.Sys.Users", "Linux.Sys.Groups", "Linux.Sys.Pslist", "Linux.Mounts", "Generic.System.Pstree"}
+	args := map[string]string{
+		"Linux.Search.FileFinder":  "SearchFilesGlob='/etc/passwd', Calculate_Hash=TRUE, Search_Content_Regex='root'",
+		"Linux.Sys.SUID":           "SUIDGlob='/usr/bin/*'",
+		"Generic.Client.VQL":       "Command='SELECT 1 AS A FROM scope()'",
+		"System.VFS.ListDirectory": "Path='/etc'",
+	}
+	for _, d := range repo.List() {
+		if d.Type != artifacts.Client || d.Name == "Generic.Utils.FetchBinary" || d.Name == "System.VFS.DownloadFile" {
+			continue
+		}
+		t.Run(d.Name, func(t *testing.T) {
+			s := newSession(t, repo)
+			rows := s.run("SELECT * FROM Artifact."+d.Name+"("+args[d.Name]+")", nil)
+			for _, line := range s.errors() {
+				t.Errorf("log: %.300s", line)
+			}
+			if _, wanted := args[d.Name]; (wanted || slices.Contains(always, d.Name)) && len(rows) == 0 {
+				t.Error("no rows")
+			}
+			if len(rows) > 0 {
+				t.Logf("%d rows, such as %.400s", len(rows), vql.AppendJSON(nil, rows[len(rows)-1]))
+			}
+		})
+	}
+}
+
+func TestFindersFindWhatWasLaidOut(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the definitions are for Linux")
+	}
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := dir + "/" + name
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	cases := []struct {
+		name, query string
+		rows        int
+		column      string
+		want        any
+	}{
+		{"users", "Artifact.Linux.Sys.Users(PasswordFile='" + write("passwd", "root:x:0:0:root:/root:/bin/bash\nada:x:1000:1000:Ada:/home/ada:/bin/zsh\n") + "')", 2, "User", "ada"},
+		{"groups", "Artifact.Linux.Sys.Groups(GroupFile='" + write("group", "root:x:0:\nwheel:x:10:ada,bob\n") + "')", 2, "Group", "wheel"},
+		{"packages", "Artifact.Linux.Debian.Packages(StatusFile='" + write("status", "Package: bash\nStatus: install ok installed\nInstalled-Size: 7164\nVersion: 5.2\n\nPackage: zsh\nVersion: 5.9\nStatus: install ok installed\n\n") + "')", 2, "Version", "5.9"},
+		{"modules", "Artifact.Linux.Proc.Modules(ModulesFile='" + write("modules", "nf_nat 12 1 xt_nat, Live 0x0\next4 34 0 - Live 0x0\n") + "')", 2, "Name", "ext4"},
+		{"arp", "Artifact.Linux.Proc.Arp(ArpFile='" + write("arp", "IP address       HW type     Flags       HW address            Mask     Device\n10.0.0.1         0x1         0x2         00:16:3e:00:00:01     *        eth0\n") + "')", 1, "HWAddress", "00:16:3e:00:00:01"},
+		{"mounts", "Artifact.Linux.Mounts(MountsFile='" + write("mounts", "/dev/vda / ext4 rw,relatime 0 0\n") + "')", 1, "FSType", "ext4"},
+		{"sshd", "Artifact.Linux.Syslog.SSHLogin(SyslogAuthLogPath='" + write("auth.log", "Nov 21 12:00:01 host sshd[77]: Accepted publickey for ada from 10.0.0.9 port 2222 ssh2\nNov 21 12:00:02 host cron[1]: nothing\n") + "')", 1, "AttemptedUser", "ada"},
+		{"cron", "Artifact.Linux.Sys.Crontab(CronTabGlob='" + write("tab", "# m h\n*/5 * * * * /usr/bin/true -x\n@reboot /bin/evil\n") + "', ScriptGlob='/nowhere/*', source='CronTab')", 2, "Command", "/bin/evil"},
+		{"finder", "Artifact.Linux.Search.FileFinder(SearchFilesGlob='" + dir + "/*', Search_Content_Regex='x:1000')", 1, "Keywords", "x:1000"},
+		{"finder size", "Artifact.Linux.Search.FileFinder(SearchFilesGlob='" + dir + "/*', MaxSize=20)", 0, "", nil},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSession(t, builtIn(t))
+			rows := s.run("SELECT * FROM "+c.query, nil)
+			if len(rows) != c.rows {
+				t.Fatalf("%d rows, want %d; log %v", len(rows), c.rows, s.logs)
+			}
+			if c.rows == 0 {
+				return
+			}
+			if got, _ := rows[len(rows)-1].Get(c.column); got != c.want {
+				t.Errorf("%s = %v, want %v in %s", c.column, got, c.want, vql.AppendJSON(nil, rows[len(rows)-1]))
+			}
+			if errs := s.errors(); len(errs) > 0 {
+				t.Errorf("log: %v", errs)
+			}
+		})
+	}
+}
