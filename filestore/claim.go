@@ -1,0 +1,322 @@
+package filestore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"sync"
+	"time"
+
+	"raptorpack/internal/retry"
+)
+
+// claim is a name that this process took by linking a file to it, and the
+// lease on it that heartbeats renew. Incarnations and mastership terms are
+// both one.
+//
+// The lease lasts from the time *before* the last renewal that completed while
+// it still lasted, plus TTL, by this machine's own clock. A watcher counts from
+// *after* it first saw a record; so it never ends before the holder does.
+type claim struct {
+	store *Store
+	kind  string // "incarnation" or "mastership", for metrics and log
+	path  string
+	ttl   time.Duration
+	own   fs.FileInfo
+
+	turn   chan struct{} // one slot: who filled it may touch the two fields below; others wait
+	handle *Handle
+	beat   Heartbeat
+
+	mu    sync.Mutex
+	until instant // zero: lost or given up, for good
+}
+
+// instant is a moment by two clocks of this machine: the monotonic one, which
+// may stop while the machine sleeps, and the time since boot, which does not.
+type instant struct {
+	mono time.Time
+	boot time.Duration
+}
+
+func now() instant { return instant{time.Now(), bootTime()} }
+
+func (i instant) add(d time.Duration) instant { return instant{i.mono.Add(d), i.boot + d} }
+
+// before reports whether i comes before j by both clocks.
+func (i instant) before(j instant) bool { return i.mono.Before(j.mono) && i.boot < j.boot }
+
+// take claims name, or fails with ErrExists. Its lease begins before the link.
+func (s *Store) take(ctx context.Context, kind, name, node string, ttl time.Duration) (*claim, error) {
+	u := s.Urgent()
+	beat := s.self.newHeartbeat(node, ttl)
+	record, err := beat.Encode()
+	if err != nil {
+		return nil, err
+	}
+	temp, err := u.writeTemp(ctx, path.Dir(name), record)
+	if err != nil {
+		return nil, err
+	}
+	defer u.dropTemp(ctx, temp.path)
+	defer temp.handle.discard(ctx)
+	begin := now()
+	if err := u.linkOwn(ctx, temp.path, name, temp.info); err != nil {
+		return nil, err
+	}
+	if err := u.SyncDir(ctx, path.Dir(name)); err != nil {
+		return nil, err // ours, but perhaps not for long: nobody renews it
+	}
+	c := &claim{store: u, kind: kind, path: name, ttl: ttl, own: temp.info, turn: make(chan struct{}, 1), beat: beat}
+	// A descriptor under the final name: an NFS client would keep the temporary
+	// one around for as long as it is open.
+	if c.handle, err = c.reopen(ctx); err != nil {
+		return nil, err
+	}
+	c.until = begin.add(ttl)
+	s.metrics.leases.WithLabelValues(kind, "claimed").Inc()
+	return c, nil
+}
+
+func (c *claim) reopen(ctx context.Context) (*Handle, error) {
+	h, err := c.store.OpenWrite(ctx, c.path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := h.Stat(ctx)
+	if err == nil && !os.SameFile(info, c.own) {
+		err = fmt.Errorf("%s is not the file that was claimed: %w", c.path, ErrLeaseLost)
+	}
+	if err != nil {
+		h.discard(ctx)
+		return nil, err
+	}
+	return h, nil
+}
+
+// valid reports whether the lease lasts at this moment. Once false, for ever.
+func (c *claim) valid() bool {
+	moment := now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return moment.before(c.until)
+}
+
+// remaining is how long the lease lasts without another renewal.
+func (c *claim) remaining() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Until(c.until.mono)
+}
+
+// extend prolongs the lease from a moment, unless it ran out meanwhile.
+func (c *claim) extend(from instant) bool {
+	moment := now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !moment.before(c.until) {
+		c.until = instant{}
+		return false
+	}
+	c.until = from.add(c.ttl)
+	return true
+}
+
+func (c *claim) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = instant{}
+}
+
+func (c *claim) lost(cause error) error {
+	c.end()
+	c.store.metrics.leases.WithLabelValues(c.kind, "lost").Inc()
+	if cause == nil {
+		return fmt.Errorf("%s %s: %w", c.kind, c.path, ErrLeaseLost)
+	}
+	return fmt.Errorf("%s %s: %w: %w", c.kind, c.path, ErrLeaseLost, cause)
+}
+
+// keep renews every quarter of the TTL until ctx ends (nil) or the lease is
+// lost. After each renewal it asks check, whose ErrSealed or ErrLeaseLost ends
+// the lease at once and whose other errors only leave the question open.
+func (c *claim) keep(ctx context.Context, check func(context.Context) error) error {
+	pause := c.ttl / 4
+	for retry.Sleep(ctx, min(pause, max(c.remaining(), 0))) {
+		begin := time.Now()
+		err := c.renew(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if !c.valid() {
+			return c.lost(err)
+		}
+		if err != nil {
+			c.store.log.WarnContext(ctx, "lease renewal went wrong", "lease", c.kind, "path", c.path, "err", err)
+			pause = c.ttl / 16
+			continue
+		}
+		if err := c.ask(ctx, check); err != nil {
+			return err
+		}
+		pause = c.ttl/4 - time.Since(begin)
+	}
+	return nil
+}
+
+func (c *claim) ask(ctx context.Context, check func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, c.ttl/4)
+	defer cancel()
+	err := check(limited)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return nil
+	case errors.Is(err, ErrSealed), errors.Is(err, ErrLeaseLost):
+		c.end()
+		c.store.metrics.leases.WithLabelValues(c.kind, "superseded").Inc()
+		return fmt.Errorf("%s %s: %w", c.kind, c.path, err)
+	}
+	c.store.log.WarnContext(ctx, "lease not looked up", "lease", c.kind, "path", c.path, "err", err)
+	return nil
+}
+
+// renew rewrites and syncs the record. It gives up when the lease has run out:
+// what completes later does not count.
+func (c *claim) renew(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, max(c.remaining(), 0))
+	defer cancel()
+	begin := now()
+	if err := c.rewrite(limited, false); err != nil {
+		return err
+	}
+	if !c.extend(begin) {
+		return nil // valid says so
+	}
+	c.store.metrics.renewals.WithLabelValues(c.kind).Observe(time.Since(begin.mono).Seconds())
+	return nil
+}
+
+// rewrite writes the next record in place and syncs it. A handle that went
+// wrong is replaced first: the whole record is written anew, so nothing of
+// what the old one may have lost is relied on.
+func (c *claim) rewrite(ctx context.Context, released bool) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-c.turn }()
+	if c.handle.Err() != nil {
+		h, err := c.reopen(ctx)
+		if err != nil {
+			return err
+		}
+		c.handle.discard(ctx)
+		c.handle = h
+	}
+	c.beat.Counter++
+	c.beat.Released = released
+	record, err := c.beat.Encode()
+	if err != nil {
+		return err
+	}
+	if _, err := c.handle.WriteAt(ctx, record, 0); err != nil {
+		return err
+	}
+	return c.handle.Sync(ctx)
+}
+
+// release ends the lease, and then says so in the record, so that nobody has
+// to wait for it to run out. Nothing that relied on the lease may still run.
+func (c *claim) release(ctx context.Context) error {
+	c.end()
+	defer c.handle.discard(ctx)
+	if err := c.rewrite(ctx, true); err != nil {
+		return fmt.Errorf("release %s: %w", c.path, err)
+	}
+	c.store.metrics.leases.WithLabelValues(c.kind, "released").Inc()
+	return nil
+}
+
+// verdict is what an observer knows about a claim.
+type verdict int
+
+const (
+	undecided verdict = iota // it may be alive
+	moving                   // its record changed while we watched
+	lapsed                   // its record stood still for TTL and margin
+	released                 // its holder gave it up
+	vanished                 // its holder's process is gone from this machine
+)
+
+func (v verdict) dead() bool { return v >= lapsed }
+
+// observer judges foreign claims by its own monotonic clock alone.
+type observer struct {
+	store  *Store
+	ttl    time.Duration // at least this, whatever the record says
+	margin time.Duration
+	seen   map[string]sighting
+}
+
+type sighting struct {
+	record string
+	since  time.Time // after the record was first read
+}
+
+func (s *Store) observer(ttl, margin time.Duration) *observer {
+	return &observer{store: s.Urgent(), ttl: ttl, margin: margin, seen: map[string]sighting{}}
+}
+
+// look reads a claim by a fresh open and says what is known of it by now. The
+// heartbeat is empty if the record is damaged: a torn record of a dead holder
+// stands still like any other.
+func (o *observer) look(ctx context.Context, path string) (Heartbeat, verdict, error) {
+	begin := time.Now()
+	record, err := o.store.ReadFile(ctx, path, heartbeatBytes)
+	if err != nil {
+		return Heartbeat{}, undecided, err
+	}
+	after := time.Now()
+	beat, damage := DecodeHeartbeat(record)
+	if damage == nil && beat.Released {
+		return beat, released, nil
+	}
+	if damage == nil && o.store.self.knowsGone(beat) {
+		return beat, vanished, nil
+	}
+	last, known := o.seen[path]
+	if !known || last.record != string(record) {
+		o.seen[path] = sighting{string(record), after}
+		if known {
+			return beat, moving, nil
+		}
+		return beat, undecided, nil
+	}
+	if begin.Sub(last.since) >= max(o.ttl, beat.TTL)+o.margin {
+		return beat, lapsed, nil
+	}
+	return beat, undecided, nil
+}
+
+// pollEvery is how often a watcher looks at a claim that it waits for.
+func pollEvery(ttl time.Duration) time.Duration {
+	return min(max(ttl/16, 5*time.Millisecond), 250*time.Millisecond)
+}
+
+// numbered reads a listed name as prefix and a number from 1 up; 0 is none.
+func numbered(name, prefix, suffix string) uint64 {
+	if len(name) <= len(prefix)+len(suffix) || name[:len(prefix)] != prefix || name[len(name)-len(suffix):] != suffix {
+		return 0
+	}
+	digits := name[len(prefix) : len(name)-len(suffix)]
+	n, err := strconv.ParseUint(digits, 10, 64)
+	if err != nil || strconv.FormatUint(n, 10) != digits {
+		return 0
+	}
+	return n
+}

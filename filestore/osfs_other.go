@@ -1,0 +1,20 @@
+//go:build !linux
+
+package filestore
+
+import (
+	"os"
+	"runtime"
+	"time"
+)
+
+// syncDirectory makes names durable where the system can do so.
+func syncDirectory(f *os.File) error {
+	if runtime.GOOS == "windows" {
+		return nil // directories cannot be flushed; NTFS journals its names
+	}
+	return f.Sync()
+}
+
+// bootTime is not known here: the monotonic clock decides alone.
+func bootTime() time.Duration { return 0 }
