@@ -1,0 +1,136 @@
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/time/rate"
+
+	"raptorpack/proto/wirepb"
+	"raptorpack/wire"
+)
+
+const enrolSourcesKept = 16_384
+
+var errEnrolRate = errors.New("too many enrolments")
+
+// enrolment rations enrolment requests, on the whole and by source.
+type enrolment struct {
+	all     *rate.Limiter
+	each    rate.Limit
+	sources *otter.Cache[string, *rate.Limiter]
+}
+
+func newEnrolment(o *Options) (*enrolment, error) {
+	sources, err := otter.New(&otter.Options[string, *rate.Limiter]{MaximumSize: enrolSourcesKept, Executor: func(task func()) { task() }})
+	if err != nil {
+		return nil, fmt.Errorf("cache of enrolling addresses: %w", err)
+	}
+	every := max(0, o.EnrolPerSecond)
+	return &enrolment{
+		all:  rate.NewLimiter(rate.Limit(every), int(every*2)),
+		each: rate.Limit(o.EnrolPerAddressSecond), sources: sources,
+	}, nil
+}
+
+func (e *enrolment) allow(address string) error {
+	source := sourceOf(address)
+	limiter, ok := e.sources.GetIfPresent(source)
+	if !ok {
+		limiter, _ = e.sources.SetIfAbsent(source, rate.NewLimiter(e.each, max(1, int(e.each*10))))
+	}
+	if !limiter.Allow() {
+		return fmt.Errorf("%w from %s", errEnrolRate, source)
+	}
+	if !e.all.Allow() {
+		return errEnrolRate
+	}
+	return nil
+}
+
+// sourceOf is who counts as one source: an IPv4 address, or an IPv6 /64, which
+// is what one machine has for itself.
+func sourceOf(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil || a.Unmap().Is4() {
+		return address
+	}
+	prefix, err := a.Prefix(64)
+	if err != nil {
+		return address
+	}
+	return prefix.String()
+}
+
+// unknown answers a control packet that is not authenticated: nothing in it
+// counts but an enrolment request.
+func (f *Frontend) unknown(ctx context.Context, packet *wire.Packet, peer Peer) answer {
+	request := requestIn(packet)
+	switch {
+	case request == nil && packet.Standing == wire.Impostor:
+		return forbidden("forged", fmt.Errorf("%s: not signed with its key", packet.Client))
+	case request == nil:
+		return f.absent(ctx, peer, Confirmed)
+	}
+	a, outcome := f.enrol(ctx, request, packet.Standing, peer)
+	f.metrics.enrolments.WithLabelValues(outcome).Inc()
+	return a
+}
+
+// requestIn finds the enrolment request of a packet; what is too large or does
+// not decode has none.
+func requestIn(packet *wire.Packet) *wirepb.Certificate {
+	for messages, err := range packet.Lists(nil) {
+		if err != nil {
+			return nil
+		}
+		for _, m := range messages {
+			if m.Csr != nil && m.Csr.Type == wirepb.Certificate_CSR {
+				return m.Csr
+			}
+		}
+	}
+	return nil
+}
+
+func (f *Frontend) enrol(ctx context.Context, request *wirepb.Certificate, standing wire.Standing, peer Peer) (answer, string) {
+	if err := f.enrolment.allow(peer.Address); err != nil {
+		return later("enrol_rate", err), "rationed"
+	}
+	key, err := wire.CheckCSR(request.Pem, peer.Client)
+	if err != nil {
+		return forbidden("bad_request", err), "invalid"
+	}
+	if standing == wire.Impostor {
+		// The id follows from the key, so this is a second key with the same
+		// id: found with great effort, and against us.
+		return forbidden("pinned", fmt.Errorf("%s: %w", peer.Client, ErrPinned)), "pinned"
+	}
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.options.CommitWait)
+	defer cancel()
+	err = f.options.Keys.Enrol(patience, Enrolment{Peer: peer, Key: key})
+	switch {
+	case errors.Is(err, ErrPinned):
+		return forbidden("pinned", err), "pinned"
+	case errors.Is(err, ErrRefused):
+		return forbidden("refused", err), "refused"
+	case err != nil:
+		return later("enrol", err), "error"
+	}
+	f.log.Info("client enrolled", "org", peer.Org, "client", peer.Client, "address", peer.Address)
+	return pleaseEnrol, "ok"
+}
+
+// absent answers a packet whose sender has no key here: 406 only if that is as
+// sure as asked, since a client drops what it sent on it.
+func (f *Frontend) absent(ctx context.Context, peer Peer, proof Proof) answer {
+	patience, cancel := context.WithTimeout(ctx, f.options.CommitWait)
+	defer cancel()
+	if err := f.options.Keys.ConfirmAbsent(patience, peer.Org, peer.Client, proof); err != nil {
+		return later("unsure", fmt.Errorf("%s: absence: %w", peer.Client, err))
+	}
+	return pleaseEnrol
+}

@@ -1,0 +1,208 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// Conn is one WebSocket. One goroutine may read; any may write or ping.
+type Conn interface {
+	// Next waits for the next message and returns a reader of it, which is
+	// good until the next call. Pings and pongs are answered meanwhile.
+	Next() (io.Reader, error)
+
+	// Write sends one message, whole or not at all; after an error the
+	// connection is of no use.
+	Write(message []byte) error
+
+	// Ping sends a ping, unless a message is on its way just now: then that
+	// shows the other side that we live.
+	Ping() error
+
+	// Close ends the connection, with a close frame if it goes out at once.
+	// Further calls do nothing.
+	Close() error
+}
+
+const (
+	// readBuffer serves frame headers and control frames; messages are read
+	// past it. Idle connections keep it, so it is small.
+	readBuffer    = 256
+	writeBuffer   = 4096
+	pingPatience  = 500 * time.Millisecond
+	closePatience = 100 * time.Millisecond
+
+	// messagePatience bounds the time of one message from its first to its
+	// last byte, as the stock server bounds a body.
+	messagePatience = 10 * time.Minute
+)
+
+var writeBuffers sync.Pool
+
+// ConnOptions are the limits of a WebSocket.
+type ConnOptions struct {
+	// MaxMessage bounds a message; zero is 10 MiB.
+	MaxMessage int64
+
+	// PingWait is the interval of the server's pings (ws_ping_wait_sec); zero
+	// is 60 s.
+	PingWait time.Duration
+
+	// Silence ends the connection when nothing comes for so long; zero is 1.1
+	// times PingWait.
+	Silence time.Duration
+
+	// WriteWait bounds one write; zero is 30 s.
+	WriteWait time.Duration
+}
+
+func (o *ConnOptions) setDefaults() {
+	setDefault(&o.MaxMessage, 10<<20)
+	setDefault(&o.PingWait, time.Minute)
+	setDefault(&o.Silence, o.PingWait+o.PingWait/10)
+	setDefault(&o.WriteWait, 30*time.Second)
+}
+
+// Upgrade turns a request into a WebSocket. The handler must return soon after,
+// so that the server's buffers and goroutine go away; the connection then lives
+// in a goroutine of the caller's. On an error the answer is written already.
+func Upgrade(w http.ResponseWriter, r *http.Request, o ConnOptions) (Conn, error) {
+	upgrader := websocket.Upgrader{
+		HandshakeTimeout: 10 * time.Second, ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &writeBuffers,
+	}
+	ws, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return nil, fmt.Errorf("upgrade: %w", err)
+	}
+	return newSocket(ws, o), nil
+}
+
+// socket is a Conn on gorilla/websocket.
+type socket struct {
+	ws       *websocket.Conn
+	limit    int64
+	silence  time.Duration
+	patience time.Duration // of one write
+	extended time.Time     // of the read deadline; the reader's own
+	closed   atomic.Bool
+
+	writing sync.Mutex // held while one message goes out
+}
+
+func newSocket(ws *websocket.Conn, o ConnOptions) *socket {
+	o.setDefaults()
+	s := &socket{ws: ws, limit: o.MaxMessage, silence: o.Silence, patience: o.WriteWait}
+	ws.SetReadLimit(o.MaxMessage)
+	ws.SetPongHandler(func(string) error { return s.alive() })
+	ws.SetPingHandler(s.pong)
+	return s
+}
+
+// alive pushes the read deadline. It runs in the reading goroutine.
+func (s *socket) alive() error {
+	s.extended = time.Now()
+	return s.ws.SetReadDeadline(s.extended.Add(s.silence))
+}
+
+func (s *socket) pong(payload string) error {
+	if err := s.alive(); err != nil {
+		return err
+	}
+	err := s.ws.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(s.patience))
+	var slow net.Error
+	if errors.Is(err, websocket.ErrCloseSent) || errors.As(err, &slow) && slow.Timeout() {
+		return nil // reading shows what became of the connection
+	}
+	return err
+}
+
+// Next implements Conn.
+func (s *socket) Next() (io.Reader, error) {
+	if err := s.alive(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	_, r, err := s.ws.NextReader()
+	if err != nil {
+		return nil, s.ended(err)
+	}
+	return &message{socket: s, reader: r, end: s.extended.Add(messagePatience)}, nil
+}
+
+func (s *socket) ended(err error) error {
+	if errors.Is(err, websocket.ErrReadLimit) {
+		return fmt.Errorf("message over %d bytes: %w: %w", s.limit, ErrTooLarge, err)
+	}
+	return fmt.Errorf("%w: %w", ErrClosed, err)
+}
+
+// message reads one message and keeps the deadline ahead of a slow sender, but
+// not forever.
+type message struct {
+	socket *socket
+	reader io.Reader
+	end    time.Time
+}
+
+func (m *message) Read(p []byte) (int, error) {
+	now := time.Now()
+	if now.After(m.end) {
+		return 0, fmt.Errorf("message not complete after %v: %w", messagePatience, ErrClosed)
+	}
+	if now.Sub(m.socket.extended) > m.socket.silence/8 {
+		if err := m.socket.alive(); err != nil {
+			return 0, fmt.Errorf("%w: %w", ErrClosed, err)
+		}
+	}
+	n, err := m.reader.Read(p)
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	return n, m.socket.ended(err)
+}
+
+// Write implements Conn.
+func (s *socket) Write(message []byte) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.ws.SetWriteDeadline(time.Now().Add(s.patience)); err != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	if err := s.ws.WriteMessage(websocket.BinaryMessage, message); err != nil {
+		return fmt.Errorf("write message: %w: %w", ErrClosed, err)
+	}
+	return nil
+}
+
+// Ping implements Conn.
+func (s *socket) Ping() error {
+	if !s.writing.TryLock() {
+		return nil
+	}
+	defer s.writing.Unlock()
+	if err := s.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(pingPatience)); err != nil {
+		return fmt.Errorf("ping: %w: %w", ErrClosed, err)
+	}
+	return nil
+}
+
+// Close implements Conn.
+func (s *socket) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	if s.writing.TryLock() {
+		farewell := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+		// The other side may be gone: then there is nobody to tell.
+		_ = s.ws.WriteControl(websocket.CloseMessage, farewell, time.Now().Add(closePatience))
+		s.writing.Unlock()
+	}
+	return s.ws.Close()
+}

@@ -1,0 +1,123 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zlib"
+)
+
+// Reserve asks for room for that many more bytes of memory and may wait a little
+// for it: an error (ErrBusy) says that there is none now. A nil Reserve grants
+// everything.
+type Reserve func(bytes int64) error
+
+const (
+	firstRead    = 4 << 10 // memory is taken in steps that double, from here
+	firstInflate = 64 << 10
+	lastStep     = 8 << 20
+)
+
+var inflaters = sync.Pool{}
+
+// Inflate returns the plain bytes of a zlib stream (RFC 1950) of which at most
+// limit bytes come out: ErrTooLarge beyond, ErrMalformed when the stream is
+// damaged, cut or followed by anything. Memory grows as bytes come out, and
+// each step is reserved first.
+func Inflate(stream []byte, limit int64, reserve Reserve) ([]byte, error) {
+	source := bytes.NewReader(stream)
+	z, err := inflater(source)
+	if err != nil {
+		return nil, fmt.Errorf("zlib header: %w", ErrMalformed)
+	}
+	defer inflaters.Put(z)
+	plain, err := readWithin(z, limit, min(int64(len(stream))*4, firstInflate), reserve)
+	switch {
+	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrBusy):
+		return nil, fmt.Errorf("inflate: %w", err)
+	case err != nil:
+		return nil, fmt.Errorf("zlib stream: %w", ErrMalformed)
+	case source.Len() != 0:
+		return nil, fmt.Errorf("%d bytes behind the zlib stream: %w", source.Len(), ErrMalformed)
+	}
+	return plain, nil
+}
+
+func inflater(source io.Reader) (io.ReadCloser, error) {
+	if z, ok := inflaters.Get().(io.ReadCloser); ok {
+		if err := z.(zlib.Resetter).Reset(source, nil); err != nil {
+			inflaters.Put(z)
+			return nil, err
+		}
+		return z, nil
+	}
+	return zlib.NewReader(source)
+}
+
+// ReadWithin reads all of r, at most limit bytes: ErrTooLarge beyond. Memory
+// grows as bytes arrive, so that a header which promises much costs nothing;
+// each step is reserved first.
+func ReadWithin(r io.Reader, limit int64, reserve Reserve) ([]byte, error) {
+	return readWithin(r, limit, firstRead, reserve)
+}
+
+func readWithin(r io.Reader, limit, step int64, reserve Reserve) ([]byte, error) {
+	step = max(min(step, limit), 512)
+	buffer, err := grow(nil, step, reserve)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		n, err := r.Read(buffer[len(buffer):cap(buffer)])
+		buffer = buffer[:len(buffer)+n]
+		if int64(len(buffer)) > limit {
+			return nil, fmt.Errorf("more than %d bytes: %w", limit, ErrTooLarge)
+		}
+		switch {
+		case err == io.EOF:
+			return buffer, nil
+		case err != nil:
+			return nil, err
+		}
+		if len(buffer) == cap(buffer) {
+			more := min(int64(cap(buffer)), lastStep, limit-int64(len(buffer))+1)
+			if buffer, err = grow(buffer, more, reserve); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+func grow(buffer []byte, by int64, reserve Reserve) ([]byte, error) {
+	if reserve != nil {
+		if err := reserve(by); err != nil {
+			return nil, fmt.Errorf("room for %d more bytes: %w", by, err)
+		}
+	}
+	larger := make([]byte, len(buffer), int64(cap(buffer))+by)
+	copy(larger, buffer)
+	return larger, nil
+}
+
+var deflaters = sync.Pool{New: func() any {
+	z, err := zlib.NewWriterLevel(io.Discard, zlib.BestSpeed)
+	if err != nil {
+		panic(err) // the level is a constant
+	}
+	return z
+}}
+
+// Deflate returns plain as a zlib stream at the fastest level, as the stock
+// client sends it (protocol section 4.6).
+func Deflate(plain []byte) []byte {
+	var out bytes.Buffer
+	z := deflaters.Get().(*zlib.Writer)
+	defer deflaters.Put(z)
+	z.Reset(&out)
+	z.Write(plain) //nolint:errcheck // a bytes.Buffer takes everything
+	z.Close()      //nolint:errcheck // as above
+	return out.Bytes()
+}
