@@ -1,0 +1,20 @@
+// Package flows keeps collections on clients: their tasks, what clients send of
+// them, and when they are complete; and the rows of event queries.
+//
+// It owns the replicated record of each flow (kinds "flows" and "monitoring"),
+// and each node's own knowledge of what it holds durably. It never speaks to a
+// client or to the ledger itself, never opens a segment for writing (that is
+// filestore's), never compiles an artifact, and does not know why a flow was
+// started.
+//
+// Main walk: PlanStart makes a mutation; Apply makes a pending task of it and
+// wakes the connection; Attachment.Next hands it out; Ingest takes what the
+// client sends, in one commit of data first and facts (taken, end, coverage)
+// afterwards; Apply unites the coverage that nodes tell and decides whether the
+// flow is complete. Readers see immutable records.
+//
+// Locks: Table.mu guards the records and is only written in Apply and Restore;
+// one of 64 shard locks guards what this node knows of a client. A shard's lock
+// may be held while Table.mu is taken for reading, never the other way round. No
+// lock is held during a commit, a callback or a file operation.
+package flows

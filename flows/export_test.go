@@ -1,0 +1,27 @@
+package flows
+
+import "context"
+
+// CheckLines exposes the line checker.
+func CheckLines(text, splice []byte) (lines []byte, rows int64, err error) {
+	chunks, rows, err := checkLines(text, splice)
+	for _, c := range chunks {
+		lines = append(lines, c.lines...)
+	}
+	return lines, rows, err
+}
+
+// CheckOnly runs the line checker and keeps nothing.
+func CheckOnly(text, splice []byte) (int64, error) {
+	_, rows, err := checkLines(text, splice)
+	return rows, err
+}
+
+// MaxDepth bounds the nesting of a row.
+const MaxDepth = maxDepth
+
+// MaxDeliveries bounds how often a task is handed out.
+const MaxDeliveries = maxDeliveries
+
+// TellDue writes the facts that are due, as Run does.
+func (r *Room) TellDue(ctx context.Context) error { return r.tellDue(ctx) }

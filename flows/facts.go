@@ -1,0 +1,176 @@
+package flows
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"raptorpack/filestore"
+	"raptorpack/proto/buspb"
+)
+
+// allFacts is what the ledger has to learn of this packet: one mutation for all
+// flows, besides what other rooms planned. The lock is held.
+func (p *packet) allFacts() []*buspb.Mutation {
+	var changes []*buspb.FlowChange
+	for _, part := range p.parts {
+		l := p.shard.locals[part.key]
+		if l == nil || part.f == nil || part.dropped {
+			continue
+		}
+		part.facts = part.factsOf(l, p.room.o.Incarnation)
+		changes = append(changes, part.facts...)
+	}
+	facts := p.facts
+	if len(changes) > 0 {
+		m, err := mutation(p.peer.Org, "", changes...)
+		if err != nil { // texts were made valid before: a mistake of ours
+			p.room.log.Error("flow facts cannot be serialised", "client", p.peer.Client.String(), "err", err)
+			return facts
+		}
+		facts = append(facts, m)
+	}
+	return facts
+}
+
+// factsOf says what is new about one flow.
+func (p *part) factsOf(l *local, incarnation string) []*buspb.FlowChange {
+	known := max(l.endRank, rank(p.f.Outcome))
+	lost := p.end != nil && p.end.Outcome == buspb.FlowEnd_OUTCOME_UNKNOWN
+	if lost && p.f.State == Pending && !l.taken {
+		return nil // the client was asked whether it knows the task: no end
+	}
+	var out []*buspb.FlowChange
+	if p.limit != "" && known < rank(buspb.FlowEnd_OUTCOME_LIMIT) {
+		end := &buspb.FlowEnd{
+			Key: p.key.proto(), Outcome: buspb.FlowEnd_OUTCOME_LIMIT, Error: p.limit, Coverage: p.coverage(l, incarnation),
+		}
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_End{End: end}})
+	}
+	if p.end != nil && (rank(p.end.Outcome) > known || p.f.CancelDue) {
+		p.end.Coverage = p.coverage(l, incarnation)
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_End{End: p.end}})
+	}
+	p.taking = len(out) > 0
+	if len(out) > 0 {
+		return out
+	}
+	if p.f.Taken.IsZero() && !l.taken && !lost {
+		p.taking = true
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Taken{Taken: &buspb.FlowTaken{Key: p.key.proto()}}})
+	}
+	if known > 9 && l.version+p.news() > l.reported {
+		coverage := p.coverage(l, incarnation)
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: coverage}})
+	}
+	return out
+}
+
+// coverage tells what this node holds once the packet is durable.
+func (p *part) coverage(l *local, incarnation string) *buspb.FlowCoverage {
+	p.told = l.version + p.news()
+	c := l.coverage(p.key, incarnation, p.held)
+	uploads := l.ends.have.Clone()
+	for _, e := range p.ends {
+		uploads.Add(e.batch.first, e.batch.end())
+		c.UploadBytes += e.stored
+	}
+	c.Uploads = boundsOf(uploads)
+	return c
+}
+
+// news counts how often the packet changes what is held.
+func (p *part) news() int64 {
+	n := int64(len(p.ends))
+	for _, h := range p.held {
+		if h.item.kind == rowItem {
+			n++
+		}
+	}
+	return n
+}
+
+// finish names the uploads that end in this packet, lists them and tells the
+// ledger. Their bytes are durable already.
+func (p *packet) finish(ctx context.Context) error {
+	commit := &filestore.Commit{Class: filestore.Interactive}
+	if err := p.finishUploads(ctx, commit); err != nil {
+		p.settleEnds(false)
+		return err
+	}
+	p.shard.mu.Lock()
+	p.burials(commit)
+	commit.Facts = p.allFacts()
+	p.shard.mu.Unlock()
+	err := p.submit(ctx, commit)
+	p.settleEnds(err == nil)
+	return err
+}
+
+func (p *packet) finishUploads(ctx context.Context, commit *filestore.Commit) error {
+	for _, part := range p.parts {
+		kept := part.ends[:0]
+		for _, e := range part.ends {
+			row, stored, err := p.finishUpload(ctx, part, &e)
+			if errors.Is(err, errGivenUp) {
+				p.giveUpUpload(part, &e)
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			e.stored = stored
+			kept = append(kept, e)
+			commit.Appends = append(commit.Appends, row)
+		}
+		part.ends = kept
+	}
+	return nil
+}
+
+// errGivenUp means that an upload ended long ago and its bytes never came.
+var errGivenUp = errors.New("upload misses bytes for good")
+
+func (p *packet) finishUpload(ctx context.Context, part *part, e *upEnd) (filestore.Append, int64, error) {
+	end := e.item.end
+	stored, err := p.room.o.Committer.FinishUpload(ctx, filestore.UploadFinish{
+		Key: part.uploadKey(end.number), Accessor: end.accessor, Components: end.components,
+		Size: end.size, StoredSize: end.stored, Index: end.index,
+	})
+	if err != nil {
+		if p.patient(e, err) {
+			return filestore.Append{}, 0, fmt.Errorf("finish upload %d of %s: %w", end.number, part.key.Flow, err)
+		}
+		return filestore.Append{}, 0, errGivenUp
+	}
+	row, err := end.row(part, e.about, stored, p.peer.Received)
+	return row, stored.StoredSize, err
+}
+
+// patient reports whether an upload that cannot be finished may be finished
+// later. Bytes may be on their way through another node, but a client that never
+// sends them must not send its last buffer for ever.
+func (p *packet) patient(e *upEnd, err error) bool {
+	if errors.Is(err, filestore.ErrBadIndex) || errors.Is(err, filestore.ErrBadAppend) || errors.Is(err, filestore.ErrBadName) {
+		return false
+	}
+	if !errors.Is(err, filestore.ErrIncomplete) {
+		return true
+	}
+	p.shard.mu.Lock()
+	defer p.shard.mu.Unlock()
+	if e.up.failing.IsZero() {
+		e.up.failing = p.peer.Received
+	}
+	return p.peer.Received.Sub(e.up.failing) < finishPatience
+}
+
+// giveUpUpload buries the end of an upload; its flow will miss it.
+func (p *packet) giveUpUpload(part *part, e *upEnd) {
+	p.shard.mu.Lock()
+	e.stream.settle(e.batch, false)
+	p.shard.mu.Unlock()
+	reason := fmt.Sprintf("upload %d ended but bytes are missing", e.item.end.number)
+	p.letters = append(p.letters, letter{flow: part.key.Flow.String(), reason: reason})
+	p.room.complain(p, part.key.Flow.String(), reason)
+}

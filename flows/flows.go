@@ -1,0 +1,327 @@
+package flows
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"raptorpack/filestore"
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+)
+
+var (
+	// ErrNotFound means that no such flow exists in this node's state. A flow
+	// that was only just started may not have been applied here yet.
+	ErrNotFound = errors.New("no such flow")
+
+	// ErrExists means that the flow id was used for this client before. A re-run
+	// gets a new id.
+	ErrExists = errors.New("flow exists already")
+
+	// ErrFinished means that there is nothing left to cancel.
+	ErrFinished = errors.New("flow has ended already")
+
+	// ErrUnfinished means that a flow has to end or be cancelled first.
+	ErrUnfinished = errors.New("flow has not ended yet")
+
+	// ErrInvalid means that a wish cannot be planned as it is. The text says why;
+	// trying again does not help.
+	ErrInvalid = errors.New("invalid collection request")
+
+	// ErrTryAgain means that what a client sent is not durable. Nothing was
+	// acknowledged, nothing is lost: the client sends it again.
+	ErrTryAgain = errors.New("not durable, send again")
+)
+
+// WaitForRows is how long a flow that ended well may miss rows before it is
+// given up as incomplete.
+const WaitForRows = 10 * time.Minute
+
+// State is where a flow stands.
+type State string
+
+// The states of a flow.
+const (
+	Pending    State = "pending"    // a task that no client took
+	Running    State = "running"    // taken, no end
+	Waiting    State = "waiting"    // ended well, but rows or uploads are still missing
+	Completed  State = "completed"  // ended well and everything is here
+	Incomplete State = "incomplete" // ended well; what is missing has not come in time
+	Errored    State = "errored"    // ended with an error, a limit, or the client lost it
+	Cancelled  State = "cancelled"  // an operator ended it
+)
+
+// Final reports whether no more is expected.
+func (s State) Final() bool {
+	return s == Completed || s == Incomplete || s == Errored || s == Cancelled
+}
+
+// Key names one flow of one client. Flows of a hunt have the same flow id on all
+// clients.
+type Key struct {
+	Org    ids.Org
+	Client ids.Client
+	Flow   ids.Flow
+}
+
+// Limits bound what is taken from a client for one flow; 0 means the server's
+// default. Bytes are as sent, before compression.
+type Limits struct {
+	Rows        int64 `json:"rows,omitempty"`
+	RowBytes    int64 `json:"row_bytes,omitempty"`
+	Uploads     int64 `json:"uploads,omitempty"`
+	UploadBytes int64 `json:"upload_bytes,omitempty"`
+	Logs        int64 `json:"logs,omitempty"`
+}
+
+// Artifact is one collected artifact with the parameters that were set.
+type Artifact struct {
+	Name       string      `json:"name"`
+	Parameters []Parameter `json:"parameters,omitempty"`
+}
+
+// Parameter is a value that the collection set.
+type Parameter struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Spec is what is run, the same for each client it is given to. It never
+// changes.
+type Spec struct {
+	Org       ids.Org
+	Flow      ids.Flow
+	Creator   string
+	Artifacts []Artifact
+	Names     []Name // sorted by token
+	Limits    Limits
+	Urgent    bool
+	Hunt      ids.Hunt // zero: a direct collection
+
+	digest [32]byte // of the whole spec and its request
+}
+
+// Name is an opaque name a client is told, and the result it stands for.
+type Name struct {
+	Token  string `json:"token"`
+	Result string `json:"name"`
+}
+
+// result finds what a token stands for.
+func (s *Spec) result(token string) (string, bool) {
+	at, ok := slices.BinarySearchFunc(s.Names, token, func(n Name, t string) int { return compareText(n.Token, t) })
+	if !ok {
+		return "", false
+	}
+	return s.Names[at].Result, true
+}
+
+// Results lists the names of the results, sorted, each once.
+func (s *Spec) Results() []string {
+	out := make([]string, 0, len(s.Names))
+	for _, n := range s.Names {
+		out = append(out, n.Result)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Totals are sums over all queries as the client states them.
+type Totals struct {
+	Rows                int64 `json:"rows"`
+	Logs                int64 `json:"logs"`
+	Uploads             int64 `json:"uploads"`
+	UploadBytes         int64 `json:"upload_bytes"`
+	ExpectedUploadBytes int64 `json:"expected_upload_bytes"`
+}
+
+// Coverage is which rows of one result the nodes hold.
+type Coverage struct {
+	Name string
+	Rows filestore.Intervals
+}
+
+// Part is what one node incarnation holds of a flow beside rows.
+type Part struct {
+	Incarnation string `json:"incarnation"`
+	UploadBytes int64  `json:"upload_bytes,omitempty"`
+	Conflicts   int64  `json:"conflicts,omitempty"`
+}
+
+// Flow is the record of one collection on one client. Records are immutable: a
+// change makes a new one, so that a reader may keep it as long as it likes.
+type Flow struct {
+	Key
+	Spec  *Spec
+	Index uint64 // the entry that started it
+
+	State       State
+	Error       string // of the client's first failed query, or of ours
+	Outcome     buspb.FlowEnd_Outcome
+	CancelledBy string
+	CancelDue   bool // the client has not confirmed yet that it stopped
+
+	// Times of the ledger; zero when it has not happened.
+	Created, Taken, Ended, WaitingSince, CancelledAt time.Time
+
+	FirstActive time.Time // by the client's clock
+	Duration    time.Duration
+	Totals      Totals
+
+	Names   []Coverage          // sorted by name
+	Uploads filestore.Intervals // numbers of finished uploads
+	Parts   []Part              // sorted by incarnation
+}
+
+// Rows counts the rows that are on the filestore for all results.
+func (f *Flow) Rows() int64 {
+	var n int64
+	for _, c := range f.Names {
+		n += c.Rows.Len()
+	}
+	return n
+}
+
+// UploadBytes counts the stored bytes of finished uploads.
+func (f *Flow) UploadBytes() int64 {
+	var n int64
+	for _, p := range f.Parts {
+		n += p.UploadBytes
+	}
+	return n
+}
+
+// Conflicts counts batches that came twice with different content.
+func (f *Flow) Conflicts() int64 {
+	var n int64
+	for _, p := range f.Parts {
+		n += p.Conflicts
+	}
+	return n
+}
+
+// open reports whether a connection of the client may have to say something
+// about the flow.
+func (f *Flow) open() bool { return f.State == Pending || f.State == Running || f.CancelDue }
+
+// complete reports whether everything that the client counted is here.
+func (f *Flow) complete() bool {
+	for _, c := range f.Names {
+		if !c.Rows.Contiguous(c.Rows.Len()) {
+			return false
+		}
+	}
+	return f.Rows() == f.Totals.Rows && f.Uploads.Len() == f.Totals.Uploads
+}
+
+// missing says in words what complete misses.
+func (f *Flow) missing() string {
+	text := ""
+	for _, c := range f.Names {
+		if len(c.Rows) == 0 {
+			continue
+		}
+		if holes := c.Rows.Holes(c.Rows[len(c.Rows)-1].End); len(holes) > 0 {
+			text += "; " + c.Name + " rows " + shorten(holes.String(), 200)
+		}
+	}
+	if have := f.Rows(); have != f.Totals.Rows {
+		text += "; " + plural(have, "row") + " of " + plural(f.Totals.Rows, "row")
+	}
+	if have := f.Uploads.Len(); have != f.Totals.Uploads {
+		text += "; " + plural(have, "upload") + " of " + plural(f.Totals.Uploads, "upload")
+	}
+	return shorten("missing"+text, maxErrorText)
+}
+
+// judge sets State by all that is known. Only expiry makes a flow incomplete.
+func (f *Flow) judge(at time.Time) {
+	switch {
+	case f.Outcome == buspb.FlowEnd_OUTCOME_OK && f.complete():
+		f.State, f.Error = Completed, ""
+		f.WaitingSince = time.Time{}
+	case !f.CancelledAt.IsZero():
+		f.State = Cancelled
+	case f.Outcome == buspb.FlowEnd_OUTCOME_OK:
+		if f.WaitingSince.IsZero() {
+			f.WaitingSince = at
+		}
+		if f.State == Incomplete {
+			f.Error = f.missing()
+			return
+		}
+		f.State, f.Error = Waiting, ""
+	case f.Outcome != buspb.FlowEnd_OUTCOME_UNSPECIFIED:
+		f.State = Errored
+	case !f.Taken.IsZero():
+		f.State = Running
+	default:
+		f.State = Pending
+	}
+}
+
+// rank orders outcomes: a real end beats "the client does not know it", and a
+// limit of ours beats what the client says after we stopped it.
+func rank(o buspb.FlowEnd_Outcome) int {
+	switch o {
+	case buspb.FlowEnd_OUTCOME_UNKNOWN:
+		return 1
+	case buspb.FlowEnd_OUTCOME_OK, buspb.FlowEnd_OUTCOME_ERROR:
+		return 2
+	case buspb.FlowEnd_OUTCOME_LIMIT:
+		return 3
+	}
+	return 0
+}
+
+// cover returns a copy of f that knows of more coverage. Nothing that f shares
+// with earlier records is written to.
+func (f *Flow) cover(c *buspb.FlowCoverage) {
+	if c == nil {
+		return
+	}
+	names := slices.Clone(f.Names)
+	for _, extent := range c.Names {
+		at, found := slices.BinarySearchFunc(names, extent.Name, func(c Coverage, n string) int { return compareText(c.Name, n) })
+		if !found {
+			names = slices.Insert(names, at, Coverage{Name: extent.Name})
+		}
+		rows := names[at].Rows.Clone()
+		addBounds(&rows, extent.Bounds)
+		names[at].Rows = rows
+	}
+	f.Names = names
+	uploads := f.Uploads.Clone()
+	addBounds(&uploads, c.Uploads)
+	f.Uploads = uploads
+	if c.Incarnation == "" {
+		return
+	}
+	f.Parts = slices.Clone(f.Parts)
+	at, found := slices.BinarySearchFunc(f.Parts, c.Incarnation, func(p Part, n string) int { return compareText(p.Incarnation, n) })
+	if !found {
+		f.Parts = slices.Insert(f.Parts, at, Part{Incarnation: c.Incarnation})
+	}
+	part := &f.Parts[at]
+	part.UploadBytes = max(part.UploadBytes, c.UploadBytes)
+	part.Conflicts = max(part.Conflicts, c.Conflicts)
+}
+
+// addBounds adds start, end pairs. Pairs that make no sense are left out: what
+// a peer sends must not break every node.
+func addBounds(to *filestore.Intervals, bounds []int64) {
+	for i := 0; i+1 < len(bounds); i += 2 {
+		if bounds[i] >= 0 {
+			to.Add(bounds[i], bounds[i+1])
+		}
+	}
+}
+
+func boundsOf(s filestore.Intervals) []int64 {
+	out := make([]int64, 0, 2*len(s))
+	for _, i := range s {
+		out = append(out, i.Start, i.End)
+	}
+	return out
+}

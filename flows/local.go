@@ -1,0 +1,217 @@
+package flows
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"raptorpack/filestore"
+	"raptorpack/proto/buspb"
+)
+
+const (
+	// maxIntervals bounds how scattered the rows of one result may be: an
+	// honest client sends them in order.
+	maxIntervals = 4096
+
+	// maxBatches is how many batches per stream are remembered by checksum.
+	maxBatches = 8192
+
+	// maxConflicts is how many differing resends per flow are kept.
+	maxConflicts = 16
+
+	// keepEnded is how long this node remembers what it holds of a flow that
+	// has ended, so that late resends are recognised.
+	keepEnded = 10 * time.Minute
+
+	// keepIdle is how long it remembers a flow that runs but says nothing.
+	keepIdle = 24 * time.Hour
+)
+
+// local is what this incarnation holds of one flow, and what of it is on its
+// way. Only facts of this process are in it: after a restart it begins empty,
+// because what an earlier incarnation wrote is told by others.
+type local struct {
+	names   map[string]*stream // by result name; "" takes rows without a name, which are not stored
+	logs    stream
+	uploads map[int64]*upload
+
+	rows, rowBytes, uploadBytes, logLines int64  // taken in, durable or on the way
+	ends                                  stream // finished uploads, by number
+	storedBytes                           int64
+	conflicts                             int64
+
+	taken   bool // the fact that the client took the task is durable
+	endRank int  // of the strongest end that is durable
+	limited bool // over a limit of ours
+	ended   bool // by the ledger
+
+	version  int64 // counts changes of what is durable
+	reported int64 // version of the newest durable fact about it
+	used     time.Time
+	progress *Progress
+}
+
+// stream is a numbered run of lines.
+type stream struct {
+	have    filestore.Intervals
+	batches map[int64]batch   // durable, by first line
+	flying  map[batch]*flight // on the way
+}
+
+// batch is a part of a stream, as its client cut it.
+type batch struct {
+	first, count int64
+	crc          uint32
+}
+
+func (b batch) end() int64 { return b.first + b.count }
+
+// upload is one file on its way.
+type upload struct {
+	about   *aboutUpload
+	writes  stream    // numbered by bytes of the stored file
+	failing time.Time // since when its end comes but bytes are missing
+}
+
+// flight is one packet between its reservation and its commit.
+type flight struct {
+	done chan struct{} // closed when it is decided; never sent to
+}
+
+// verdict is what a stream says to a batch that is offered.
+type verdict int
+
+const (
+	fresh verdict = iota
+	had
+	conflict // had, with other bytes
+)
+
+// judge looks a batch up. Rows partly had are fresh: readers merge. The same
+// batch on its way can only be in this very packet: others are waited for.
+func (s *stream) judge(b batch) verdict {
+	for other := range s.flying {
+		if other.first == b.first && other.count == b.count {
+			return had
+		}
+	}
+	if !s.have.Has(b.first, b.end()) {
+		return fresh
+	}
+	if known, ok := s.batches[b.first]; ok && known.count == b.count && known.crc != b.crc {
+		return conflict
+	}
+	return had
+}
+
+func (s *stream) reserve(b batch, f *flight) {
+	if s.flying == nil {
+		s.flying = map[batch]*flight{}
+	}
+	s.flying[b] = f
+}
+
+// settle ends a reservation.
+func (s *stream) settle(b batch, durable bool) {
+	delete(s.flying, b)
+	if !durable {
+		return
+	}
+	s.have.Add(b.first, b.end())
+	if s.batches == nil {
+		s.batches = map[int64]batch{}
+	}
+	if _, known := s.batches[b.first]; known || len(s.batches) < maxBatches {
+		s.batches[b.first] = b
+	}
+}
+
+func (l *local) stream(name string) *stream {
+	s := l.names[name]
+	if s == nil {
+		s = &stream{}
+		l.names[name] = s
+	}
+	return s
+}
+
+func (l *local) upload(number int64) *upload {
+	u := l.uploads[number]
+	if u == nil {
+		u = &upload{}
+		l.uploads[number] = u
+	}
+	return u
+}
+
+// coverage tells what is durable, and what flying adds to it: the rows that the
+// same commit makes durable before the fact.
+func (l *local) coverage(key Key, incarnation string, with []reservation) *buspb.FlowCoverage {
+	c := &buspb.FlowCoverage{
+		Key: key.proto(), Incarnation: incarnation, Uploads: boundsOf(l.ends.have),
+		UploadBytes: l.storedBytes, Conflicts: l.conflicts,
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.names)) {
+		have := l.names[name].with(with)
+		if len(have) > 0 {
+			c.Names = append(c.Names, &buspb.FlowExtent{Name: name, Bounds: boundsOf(have)})
+		}
+	}
+	return c
+}
+
+// with is what the stream holds when the reservations are durable.
+func (s *stream) with(held []reservation) filestore.Intervals {
+	have, cloned := s.have, false
+	for _, h := range held {
+		if h.stream != s {
+			continue
+		}
+		if !cloned {
+			have, cloned = have.Clone(), true
+		}
+		have.Add(h.batch.first, h.batch.end())
+	}
+	return have
+}
+
+// idle reports whether the notes on a flow may go.
+func (l *local) idle(now time.Time) bool {
+	if l.reported < l.version && l.endRank == 0 && l.ended {
+		return false // others have not been told yet
+	}
+	keep := keepIdle
+	if l.ended {
+		keep = keepEnded
+	}
+	return now.Sub(l.used) > keep && !l.busy()
+}
+
+func (l *local) busy() bool {
+	if len(l.logs.flying) > 0 || len(l.ends.flying) > 0 {
+		return true
+	}
+	for _, s := range l.names {
+		if len(s.flying) > 0 {
+			return true
+		}
+	}
+	for _, u := range l.uploads {
+		if len(u.writes.flying) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// localOf finds or makes the notes on a flow. The shard's lock is held.
+func (s *shard) localOf(key Key, now time.Time) *local {
+	l := s.locals[key]
+	if l == nil {
+		l = &local{names: map[string]*stream{}, uploads: map[int64]*upload{}}
+		s.locals[key] = l
+	}
+	l.used = now
+	return l
+}

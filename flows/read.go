@@ -1,0 +1,126 @@
+package flows
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"raptorpack/ids"
+)
+
+// Flow returns a record, or ErrNotFound.
+func (t *Table) Flow(key Key) (*Flow, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if f := t.flows[key]; f != nil {
+		return f, nil
+	}
+	return nil, fmt.Errorf("flow %s of %s: %w", key.Flow, key.Client, ErrNotFound)
+}
+
+// List returns a client's flows, newest first: at most limit (0: all) of those
+// older than before (zero: from the newest). The next page begins before the
+// last flow of this one.
+func (t *Table) List(org ids.Org, client ids.Client, before ids.Flow, limit int) []*Flow {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	c := t.clients[owner{org, client}]
+	if c == nil {
+		return nil
+	}
+	older := c.order
+	if !before.IsZero() {
+		at := slices.Index(older, before)
+		older = older[:max(0, at)]
+	}
+	if limit > 0 && len(older) > limit {
+		older = older[len(older)-limit:]
+	}
+	out := make([]*Flow, 0, len(older))
+	for _, id := range slices.Backward(older) {
+		out = append(out, t.flows[Key{org, client, id}])
+	}
+	return out
+}
+
+// Count returns how many flows a client has.
+func (t *Table) Count(org ids.Org, client ids.Client) int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if c := t.clients[owner{org, client}]; c != nil {
+		return len(c.order)
+	}
+	return 0
+}
+
+// Deleted reports whether the flow was deleted not long ago.
+func (t *Table) Deleted(key Key) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	_, gone := t.deleted[key]
+	return gone
+}
+
+// Deletions lists the flows that were deleted and are still remembered, by org,
+// client, flow.
+func (t *Table) Deletions() []Key {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.SortedFunc(maps.Keys(t.deleted), compareKeys)
+}
+
+// Unfinished lists the flows whose coverage still matters: those that run and
+// those that miss rows. Order is by org, client, flow.
+func (t *Table) Unfinished() []*Flow {
+	t.mu.RLock()
+	var out []*Flow
+	for _, f := range t.flows {
+		if f.State == Running || f.State == Waiting || f.State == Incomplete {
+			out = append(out, f)
+		}
+	}
+	t.mu.RUnlock()
+	slices.SortFunc(out, func(a, b *Flow) int { return compareKeys(a.Key, b.Key) })
+	return out
+}
+
+// open lists what a connection of the client may have to speak about, oldest
+// first, with the newest entry seen.
+func (t *Table) open(o owner) ([]*Flow, uint64) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	c := t.clients[o]
+	if c == nil || len(c.open) == 0 {
+		return nil, t.index
+	}
+	out := make([]*Flow, 0, len(c.open))
+	for id := range c.open {
+		out = append(out, t.flows[Key{o.org, o.client, id}])
+	}
+	slices.SortFunc(out, func(a, b *Flow) int {
+		if a.Index != b.Index {
+			return int(int64(a.Index) - int64(b.Index))
+		}
+		return compareText(a.Flow.String(), b.Flow.String())
+	})
+	return out, t.index
+}
+
+// lookup is what taking in a message needs to know in one look.
+func (t *Table) lookup(key Key) (f *Flow, deleted bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	_, deleted = t.deleted[key]
+	return t.flows[key], deleted
+}
+
+// request returns the compressed request of a pending task, nil when nothing is
+// pending any more.
+func (t *Table) request(org ids.Org, flow ids.Flow) []byte {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if s := t.specs[specKey{org, flow}]; s != nil {
+		return s.request
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package flows
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"raptorpack/filestore"
+	"raptorpack/proto/buspb"
+)
+
+// reader reads segments: *filestore.Reader.
+type reader interface {
+	ReadRows(ctx context.Context, set filestore.Set, q filestore.RowsQuery) (*filestore.RowsPage, error)
+	Coverage(ctx context.Context, set filestore.Set, filter filestore.RowsFilter) (*filestore.Coverage, error)
+}
+
+// Page chooses a part of rows or log lines. Zero values mean the first page of
+// the store's usual size.
+type Page struct {
+	From   int64  // rows to skip
+	Limit  int    // rows at most
+	Cursor string // RowsPage.Next of the page before
+}
+
+// Results returns a page of one result of a flow, in row order, each row once;
+// what is missing is in Holes. A name that the flow does not have is
+// ErrNotFound; a result without rows is an empty page.
+func (r *Room) Results(ctx context.Context, key Key, name string, p Page) (*filestore.RowsPage, error) {
+	f, err := r.Flow(key)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(f.Spec.Results(), name) {
+		return nil, fmt.Errorf("result %.100q of flow %s: %w", name, key.Flow, ErrNotFound)
+	}
+	return r.page(ctx, f, f.results(name), name, p)
+}
+
+// Logs returns a page of a flow's query log.
+func (r *Room) Logs(ctx context.Context, key Key, p Page) (*filestore.RowsPage, error) {
+	f, err := r.Flow(key)
+	if err != nil {
+		return nil, err
+	}
+	return r.page(ctx, f, f.logs(), logName, p)
+}
+
+func (r *Room) page(ctx context.Context, f *Flow, set filestore.Set, name string, p Page) (*filestore.RowsPage, error) {
+	page, err := r.o.Reader.ReadRows(ctx, set, filestore.RowsQuery{
+		RowsFilter: filestore.RowsFilter{Client: f.Client, Flow: f.Flow, Name: name},
+		From:       p.From, Limit: p.Limit, Cursor: p.Cursor,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %s of flow %s of %s: %w", name, f.Flow, f.Client, err)
+	}
+	return page, nil
+}
+
+// Uploads lists the finished uploads of a flow by number.
+func (r *Room) Uploads(ctx context.Context, key Key) ([]Upload, error) {
+	f, err := r.Flow(key)
+	if err != nil {
+		return nil, err
+	}
+	var out []Upload
+	for p := (Page{}); ; {
+		page, err := r.page(ctx, f, f.uploadList(), uploadName, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range page.Rows {
+			var u Upload
+			if err := json.Unmarshal(row.Line, &u); err != nil {
+				return nil, fmt.Errorf("read uploads of flow %s of %s: %w", f.Flow, f.Client, err)
+			}
+			out = append(out, u)
+		}
+		if page.Next == "" || len(page.Rows) == 0 {
+			return out, nil
+		}
+		p = Page{Cursor: page.Next}
+	}
+}
+
+// OpenUpload opens the stored bytes of one upload; the caller closes it. A
+// number that the flow has not finished is ErrNotFound.
+func (r *Room) OpenUpload(ctx context.Context, key Key, number int64) (*filestore.UploadFile, Upload, error) {
+	all, err := r.Uploads(ctx, key)
+	if err != nil {
+		return nil, Upload{}, err
+	}
+	at := slices.IndexFunc(all, func(u Upload) bool { return u.Number == number })
+	if at < 0 {
+		return nil, Upload{}, fmt.Errorf("upload %d of flow %s: %w", number, key.Flow, ErrNotFound)
+	}
+	file, err := r.o.Store.OpenUpload(ctx, all[at].StoredPath)
+	if err != nil {
+		return nil, Upload{}, fmt.Errorf("upload %d of flow %s of %s: %w", number, key.Flow, key.Client, err)
+	}
+	return file, all[at], nil
+}
+
+// CoverageOf reads from the segments which rows and uploads of a flow all nodes
+// hold together.
+func (r *Room) CoverageOf(ctx context.Context, f *Flow) (*buspb.FlowCoverage, error) {
+	out := &buspb.FlowCoverage{Key: f.Key.proto()}
+	for _, name := range f.Spec.Results() {
+		rows, err := r.stored(ctx, f, f.results(name), name)
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) > 0 {
+			out.Names = append(out.Names, &buspb.FlowExtent{Name: name, Bounds: boundsOf(rows)})
+		}
+	}
+	uploads, err := r.stored(ctx, f, f.uploadList(), uploadName)
+	out.Uploads = boundsOf(uploads)
+	return out, err
+}
+
+func (r *Room) stored(ctx context.Context, f *Flow, set filestore.Set, name string) (filestore.Intervals, error) {
+	have, err := r.o.Reader.Coverage(ctx, set, filestore.RowsFilter{Client: f.Client, Flow: f.Flow, Name: name})
+	if err != nil {
+		return nil, fmt.Errorf("coverage of %s in flow %s of %s: %w", name, f.Flow, f.Client, err)
+	}
+	var rows filestore.Intervals
+	for _, s := range have.Streams {
+		rows.Union(s.Rows)
+	}
+	return rows, nil
+}

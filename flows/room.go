@@ -1,0 +1,236 @@
+package flows
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"raptorpack/filestore"
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+)
+
+// committer makes data durable: *filestore.Committer.
+type committer interface {
+	// Submit returns nil when all of c is durable, its facts after its data.
+	Submit(ctx context.Context, c *filestore.Commit) error
+
+	// FinishUpload gives a complete upload its name and hash. Calling it again
+	// for an upload that has its name already gives the same answer.
+	FinishUpload(ctx context.Context, f filestore.UploadFinish) (*filestore.StoredUpload, error)
+
+	// CleanUploads removes what the uploads of a complete flow left behind.
+	CleanUploads(ctx context.Context, org ids.Org, client ids.Client, flow ids.Flow) error
+}
+
+// clientInfo takes over what an agent tells about its machine. It plans a
+// mutation of the clients' room; nil means that nothing changed.
+type clientInfo interface {
+	PlanInfo(org ids.Org, client ids.Client, line []byte, received time.Time) (*buspb.Mutation, error)
+}
+
+// Options wires a Room. Committer, Incarnation and Store are required to take in
+// data; a room without them only keeps state.
+type Options struct {
+	Committer   committer
+	Reader      reader           // results are read through it
+	Store       *filestore.Store // views and uploads
+	Incarnation string           // "<node>-<n>": who holds what is taken in here
+
+	Info   clientInfo                                      // nil: self-reports are dead letters
+	Labels func(ids.Org, ids.Client) ([]string, time.Time) // a client's labels and when they changed; nil: none
+	Wake   func(ids.Org, ids.Client)                       // a client has something to fetch; must not block; nil: none
+	Lost   func(ids.Org, ids.Client, ids.Flow)             // a client answered here that it does not know a pending flow; nil: none
+	Ended  func(Key)                                       // a flow reached its final state here; must not block; nil: none
+	Alert  func(Key, string /*artifact*/, []byte)          // an alert line was made durable; must not block; nil: none
+
+	Concurrency int           // flows a client runs at a time by its own default; 0: 2
+	Silence     time.Duration // a running flow that says nothing for so long is asked about; 0: 60 s
+	Defaults    Limits        // per flow, where neither request nor caller says; 0: see setDefaults
+	EventMemory int           // event batches remembered against resending; 0: 500,000
+
+	Registerer prometheus.Registerer // nil: counted, not exported
+	Logger     *slog.Logger          // nil: slog.Default
+}
+
+func (o *Options) setDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	orDefault(&o.Concurrency, 2)
+	orDefault(&o.Silence, 60*time.Second)
+	orDefault(&o.EventMemory, 500_000)
+	orDefault(&o.Defaults.Rows, 50_000_000)
+	orDefault(&o.Defaults.RowBytes, 64<<30)
+	orDefault(&o.Defaults.Uploads, 100_000)
+	orDefault(&o.Defaults.UploadBytes, 1<<40)
+	orDefault(&o.Defaults.Logs, 100_000)
+}
+
+func orDefault[T int | int64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// Room is one node's collections: the replicated table, what this node holds
+// durably of running flows, and the connections that wait for work. It is safe
+// for concurrent use.
+type Room struct {
+	*Table
+	Events *EventTable
+
+	o       Options
+	log     *slog.Logger
+	metrics *metrics
+	seen    *eventMemory
+	shards  [64]shard
+
+	due   dirtySet // flows whose coverage others should learn
+	views dirtySet // flows whose flow.json is old
+}
+
+// shard guards what this node knows of the clients whose id falls into it.
+type shard struct {
+	mu     sync.Mutex
+	locals map[Key]*local
+	visits map[owner]*visit
+	dead   map[owner]*allowance
+	watch  map[Key]map[*Watch]struct{}
+
+	tellMu sync.Mutex
+	told   map[complaint]int64
+}
+
+// New wires a room. Nothing runs before Run.
+func New(o Options) *Room {
+	o.setDefaults()
+	r := &Room{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), seen: newEventMemory(o.EventMemory)}
+	for i := range r.shards {
+		r.shards[i].locals = map[Key]*local{}
+		r.shards[i].visits = map[owner]*visit{}
+		r.shards[i].told = map[complaint]int64{}
+		r.shards[i].dead = map[owner]*allowance{}
+		r.shards[i].watch = map[Key]map[*Watch]struct{}{}
+	}
+	r.due = newDirtySet(0)
+	r.views = newDirtySet(maxViews)
+	r.Table = newTable(r.applied)
+	r.Events = newEventTable(r.eventsChanged)
+	return r
+}
+
+func (r *Room) shard(o owner) *shard {
+	h := uint32(2166136261)
+	for _, c := range []byte(o.client.String()) {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return &r.shards[h%uint32(len(r.shards))]
+}
+
+// applied follows the ledger: it wakes connections and notes what this node owes
+// to others. It runs in Apply's goroutine, with no lock held.
+func (r *Room) applied(keys []Key) {
+	for _, key := range keys {
+		f, _ := r.lookup(key)
+		wake := r.follow(key, f)
+		if f == nil || f.State.Final() || f.State == Waiting {
+			r.views.add(key)
+		}
+		if f != nil && f.State.Final() && r.o.Ended != nil {
+			r.o.Ended(key)
+		}
+		if wake && r.o.Wake != nil {
+			r.o.Wake(key.Org, key.Client)
+		}
+	}
+}
+
+// follow brings this node's own notes of one flow up to its new record and says
+// whether its client has something to fetch.
+func (r *Room) follow(key Key, f *Flow) bool {
+	s := r.shard(key.owner())
+	s.mu.Lock()
+	l, v := s.locals[key], s.visits[key.owner()]
+	owed := l != nil && f != nil && f.Outcome != 0 && l.version > l.reported
+	if f == nil {
+		delete(s.locals, key)
+	}
+	if l != nil && f != nil {
+		l.ended = f.State.Final()
+	}
+	followers := s.followers(key)
+	wake := f != nil && (f.State == Pending || f.CancelDue)
+	if f == nil || !f.open() {
+		wake = r.waiting(key.owner()) // an ended flow makes room for tasks
+	}
+	if v != nil {
+		v.note(key.Flow, f)
+		if wake {
+			followers = append(followers, v.wakes()...)
+		}
+	}
+	s.mu.Unlock()
+	if owed {
+		r.due.add(key)
+	}
+	signal(followers)
+	return wake
+}
+
+// waiting reports whether the client has tasks that an ended flow makes room for.
+func (r *Room) waiting(o owner) bool {
+	open, _ := r.open(o)
+	return len(open) > 0
+}
+
+// signal tells one-slot channels that something changed. A full slot means that
+// its reader will look anyway.
+func signal(to []chan struct{}) {
+	for _, c := range to {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// dirtySet is a set of keys and a one-slot signal that it is not empty.
+type dirtySet struct {
+	limit int // 0: none. A full set forgets any one key for a new one.
+	ready chan struct{}
+
+	mu   *sync.Mutex
+	keys map[Key]struct{}
+}
+
+func newDirtySet(limit int) dirtySet {
+	return dirtySet{limit: limit, ready: make(chan struct{}, 1), mu: &sync.Mutex{}, keys: map[Key]struct{}{}}
+}
+
+func (d *dirtySet) add(k Key) {
+	d.mu.Lock()
+	if d.limit > 0 && len(d.keys) >= d.limit {
+		for old := range d.keys {
+			delete(d.keys, old)
+			break
+		}
+	}
+	d.keys[k] = struct{}{}
+	d.mu.Unlock()
+	signal([]chan struct{}{d.ready})
+}
+
+func (d *dirtySet) take() []Key {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]Key, 0, len(d.keys))
+	for k := range d.keys {
+		out = append(out, k)
+	}
+	clear(d.keys)
+	return out
+}

@@ -1,0 +1,292 @@
+package flows
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"raptorpack/filestore"
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+)
+
+// snapshotLine is one line of flows.jsonl. Lines of kind "spec" come first, then
+// "flow", then "deleted".
+type snapshotLine struct {
+	Kind    string      `json:"kind"`
+	Org     string      `json:"org,omitempty"`
+	Client  string      `json:"client,omitempty"`
+	Flow    string      `json:"flow"`
+	Spec    *specLine   `json:"spec,omitempty"`
+	Record  *flowRecord `json:"record,omitempty"`
+	Deleted int64       `json:"deleted,omitempty"` // unix microseconds
+}
+
+type specLine struct {
+	Creator   string     `json:"creator"`
+	Artifacts []Artifact `json:"artifacts,omitempty"`
+	Names     []Name     `json:"names,omitempty"`
+	Limits    Limits     `json:"limits"`
+	Urgent    bool       `json:"urgent,omitempty"`
+	Hunt      string     `json:"hunt,omitempty"`
+	Digest    string     `json:"digest"`
+	Request   []byte     `json:"request,omitempty"` // zlib, base64; only while tasks are pending
+}
+
+// flowRecord is what of a Flow is written: times in unix microseconds, 0 for
+// none; ranges as start, end pairs.
+type flowRecord struct {
+	Index        uint64         `json:"index"`
+	State        State          `json:"state"`
+	Error        string         `json:"error,omitempty"`
+	Outcome      int32          `json:"outcome,omitempty"`
+	CancelledBy  string         `json:"cancelled_by,omitempty"`
+	CancelDue    bool           `json:"cancel_due,omitempty"`
+	Created      int64          `json:"created"`
+	Taken        int64          `json:"taken,omitempty"`
+	Ended        int64          `json:"ended,omitempty"`
+	WaitingSince int64          `json:"waiting_since,omitempty"`
+	CancelledAt  int64          `json:"cancelled_at,omitempty"`
+	FirstActive  int64          `json:"first_active,omitempty"`
+	DurationNs   int64          `json:"duration_ns,omitempty"`
+	Totals       Totals         `json:"totals"`
+	Names        []coverageLine `json:"names,omitempty"`
+	Uploads      []int64        `json:"uploads,omitempty"`
+	Parts        []Part         `json:"parts,omitempty"`
+}
+
+type coverageLine struct {
+	Name string  `json:"name"`
+	Rows []int64 `json:"rows"`
+}
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+func record(f *Flow) *flowRecord {
+	r := &flowRecord{
+		Index: f.Index, State: f.State, Error: f.Error, Outcome: int32(f.Outcome),
+		CancelledBy: f.CancelledBy, CancelDue: f.CancelDue,
+		Created: micros(f.Created), Taken: micros(f.Taken), Ended: micros(f.Ended),
+		WaitingSince: micros(f.WaitingSince), CancelledAt: micros(f.CancelledAt),
+		FirstActive: micros(f.FirstActive), DurationNs: int64(f.Duration), Totals: f.Totals,
+		Uploads: boundsOf(f.Uploads), Parts: f.Parts,
+	}
+	for _, c := range f.Names {
+		r.Names = append(r.Names, coverageLine{c.Name, boundsOf(c.Rows)})
+	}
+	return r
+}
+
+func (r *flowRecord) flow(key Key, spec *Spec) *Flow {
+	f := &Flow{
+		Key: key, Spec: spec, Index: r.Index, State: r.State, Error: r.Error,
+		Outcome: buspb.FlowEnd_Outcome(r.Outcome), CancelledBy: r.CancelledBy, CancelDue: r.CancelDue,
+		Created: fromMicros(r.Created), Taken: fromMicros(r.Taken), Ended: fromMicros(r.Ended),
+		WaitingSince: fromMicros(r.WaitingSince), CancelledAt: fromMicros(r.CancelledAt),
+		FirstActive: fromMicros(r.FirstActive), Duration: time.Duration(r.DurationNs), Totals: r.Totals,
+		Parts: r.Parts,
+	}
+	addBounds(&f.Uploads, r.Uploads)
+	for _, c := range r.Names {
+		var rows filestore.Intervals
+		addBounds(&rows, c.Rows)
+		f.Names = append(f.Names, Coverage{c.Name, rows})
+	}
+	return f
+}
+
+// view is the table between two entries. Records and specs are immutable, so it
+// only holds on to them.
+type view struct {
+	specs   []specEntry
+	flows   []*Flow
+	deleted map[Key]time.Time
+}
+
+// View returns the state as it stands, to be written while Apply goes on.
+func (t *Table) View() io.WriterTo {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	v := &view{
+		specs:   make([]specEntry, 0, len(t.specs)),
+		flows:   make([]*Flow, 0, len(t.flows)),
+		deleted: maps.Clone(t.deleted),
+	}
+	for _, s := range t.specs {
+		v.specs = append(v.specs, *s)
+	}
+	for _, f := range t.flows {
+		v.flows = append(v.flows, f)
+	}
+	return v
+}
+
+// WriteTo writes the sorted JSON lines.
+func (v *view) WriteTo(w io.Writer) (int64, error) {
+	counted := &countingWriter{w: w}
+	out := bufio.NewWriterSize(counted, 1<<16)
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	for _, line := range v.lines() {
+		if err := enc.Encode(line()); err != nil {
+			return counted.n, fmt.Errorf("write flows: %w", err)
+		}
+	}
+	err := out.Flush()
+	return counted.n, err
+}
+
+// lines gives the lines in order, each made when it is asked for.
+func (v *view) lines() []func() snapshotLine {
+	slices.SortFunc(v.specs, func(x, y specEntry) int {
+		return cmp.Or(compareText(x.spec.Org.String(), y.spec.Org.String()), compareText(x.spec.Flow.String(), y.spec.Flow.String()))
+	})
+	// By age within a client, so that reading back keeps each client's order.
+	slices.SortFunc(v.flows, func(x, y *Flow) int {
+		return cmp.Or(compareText(x.Org.String(), y.Org.String()), compareText(x.Client.String(), y.Client.String()),
+			cmp.Compare(x.Index, y.Index), compareText(x.Flow.String(), y.Flow.String()))
+	})
+	var out []func() snapshotLine
+	for _, s := range v.specs {
+		out = append(out, s.line)
+	}
+	for _, f := range v.flows {
+		out = append(out, f.line)
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(v.deleted), compareKeys) {
+		out = append(out, func() snapshotLine {
+			return snapshotLine{
+				Kind: "deleted", Org: k.Org.String(), Client: k.Client.String(), Flow: k.Flow.String(),
+				Deleted: micros(v.deleted[k]),
+			}
+		})
+	}
+	return out
+}
+
+func (s specEntry) line() snapshotLine {
+	p := s.spec
+	return snapshotLine{Kind: "spec", Org: p.Org.String(), Flow: p.Flow.String(), Spec: &specLine{
+		Creator: p.Creator, Artifacts: p.Artifacts, Names: p.Names, Limits: p.Limits, Urgent: p.Urgent,
+		Hunt: p.Hunt.String(), Digest: hex.EncodeToString(p.digest[:]), Request: s.request,
+	}}
+}
+
+func (f *Flow) line() snapshotLine {
+	return snapshotLine{
+		Kind: "flow", Org: f.Org.String(), Client: f.Client.String(), Flow: f.Flow.String(), Record: record(f),
+	}
+}
+
+type countingWriter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// Restore replaces the state by what a View wrote.
+func (t *Table) Restore(r io.Reader) error {
+	fresh := newTable(t.changed)
+	lines := bufio.NewReaderSize(r, 1<<16)
+	for n := 1; ; n++ {
+		text, err := lines.ReadBytes('\n')
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("restore flows: %w", err)
+		}
+		if len(bytes.TrimSpace(text)) > 0 {
+			if err := fresh.restoreLine(text); err != nil {
+				return fmt.Errorf("restore flows, line %d: %w", n, err)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.index, t.specs, t.flows = fresh.index, fresh.specs, fresh.flows
+	t.clients, t.unfinished, t.deleted = fresh.clients, fresh.unfinished, fresh.deleted
+	return nil
+}
+
+func (t *Table) restoreLine(text []byte) error {
+	var line snapshotLine
+	if err := json.Unmarshal(text, &line); err != nil {
+		return err
+	}
+	org, err := ids.ParseOrg(line.Org)
+	if err != nil {
+		return err
+	}
+	flow, err := ids.ParseFlow(line.Flow)
+	if err != nil {
+		return err
+	}
+	if line.Kind == "spec" && line.Spec != nil {
+		return t.restoreSpec(specKey{org, flow}, line.Spec)
+	}
+	client, err := ids.ParseClient(line.Client)
+	if err != nil {
+		return err
+	}
+	key := Key{org, client, flow}
+	switch {
+	case line.Kind == "flow" && line.Record != nil:
+		entry := t.specs[specKey{org, flow}]
+		if entry == nil {
+			return fmt.Errorf("flow %s of %s has no spec: %w", flow, client, ErrInvalid)
+		}
+		entry.flows++
+		a := applier{Table: t, org: org}
+		a.put(line.Record.flow(key, entry.spec))
+		t.index = max(t.index, line.Record.Index)
+		return nil
+	case line.Kind == "deleted":
+		t.deleted[key] = fromMicros(line.Deleted)
+		return nil
+	}
+	return fmt.Errorf("line of kind %.20q: %w", line.Kind, ErrInvalid)
+}
+
+func (t *Table) restoreSpec(key specKey, s *specLine) error {
+	spec := &Spec{
+		Org: key.org, Flow: key.flow, Creator: s.Creator, Artifacts: s.Artifacts, Names: s.Names,
+		Limits: s.Limits, Urgent: s.Urgent,
+	}
+	if s.Hunt != "" {
+		hunt, err := ids.ParseHunt(s.Hunt)
+		if err != nil {
+			return err
+		}
+		spec.Hunt = hunt
+	}
+	if n, err := hex.Decode(spec.digest[:], []byte(s.Digest)); err != nil || n != len(spec.digest) {
+		return fmt.Errorf("digest of flow %s: %w", key.flow, ErrInvalid)
+	}
+	t.specs[key] = &specEntry{spec: spec, request: s.Request}
+	return nil
+}

@@ -1,0 +1,206 @@
+package flows_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"raptorpack/filestore"
+	"raptorpack/flows"
+	"raptorpack/flows/flowstest"
+	"raptorpack/proto/wirepb"
+)
+
+func buffer(key flows.Key, number, offset int64, data string) *wirepb.VeloMessage {
+	return &wirepb.VeloMessage{SessionId: key.Flow.String(), FileBuffer: &wirepb.FileBuffer{
+		Pathspec: &wirepb.PathSpec{Path: "/etc/passwd", Accessor: "file", Components: []string{"etc", "passwd"}},
+		Offset:   uint64(offset), Data: []byte(data), UploadNumber: number, StoredSize: uint64(offset) + uint64(len(data)),
+	}}
+}
+
+func eof(key flows.Key, number, size int64) *wirepb.VeloMessage {
+	m := buffer(key, number, size, "")
+	m.FileBuffer.Eof, m.FileBuffer.Size = true, uint64(size)
+	return m
+}
+
+func transaction(key flows.Key, number int64) *wirepb.VeloMessage {
+	return &wirepb.VeloMessage{SessionId: key.Flow.String(), UploadTransaction: &wirepb.UploadTransaction{
+		Filename: "/etc/passwd", Accessor: "file", UploadId: number, Mode: 0o644, Mtime: 1_700_000_000_000_000_000, Atime: -1,
+	}}
+}
+
+func doneUploads(key flows.Key, files int64) *wirepb.VeloMessage {
+	s := status(wirepb.VeloStatus_OK, 0, "")
+	s.UploadedFiles = files
+	return complete(key, s)
+}
+
+func uploadKey(key flows.Key, number int64) filestore.UploadKey {
+	return filestore.UploadKey{Org: key.Org, Client: key.Client, Flow: key.Flow, Number: number}
+}
+
+func TestUploadIsStoredListedAndCounted(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	key := w.start()
+	second := buffer(key, 0, 5, "world")
+	second.FileBuffer.UncompressedLength, second.FileBuffer.Data = 5, deflate([]byte("world"))
+	n.send(transaction(key, 0), buffer(key, 0, 0, "hello"))
+	n.send(second, eof(key, 0, 10), eof(key, 1, 0), doneUploads(key, 2))
+
+	n.want(key, flows.Completed)
+	data, named := w.disk.Upload(uploadKey(key, 0))
+	if string(data) != "helloworld" || !named {
+		t.Fatalf("stored %q, named %v", data, named)
+	}
+	list, err := n.Uploads(t.Context(), key)
+	if err != nil || len(list) != 2 {
+		t.Fatalf("uploads %+v, %v", list, err)
+	}
+	sum := sha256.Sum256([]byte("helloworld"))
+	u := list[0]
+	if u.SHA256 != hex.EncodeToString(sum[:]) || u.Size != 10 || u.Source != "/etc/passwd" || u.Accessor != "file" ||
+		strings.Join(u.Components, "/") != "etc/passwd" || u.MTime != "2023-11-14T22:13:20Z" || u.ATime != "" || u.Mode != 0o644 {
+		t.Errorf("upload %+v", u)
+	}
+	if f := n.flow(key); f.UploadBytes() != 10 || f.Uploads.Len() != 2 {
+		t.Errorf("record counts %d bytes of %s", f.UploadBytes(), f.Uploads)
+	}
+}
+
+func TestUploadResendWritesOnce(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	key := w.start()
+	packet := func() []*wirepb.VeloMessage {
+		return []*wirepb.VeloMessage{buffer(key, 0, 0, "abc"), buffer(key, 0, 3, "def"), eof(key, 0, 6), doneUploads(key, 1)}
+	}
+	n.committer.Torn = func(c *filestore.Commit) error {
+		if len(c.Facts) > 0 {
+			return flowstest.ErrInjected // bytes and list are there, the end is not told
+		}
+		return nil
+	}
+	mustErr(t, n.try(packet()...), flows.ErrTryAgain)
+	n.committer.Torn = nil
+	n.send(packet()...)
+	n.want(key, flows.Completed)
+	before := w.disk.Commits()
+	n.send(packet()...)
+	if w.disk.Commits() != before {
+		t.Error("a resend was stored again")
+	}
+	if data, _ := w.disk.Upload(uploadKey(key, 0)); string(data) != "abcdef" {
+		t.Errorf("stored %q", data)
+	}
+}
+
+func TestUploadThroughTwoNodesIsWhole(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.node(), w.node()
+	key := w.start()
+	a.send(buffer(key, 0, 0, "abc"))
+	b.send(buffer(key, 0, 3, "def"), eof(key, 0, 6), doneUploads(key, 1))
+	a.want(key, flows.Completed)
+	if data, named := w.disk.Upload(uploadKey(key, 0)); string(data) != "abcdef" || !named {
+		t.Errorf("stored %q, named %v", data, named)
+	}
+}
+
+func TestUploadThatMissesBytesIsRefusedThenGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		key := w.start()
+		n.send(buffer(key, 0, 0, "abc"))
+		mustErr(t, n.try(eof(key, 0, 6)), flows.ErrTryAgain)
+		time.Sleep(5 * time.Minute)
+		n.send(eof(key, 0, 6), doneUploads(key, 1))
+		f := n.want(key, flows.Waiting)
+		if f.Uploads.Len() != 0 || !strings.Contains(w.letters(), "bytes are missing") {
+			t.Errorf("uploads %s, dead letters %q", f.Uploads, w.letters())
+		}
+		// The same bytes still may come, and then it is whole.
+		n.send(buffer(key, 0, 3, "def"))
+		n.send(eof(key, 0, 6))
+		n.want(key, flows.Completed)
+	})
+}
+
+func TestSparseIndexIsChecked(t *testing.T) {
+	r := func(file, original, stored, length int64) *wirepb.Range {
+		return &wirepb.Range{FileOffset: file, OriginalOffset: original, FileLength: stored, Length: length}
+	}
+	cases := []struct {
+		name   string
+		ranges []*wirepb.Range
+		fine   bool
+	}{
+		{"data, hole, data", []*wirepb.Range{r(0, 0, 2, 2), r(2, 2, 0, 1<<30), r(2, 2+1<<30, 4, 4)}, true},
+		{"only holes", []*wirepb.Range{r(0, 0, 0, 100)}, true},
+		{"petabytes", []*wirepb.Range{r(0, 0, 6, 6), r(6, 6, 0, 1<<50)}, false},
+		{"overlap", []*wirepb.Range{r(0, 0, 4, 4), r(4, 2, 2, 2)}, false},
+		{"not one after the other", []*wirepb.Range{r(0, 0, 2, 2), r(9, 2, 4, 4)}, false},
+		{"lengths differ", []*wirepb.Range{r(0, 0, 6, 9)}, false},
+		{"negative", []*wirepb.Range{r(0, -1, 6, 6)}, false},
+		{"overflow", []*wirepb.Range{r(0, 1<<62, 6, 1<<62)}, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			n := w.node()
+			key := w.start()
+			last := eof(key, 0, 6)
+			last.FileBuffer.Index = &wirepb.Index{Ranges: c.ranges}
+			last.FileBuffer.Offset, last.FileBuffer.Size, last.FileBuffer.StoredSize = 0, 0, 0
+			n.send(buffer(key, 0, 0, "abcdef"), last, doneUploads(key, 1))
+			if c.fine {
+				n.want(key, flows.Completed)
+				return
+			}
+			n.want(key, flows.Waiting)
+			if !strings.Contains(w.letters(), "index of a sparse file") {
+				t.Errorf("dead letters %q", w.letters())
+			}
+		})
+	}
+}
+
+func TestUploadNames(t *testing.T) {
+	cases := []struct {
+		spec *wirepb.PathSpec
+		want string
+	}{
+		{&wirepb.PathSpec{Components: []string{"a", "", "b"}}, "a/b"},
+		{&wirepb.PathSpec{Components: []string{""}, Path: "sp.bin"}, "sp.bin"},
+		{&wirepb.PathSpec{Path: `C:\Windows\x`}, "C:/Windows/x"},
+		{&wirepb.PathSpec{}, "unnamed"},
+		{nil, "unnamed"},
+		{&wirepb.PathSpec{Components: []string{"..", "..", "etc"}}, "../../etc"}, // the store escapes each component
+	}
+	for _, c := range cases {
+		w := newWorld(t)
+		n := w.node()
+		key := w.start()
+		m := eof(key, 0, 0)
+		m.FileBuffer.Pathspec = c.spec
+		n.send(m)
+		list, err := n.Uploads(t.Context(), key)
+		if err != nil || len(list) != 1 || strings.Join(list[0].Components, "/") != c.want {
+			t.Errorf("%v: stored as %+v, %v; want %s", c.spec, list, err, c.want)
+		}
+	}
+	w := newWorld(t)
+	n := w.node()
+	key := w.start()
+	m := eof(key, 0, 0)
+	m.FileBuffer.Pathspec = &wirepb.PathSpec{Components: strings.Split(strings.Repeat("a/", 500), "/")}
+	n.send(m)
+	if !strings.Contains(w.letters(), "upload name") {
+		t.Errorf("dead letters %q", w.letters())
+	}
+}

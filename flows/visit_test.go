@@ -1,0 +1,265 @@
+package flows_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/proto/wirepb"
+)
+
+func (w *world) attach(n *node) *flows.Attachment {
+	w.t.Helper()
+	return n.Attach(ids.RootOrg, w.client)
+}
+
+func wantNext(t *testing.T, a *flows.Attachment, want string) []*wirepb.VeloMessage {
+	t.Helper()
+	got := a.Next()
+	if kinds(got) != want {
+		t.Fatalf("client is told %q, want %q", kinds(got), want)
+	}
+	return got
+}
+
+func woken(t *testing.T, a *flows.Attachment) {
+	t.Helper()
+	select {
+	case <-a.Wake():
+	default:
+		t.Fatal("connection was not woken")
+	}
+}
+
+func TestTaskGoesAtOnceToWhoHoldsTheConnection(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	a := w.attach(n)
+	defer a.Close()
+	wantNext(t, a, "")
+	key := w.start()
+	woken(t, a)
+	if len(n.woken) != 1 || n.woken[0] != w.client {
+		t.Errorf("woken %v", n.woken)
+	}
+	m := wantNext(t, a, "start")[0]
+	if m.SessionId != key.Flow.String() || m.RequestId != 1 || m.Urgent || len(m.FlowRequest.VqlClientActions) != 1 || m.FlowRequest.LogBatchTime != 2000 {
+		t.Errorf("message %v", m)
+	}
+	wantNext(t, a, "")
+}
+
+func TestTaskIsAskedAboutFirst(t *testing.T) {
+	t.Run("older than the connection", func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		key := w.start()
+		a := w.attach(n)
+		defer a.Close()
+		wantNext(t, a, "ask1")
+		wantNext(t, a, "")
+		n.send(unknown(key))
+		n.want(key, flows.Pending)
+		woken(t, a)
+		wantNext(t, a, "start")
+		n.send(unknown(key)) // the same answer, resent: it must not deliver twice
+		wantNext(t, a, "")
+		n.want(key, flows.Pending)
+	})
+	t.Run("known after all", func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		key := w.start()
+		a := w.attach(n)
+		defer a.Close()
+		wantNext(t, a, "ask1")
+		n.send(progress(key, status(wirepb.VeloStatus_PROGRESS, 0, "")))
+		n.want(key, flows.Running)
+		wantNext(t, a, "")
+	})
+	t.Run("after a broken connection", func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		a := w.attach(n)
+		key := w.start()
+		wantNext(t, a, "start")
+		a.Close()
+		if got := a.Next(); got != nil {
+			t.Errorf("a closed connection is told %q", kinds(got))
+		}
+		b := w.attach(n)
+		defer b.Close()
+		wantNext(t, b, "ask1")
+		n.send(unknown(key))
+		wantNext(t, b, "start")
+	})
+	t.Run("second connection beside the first", func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		a, b := w.attach(n), w.attach(n)
+		defer a.Close()
+		defer b.Close()
+		w.start()
+		wantNext(t, a, "start")
+		wantNext(t, b, "ask1")
+	})
+	t.Run("answer came through another node", func(t *testing.T) {
+		w := newWorld(t)
+		holder := w.node()
+		other := w.node(func(o *flows.Options) {
+			o.Lost = func(org ids.Org, c ids.Client, f ids.Flow) { holder.Unknown(flows.Key{Org: org, Client: c, Flow: f}) }
+		})
+		key := w.start()
+		a := w.attach(holder)
+		defer a.Close()
+		wantNext(t, a, "ask1")
+		other.send(unknown(key))
+		wantNext(t, a, "start")
+	})
+}
+
+func TestTakenTaskIsNeverSentAgain(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	a := w.attach(n)
+	defer a.Close()
+	key := w.start()
+	wantNext(t, a, "start")
+	n.send(rows(key, procs, 0, 1))
+	n.send(unknown(key))
+	f := n.want(key, flows.Errored)
+	if f.Rows() != 1 || f.Error != "Flow not known" {
+		t.Errorf("%d rows, error %q", f.Rows(), f.Error)
+	}
+	wantNext(t, a, "")
+	n.send(rows(key, procs, 1, 1), done(key, 2)) // it knew the flow after all
+	n.want(key, flows.Completed)
+}
+
+func TestTaskThatNeverArrivesEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- n.Run(ctx) }()
+		key := w.start()
+		for range flows.MaxDeliveries {
+			a := w.attach(n)
+			wantNext(t, a, "ask1")
+			n.send(unknown(key))
+			wantNext(t, a, "start")
+			a.Close()
+		}
+		a := w.attach(n)
+		defer a.Close()
+		wantNext(t, a, "ask1")
+		n.send(unknown(key))
+		synctest.Wait()
+		w.deliver()
+		if f := n.want(key, flows.Errored); !strings.Contains(f.Error, "delivered 4 times") {
+			t.Errorf("error %q", f.Error)
+		}
+		wantNext(t, a, "")
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestConcurrencyBoundsTasks(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	a := w.attach(n)
+	defer a.Close()
+	var keys []flows.Key
+	for range 6 {
+		keys = append(keys, w.start())
+	}
+	w.start(func(s *flows.Start) { s.Urgent = true })
+	wantNext(t, a, "start start start start start") // 2 + 2, and the urgent one
+	wantNext(t, a, "")
+	n.send(done(keys[0], 0), progress(keys[1]))
+	woken(t, a)
+	wantNext(t, a, "") // four in flight still, the urgent one among them
+	n.send(done(keys[1], 0))
+	wantNext(t, a, "start")
+}
+
+func TestOldTasksAreNotAskedAboutAllAtOnce(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	for range 50 {
+		w.start()
+	}
+	a := w.attach(n)
+	defer a.Close()
+	wantNext(t, a, "ask4")
+	wantNext(t, a, "")
+}
+
+func TestCancelNeverRidesWithItsRequest(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	a := w.attach(n)
+	defer a.Close()
+	key := w.start()
+	if err := w.ledger.Propose(body(cancel(key))); err != nil {
+		t.Fatal(err)
+	}
+	wantNext(t, a, "cancel ask1") // not sent yet: only the cancel, to be safe
+	wantNext(t, a, "")
+}
+
+func TestSilentFlowIsAskedAboutOncePerSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- n.Run(ctx) }()
+		defer func() { stop(); <-ended }()
+		a := w.attach(n)
+		defer a.Close()
+		key := w.start()
+		<-a.Wake()
+		wantNext(t, a, "start")
+		n.send(progress(key, status(wirepb.VeloStatus_PROGRESS, 0, "")))
+		began := time.Now()
+		<-a.Wake()
+		if gone := time.Since(began); gone < time.Minute || gone > 80*time.Second {
+			t.Errorf("woken after %v", gone)
+		}
+		wantNext(t, a, "ask1")
+		wantNext(t, a, "")
+		n.send(progress(key, status(wirepb.VeloStatus_PROGRESS, 0, "")))
+		time.Sleep(30 * time.Second)
+		wantNext(t, a, "")
+		time.Sleep(40 * time.Second)
+		wantNext(t, a, "ask1")
+		time.Sleep(61 * time.Second)
+		wantNext(t, a, "ask1")
+	})
+}
+
+func TestRestartedNodeAsksFirst(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	a := w.attach(n)
+	key := w.start()
+	wantNext(t, a, "start")
+	w.ledger.Leave(n.Table, n.Events)
+	again := w.node()
+	b := w.attach(again)
+	defer b.Close()
+	wantNext(t, b, "ask1")
+	again.send(rows(key, procs, 0, 3), done(key, 3))
+	again.want(key, flows.Completed)
+	wantNext(t, b, "")
+	a.Close()
+}
