@@ -1,0 +1,246 @@
+package vql
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+func windowPlugins() []*Plugin {
+	return []*Plugin{
+		NewPlugin(Spec{Name: "batch", Doc: "Groups rows into rows of one column.", Columns: []string{"rows"}}, batchPlugin),
+		NewPlugin(Spec{Name: "fifo", Doc: "The last rows of an event query; each select reads the window."}, fifoPlugin),
+		NewPlugin(Spec{Name: "dedup", Doc: "The first row of each key within a time."}, dedupPlugin),
+		NewPlugin(Spec{Name: "sequence", Doc: "For each row of an event query, the rows of the last seconds."}, sequencePlugin),
+	}
+}
+
+type batchArgs struct {
+	Query     Query  `vql:"query,required" doc:"The rows."`
+	BatchSize int64  `vql:"batch_size" doc:"Rows in a batch (10)."`
+	BatchFunc Lambda `vql:"batch_func" doc:"A lambda over the rows; true sends the batch."`
+	Timeout   int64  `vql:"timeout" doc:"Seconds after which a batch is sent anyway (3600)."`
+}
+
+func batchPlugin(ctx context.Context, scope *Scope, args *batchArgs, emit Emit) error {
+	size, timeout := args.BatchSize, time.Duration(args.Timeout)*time.Second
+	if size <= 0 && !args.BatchFunc.Given() {
+		size = 10
+	}
+	if timeout <= 0 {
+		timeout = time.Hour
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	rows := make(chan Value) // hand-over: the source waits for the batch
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	var failed error
+	wg.Go(func() {
+		defer close(rows)
+		defer scope.session.recovered("batch")
+		failed = args.Query.Run(ctx, scope, func(row Value) error {
+			select {
+			case rows <- scope.Row(ctx, row):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	full := func(batch []any) bool {
+		return size > 0 && int64(len(batch)) >= size ||
+			args.BatchFunc.Given() && scope.Truth(args.BatchFunc.Call(ctx, scope, batch))
+	}
+	if err := collectBatches(ctx, rows, timeout, full, emit); err != nil {
+		return err
+	}
+	return failed
+}
+
+func collectBatches(ctx context.Context, rows <-chan Value, timeout time.Duration, full func([]any) bool, emit Emit) error {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	var batch []any
+	send := func() error {
+		timer.Reset(timeout)
+		if len(batch) == 0 {
+			return nil
+		}
+		out := batch
+		batch = nil
+		return emit(NewDict().Set("rows", out))
+	}
+	for {
+		select {
+		case row, ok := <-rows:
+			if !ok {
+				return send()
+			}
+			batch = append(batch, row)
+			if !full(batch) {
+				continue
+			}
+			if err := send(); err != nil {
+				return err
+			}
+		case <-timer.C:
+			if err := send(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+type dedupArgs struct {
+	Key     string `vql:"key,required" doc:"The column that tells rows apart."`
+	Query   Query  `vql:"query,required" doc:"The rows."`
+	Timeout int64  `vql:"timeout" doc:"Seconds a key is remembered (60)."`
+	Size    int64  `vql:"size" doc:"Keys remembered (1000)."`
+}
+
+func dedupPlugin(ctx context.Context, scope *Scope, args *dedupArgs, emit Emit) error {
+	life, size := time.Duration(args.Timeout)*time.Second, int(args.Size)
+	if life <= 0 {
+		life = time.Minute
+	}
+	if size <= 0 {
+		size = 1000
+	}
+	seen := newExpiring(size)
+	return args.Query.Run(ctx, scope, func(row Value) error {
+		v, ok := scope.Member(row, args.Key)
+		if !ok {
+			v = NULL
+		}
+		if !seen.add(scope.String(ctx, v), life) {
+			return nil
+		}
+		return emit(row)
+	})
+}
+
+type fifoArgs struct {
+	Query   Query `vql:"query,required" doc:"An event query."`
+	MaxAge  int64 `vql:"max_age" doc:"Seconds a row stays (5)."`
+	MaxRows int64 `vql:"max_rows" doc:"Rows in the window (10)."`
+	Flush   bool  `vql:"flush" doc:"Empty the window when it is read."`
+}
+
+type fifoKey struct {
+	query         any
+	age, rows     int64
+	flushOnSelect bool
+}
+
+func fifoPlugin(_ context.Context, scope *Scope, args *fifoArgs, emit Emit) error {
+	if args.MaxAge <= 0 {
+		args.MaxAge = 5
+	}
+	if args.MaxRows <= 0 {
+		args.MaxRows = 10
+	}
+	key := fifoKey{fmt.Sprintf("%p", args.Query.stored), args.MaxAge, args.MaxRows, args.Flush}
+	v, err := scope.Cache().Get(key, func() (any, error) {
+		w := &window{age: time.Duration(args.MaxAge) * time.Second, size: int(args.MaxRows)}
+		return w, w.start(scope, args.Query)
+	})
+	if err != nil {
+		return err
+	}
+	w, _ := v.(*window)
+	for _, row := range w.read(args.Flush) {
+		if err := emit(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// window holds the last rows of an event query that runs beside it.
+type window struct {
+	age  time.Duration
+	size int
+
+	mu   sync.Mutex
+	rows []delayedRow // due is when the row came
+}
+
+// start runs the query until the session's statement ends.
+func (w *window) start(scope *Scope, q Query) error {
+	if !scope.session.begin() {
+		return ErrClosed
+	}
+	ctx := scope.session.context()
+	own := scope.session.ownScope(scope)
+	go func() {
+		defer scope.session.running.Done()
+		defer own.Close()
+		defer scope.session.recovered("fifo")
+		err := q.Run(ctx, own, func(row Value) error {
+			w.add(own.Row(ctx, row))
+			return ctx.Err()
+		})
+		if err != nil {
+			scope.fail("fifo", err)
+		}
+	}()
+	return nil
+}
+
+// ownScope copies a scope so that it lives on when the original closes.
+func (s *session) ownScope(scope *Scope) *Scope { return scope.with(scope.inner.Copy()) }
+
+func (w *window) add(row *Dict) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rows = append(w.rows, delayedRow{row: row, due: time.Now()})
+	w.trim()
+}
+
+func (w *window) trim() {
+	from := max(0, len(w.rows)-w.size)
+	for from < len(w.rows) && time.Since(w.rows[from].due) > w.age {
+		from++
+	}
+	w.rows = append([]delayedRow(nil), w.rows[from:]...)
+}
+
+func (w *window) read(flush bool) []Value {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trim()
+	out := make([]Value, len(w.rows))
+	for i, r := range w.rows {
+		out[i] = r.row
+	}
+	if flush {
+		w.rows = nil
+	}
+	return out
+}
+
+type sequenceArgs struct {
+	Query  Query `vql:"query,required" doc:"An event query."`
+	MaxAge int64 `vql:"max_age" doc:"Seconds a row stays (60)."`
+}
+
+// sequencePlugin emits, for each new row, the rows of the window with it.
+func sequencePlugin(ctx context.Context, scope *Scope, args *sequenceArgs, emit Emit) error {
+	if args.MaxAge <= 0 {
+		args.MaxAge = 60
+	}
+	w := &window{age: time.Duration(args.MaxAge) * time.Second, size: 10_000}
+	return args.Query.Run(ctx, scope, func(row Value) error {
+		w.add(scope.Row(ctx, row))
+		for _, r := range w.read(false) {
+			if err := emit(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

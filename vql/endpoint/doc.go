@@ -1,0 +1,22 @@
+// Package endpoint holds the query primitives of the agent: functions, plugins
+// and accessors that look at the machine they run on.
+//
+// It owns reading the file system, /proc, sockets and processes, running
+// programs, HTTP requests made by queries, and the parsers of foreign formats,
+// one subject a file. It never parses or runs queries itself, never stores
+// anything but temporary files, and never imports the engine: what it needs of
+// its host are services of the session, such as vql.Uploader.
+//
+// Main walk: Functions, Plugins and Accessors list the declarations for
+// vql.NewEngine and the session; each primitive opens its files through the
+// accessor that the call names, charges an op per file, buffer or row, and emits
+// rows as it finds them. Missing input is one log line and no result.
+//
+// YARA needs a C library that a static build does not have, so yara and
+// proc_yara are not declared: version(plugin="yara") is NULL, which is how
+// artifacts ask.
+//
+// Locking rule: primitives share nothing but caches that live in the session
+// (Scope.Cache) or that the process fills once; their mutexes guard maps alone
+// and are never held while reading a file or calling back.
+package endpoint

@@ -1,0 +1,312 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"sync"
+
+	"raptorpack/vql"
+)
+
+// regexes are the compiled expressions of a session. An expression made of a row's
+// values may come in any number, so that the table starts anew when it is full.
+type regexes struct {
+	mu       sync.Mutex
+	compiled map[string]*regexp.Regexp
+}
+
+type regexesKey struct{}
+
+const maxRegexes = 1000
+
+// compileRegex compiles an expression as =~ does: letters match in either case.
+func compileRegex(scope *vql.Scope, text string) (*regexp.Regexp, error) {
+	cached, err := scope.Cache().Get(regexesKey{}, func() (any, error) {
+		return &regexes{compiled: map[string]*regexp.Regexp{}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := cached.(*regexes)
+	r.mu.Lock()
+	re := r.compiled[text]
+	r.mu.Unlock()
+	if re != nil {
+		return re, nil
+	}
+	if re, err = regexp.Compile("(?i)" + text); err != nil {
+		return nil, fmt.Errorf("compile %q: %w", text, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.compiled) >= maxRegexes {
+		r.compiled = map[string]*regexp.Regexp{}
+	}
+	r.compiled[text] = re
+	return re, nil
+}
+
+func compileRegexes(scope *vql.Scope, texts []string) ([]*regexp.Regexp, error) {
+	var out []*regexp.Regexp
+	for _, text := range texts {
+		re, err := compileRegex(scope, text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, re)
+	}
+	return out, nil
+}
+
+// groupNames gives each group a column: its name, or g and its number.
+func groupNames(re *regexp.Regexp) []string {
+	names := re.SubexpNames()[1:]
+	out := make([]string, len(names))
+	for i, name := range names {
+		if out[i] = name; name == "" {
+			out[i] = "g" + strconv.Itoa(i+1)
+		}
+	}
+	return out
+}
+
+type parseStringArgs struct {
+	String string   `vql:"string,required" doc:"The text to look into."`
+	Regex  []string `vql:"regex,required" doc:"Expressions whose groups become members."`
+}
+
+var parseStringFunction = vql.NewFunction(vql.Spec{
+	Name: "parse_string_with_regex",
+	Doc:  "Gives the groups of each expression's first match as a dict; groups without a match are empty.",
+}, func(_ context.Context, scope *vql.Scope, args *parseStringArgs) (vql.Value, error) {
+	all, err := compileRegexes(scope, args.Regex)
+	if err != nil {
+		return nil, err
+	}
+	out := vql.NewDict()
+	for _, re := range all {
+		match := re.FindStringSubmatch(args.String)
+		for i, name := range groupNames(re) {
+			value := ""
+			if match != nil {
+				value = match[i+1]
+			}
+			if have, ok := out.Get(name); ok && value == "" && have != "" {
+				continue // another expression or branch has found it
+			}
+			out.Set(name, value)
+		}
+	}
+	return out, nil
+})
+
+type regexReplaceArgs struct {
+	Source        string     `vql:"source,required" doc:"The text to change."`
+	Replace       string     `vql:"replace" doc:"What to put in place of matches, with $1 for groups."`
+	ReplaceLambda vql.Lambda `vql:"replace_lambda" doc:"A lambda on the matched text that gives what to put in its place."`
+	Re            string     `vql:"re,required" doc:"The expression."`
+}
+
+var regexReplaceFunction = vql.NewFunction(vql.Spec{
+	Name: "regex_replace", Doc: "Replaces the matches of an expression in a text.",
+}, func(ctx context.Context, scope *vql.Scope, args *regexReplaceArgs) (vql.Value, error) {
+	re, err := compileRegex(scope, args.Re)
+	if err != nil {
+		return nil, err
+	}
+	if !args.ReplaceLambda.Given() {
+		return re.ReplaceAllString(args.Source, args.Replace), nil
+	}
+	return re.ReplaceAllStringFunc(args.Source, func(match string) string {
+		v := args.ReplaceLambda.Call(ctx, scope, match)
+		if vql.IsNull(v) {
+			return ""
+		}
+		return scope.String(ctx, v)
+	}), nil
+})
+
+type regexTransformArgs struct {
+	Source string    `vql:"source,required" doc:"The text to change."`
+	Map    *vql.Dict `vql:"map,required" doc:"Replacements by expression, applied in order."`
+	Key    string    `vql:"key" doc:"Taken for compatibility: compiled expressions are always kept."`
+}
+
+var regexTransformFunction = vql.NewFunction(vql.Spec{
+	Name: "regex_transform", Doc: "Applies several replacements to a text, one after the other.",
+}, func(ctx context.Context, scope *vql.Scope, args *regexTransformArgs) (vql.Value, error) {
+	text := args.Source
+	for _, key := range args.Map.Keys() {
+		re, err := compileRegex(scope, key)
+		if err != nil {
+			return nil, err
+		}
+		v, _ := args.Map.Get(key)
+		text = re.ReplaceAllString(text, scope.String(ctx, v))
+	}
+	return text, nil
+})
+
+type parseRecordsArgs struct {
+	File       []*vql.Path `vql:"file,required" doc:"The files to look into."`
+	Regex      []string    `vql:"regex,required" doc:"Expressions whose groups become columns."`
+	Accessor   string      `vql:"accessor" doc:"The accessor to open them with (auto)."`
+	BufferSize int64       `vql:"buffer_size" doc:"Bytes in a block; a match may be as long (64 KiB)."`
+}
+
+const (
+	defaultBlock = 64 << 10
+	maxBlock     = 64 << 20
+)
+
+func blockSize(asked int64) int {
+	if asked <= 0 {
+		return defaultBlock
+	}
+	return int(min(max(asked, 256), maxBlock))
+}
+
+var parseRecordsPlugin = vql.NewPlugin(vql.Spec{
+	Name: "parse_records_with_regex", Permission: "FILESYSTEM_READ",
+	Doc:     "Gives a row for every match of every expression in files: one column for each group.",
+	Columns: []string{"FullPath"},
+}, func(ctx context.Context, scope *vql.Scope, args *parseRecordsArgs, emit vql.Emit) error {
+	all, err := compileRegexes(scope, args.Regex)
+	if err != nil {
+		return err
+	}
+	emit = stopping(emit)
+	return eachFile(ctx, scope, "parse_records_with_regex", args.Accessor, args.File, func(path *vql.Path, file vql.ReadSeekCloser) error {
+		s := newBlockSearch(all, blockSize(args.BufferSize), func(names []string, buf []byte, match []int) error {
+			row := vql.NewDict()
+			for i, name := range names {
+				value := ""
+				if from := match[2*i+2]; from >= 0 {
+					value = string(buf[from:match[2*i+3]])
+				}
+				if have, ok := row.Get(name); ok && value == "" && have != "" {
+					continue
+				}
+				row.Set(name, value)
+			}
+			row.Set("FullPath", shortPath(path))
+			return emit(row)
+		})
+		return s.run(ctx, scope, file)
+	})
+})
+
+// shortPath is how a row names its file; a text that stands for a file is no name.
+func shortPath(path *vql.Path) vql.Value {
+	if path.Syntax() == vql.PathOpaque {
+		return shortName(path.Path())
+	}
+	return path
+}
+
+// A blockSearch finds the matches of expressions in a stream, block by block, also
+// those that reach over the end of a block.
+type blockSearch struct {
+	all   []*regexp.Regexp
+	names [][]string
+	block int
+	found func(names []string, buf []byte, match []int) error
+
+	buf  []byte
+	done []int // for each expression, how far into buf it has matched
+}
+
+func newBlockSearch(all []*regexp.Regexp, block int, found func([]string, []byte, []int) error) *blockSearch {
+	s := &blockSearch{all: all, block: block, found: found, done: make([]int, len(all))}
+	for _, re := range all {
+		s.names = append(s.names, groupNames(re))
+	}
+	return s
+}
+
+func (s *blockSearch) run(ctx context.Context, scope *vql.Scope, r io.Reader) error {
+	chunk := make([]byte, s.block)
+	for {
+		n, err := io.ReadFull(r, chunk)
+		s.buf = append(s.buf, chunk[:n]...)
+		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !end {
+			return err
+		}
+		if err := scope.Charge(ctx); err != nil {
+			return emitError{err}
+		}
+		if err := s.search(end); err != nil || end {
+			return err
+		}
+	}
+}
+
+// search emits what is certain: matches that end a block before the end of what we
+// have, since later bytes might make them longer. The rest waits for more.
+func (s *blockSearch) search(end bool) error {
+	certain := len(s.buf) - s.block
+	if end {
+		certain = len(s.buf)
+	}
+	keep := len(s.buf)
+	for i, re := range s.all {
+		from, err := s.searchOne(i, re, certain, end || len(s.buf) > 8*s.block)
+		if err != nil {
+			return err
+		}
+		keep = min(keep, from)
+	}
+	s.buf = append(s.buf[:0], s.buf[keep:]...)
+	for i := range s.done {
+		s.done[i] = max(s.done[i]-keep, 0)
+	}
+	return nil
+}
+
+// searchOne returns from where on the buffer has to be kept for this expression.
+func (s *blockSearch) searchOne(i int, re *regexp.Regexp, certain int, all bool) (int, error) {
+	base := s.done[i]
+	for base < len(s.buf) {
+		match := re.FindSubmatchIndex(s.buf[base:])
+		if match == nil {
+			break
+		}
+		for j := range match {
+			if match[j] >= 0 {
+				match[j] += base
+			}
+		}
+		if match[1] > certain && !all {
+			return s.lineStart(min(match[0], max(certain, base)), base), nil
+		}
+		base = max(match[1], base+1)
+		if match[0] == match[1] {
+			continue // an empty match says nothing
+		}
+		s.done[i] = match[1]
+		if err := s.found(s.names[i], s.buf, match); err != nil {
+			return 0, err
+		}
+	}
+	if all {
+		return len(s.buf), nil
+	}
+	return s.lineStart(max(certain, s.done[i]), s.done[i]), nil
+}
+
+// lineStart moves back to the start of a line, so that ^ does not match where a
+// block happens to begin.
+func (s *blockSearch) lineStart(at, least int) int {
+	at = min(at, len(s.buf))
+	for i := at; i > least && at-i < s.block; i-- {
+		if s.buf[i-1] == '\n' {
+			return i
+		}
+	}
+	return at
+}

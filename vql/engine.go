@@ -1,0 +1,120 @@
+package vql
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"www.velocidex.com/golang/vfilter"
+	"www.velocidex.com/golang/vfilter/types"
+)
+
+// Engine knows the primitives of one program: the core ones and those it was
+// given. It is immutable and safe for concurrent use.
+type Engine struct {
+	functions map[string]*Function
+	plugins   map[string]*Plugin
+	template  types.Scope
+	goos      string
+}
+
+// NewEngine makes an engine of the core functions and plugins and the given
+// ones, which may replace core ones. Two of one name are an error.
+func NewEngine(functions []*Function, plugins []*Plugin) (*Engine, error) {
+	e := &Engine{functions: map[string]*Function{}, plugins: map[string]*Plugin{}, goos: runtime.GOOS}
+	for _, f := range CoreFunctions() {
+		e.functions[f.Spec.Name] = f
+	}
+	for _, p := range CorePlugins() {
+		e.plugins[p.Spec.Name] = p
+	}
+	given := map[string]bool{}
+	for _, f := range functions {
+		if err := checkName("function", f.Spec.Name, given); err != nil {
+			return nil, err
+		}
+		e.functions[f.Spec.Name] = f
+	}
+	for _, p := range plugins {
+		if err := checkName("plugin", p.Spec.Name, given); err != nil {
+			return nil, err
+		}
+		e.plugins[p.Spec.Name] = p
+	}
+	e.template = e.newTemplate()
+	return e, nil
+}
+
+func checkName(kind, name string, given map[string]bool) error {
+	if name == "" || strings.ContainsAny(name, "`. ") {
+		return fmt.Errorf("%s name %q is not an identifier", kind, name)
+	}
+	if given[kind+name] {
+		return fmt.Errorf("%s %s is declared twice", kind, name)
+	}
+	given[kind+name] = true
+	return nil
+}
+
+// newTemplate makes the engine scope that sessions' scopes are copied from.
+func (e *Engine) newTemplate() types.Scope {
+	template := vfilter.NewScope()
+	template.AddProtocolImpl(protocols()...)
+	for _, f := range e.functions {
+		template.AppendFunctions(&functionAdapter{function: f, engine: e})
+	}
+	for _, f := range hiddenFunctions() {
+		template.AppendFunctions(f)
+	}
+	for _, p := range e.plugins {
+		template.AppendPlugins(&pluginAdapter{plugin: p, engine: e})
+	}
+	return template
+}
+
+// NewScope makes a session and returns its root scope. The caller closes it.
+func (e *Engine) NewScope(o SessionOptions) *Scope {
+	s := newSession(e, o)
+	s.root = e.newInner(s, o.Env)
+	return &Scope{session: s, inner: s.root}
+}
+
+// newInner makes an engine scope that holds nothing but env.
+func (e *Engine) newInner(s *session, env *Dict) types.Scope {
+	inner := e.template.NewScope()
+	inner.SetContext(sessionKey, s)
+	inner.SetLogger(s.logger())
+	inner.SetThrottler(engineThrottler{session: s})
+	s.boundDepth(inner)
+	inner.SetSorter(sorter{session: s})
+	inner.SetGrouper(grouper{session: s})
+	inner.SetMaterializer(materializer{session: s})
+	inner.SetExplainer(explainer{session: s})
+	if s.options.Artifacts != nil {
+		inner.AppendVars(NewDict().Set("Artifact", &artifactName{session: s}))
+	}
+	if env != nil {
+		inner.AppendVars(env)
+	}
+	return inner
+}
+
+// Function returns the function of a name.
+func (e *Engine) Function(name string) (*Function, bool) {
+	f, ok := e.functions[name]
+	return f, ok
+}
+
+// Plugin returns the plugin of a name.
+func (e *Engine) Plugin(name string) (*Plugin, bool) {
+	p, ok := e.plugins[name]
+	return p, ok
+}
+
+func (e *Engine) available(spec *Spec) error {
+	if len(spec.Platforms) == 0 || slices.Contains(spec.Platforms, e.goos) {
+		return nil
+	}
+	return fmt.Errorf("not available on %s", e.goos)
+}

@@ -1,0 +1,290 @@
+package vql
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"www.velocidex.com/golang/vfilter"
+	"www.velocidex.com/golang/vfilter/types"
+)
+
+// Run runs one statement and hands its rows to emit, evaluated. LET statements
+// emit none and change the scope. It returns nil at the end, what emit returned
+// (nil for ErrStop), ctx's error, or the limit that ended the query, which is
+// also logged. emit runs on Run's own goroutine and may keep the row.
+func (s *Scope) Run(ctx context.Context, stmt *Statement, emit func(*Dict) error) error {
+	if err := context.Cause(s.session.life); err != nil {
+		return err
+	}
+	err := s.session.bounded(ctx, func(ctx context.Context) error {
+		return s.stream(ctx, stmt, func(row *Dict) error {
+			limit := s.session.options.Limits.MaxRows
+			if n := s.session.emitted.Add(1); limit > 0 && n > limit {
+				s.session.emitted.Add(-1)
+				return ErrRowLimit
+			}
+			return emit(row)
+		})
+	})
+	if errors.Is(err, ErrStop) {
+		return nil
+	}
+	if err != nil && isLimit(err) {
+		s.Log(LevelError, "%v", err)
+	}
+	return err
+}
+
+// RunProgram runs all statements in order.
+func (s *Scope) RunProgram(ctx context.Context, p *Program, emit func(*Dict) error) error {
+	for _, stmt := range p.Statements() {
+		if err := s.Run(ctx, stmt, emit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bounded runs f under ctx, the session's life and its time limits.
+func (s *session) bounded(ctx context.Context, f func(context.Context) error) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	ctx = context.WithValue(ctx, stopKey{}, stop)
+	defer context.AfterFunc(s.life, func() { stop(ErrClosed) })()
+	defer s.timers(stop)()
+	defer s.enter(ctx)()
+	err := f(ctx)
+	if cause := context.Cause(ctx); cause != nil && (err == nil || quiet(err)) {
+		return cause
+	}
+	return err
+}
+
+// timers starts the session's time limits and returns how to end them.
+func (s *session) timers(stop context.CancelCauseFunc) func() {
+	var ends []func() bool
+	if d := s.options.Limits.Timeout; d > 0 {
+		s.mu.Lock()
+		if s.deadline.IsZero() {
+			s.deadline = time.Now().Add(d)
+		}
+		left := time.Until(s.deadline)
+		s.mu.Unlock()
+		ends = append(ends, time.AfterFunc(left, func() { stop(ErrTimeout) }).Stop)
+	}
+	if d := s.options.Limits.ProgressTimeout; d > 0 {
+		ends = append(ends, s.watchProgress(d, stop))
+	}
+	return func() {
+		for _, end := range ends {
+			end()
+		}
+	}
+}
+
+// watchProgress stops the statement when neither ops nor rows move for d.
+func (s *session) watchProgress(d time.Duration, stop context.CancelCauseFunc) func() bool {
+	last := s.limits.ops.Load() + uint64(s.emitted.Load())
+	var timer *time.Timer
+	ready := make(chan struct{}) // closed once timer is set; never blocks for long
+	timer = time.AfterFunc(d, func() {
+		<-ready
+		now := s.limits.ops.Load() + uint64(s.emitted.Load())
+		if now == last {
+			stop(ErrNoProgress)
+			return
+		}
+		last = now
+		timer.Reset(d)
+	})
+	close(ready)
+	return timer.Stop
+}
+
+// stream evaluates in a goroutine of its own, because the engine may end it (see
+// watch), and hands the finished rows to emit on the caller's.
+func (s *Scope) stream(ctx context.Context, stmt *Statement, emit func(*Dict) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	rows := make(chan *Dict) // hand-over: evaluation waits until the row is wanted
+	go func() {
+		defer close(rows)
+		defer s.session.recovered("query")
+		for row := range s.start(ctx, stmt) {
+			select {
+			case rows <- s.Row(ctx, row):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case row, ok := <-rows:
+			if !ok {
+				return nil
+			}
+			if err := emit(row); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// start starts a statement: a LET works on this scope, a SELECT in a child.
+func (s *Scope) start(ctx context.Context, stmt *Statement) <-chan types.Row {
+	s.session.nest(stmt.nesting)
+	s.session.boundDepth(s.inner)
+	s.inner.AppendVars(&watch{session: s.session, query: stmt.Normal})
+	return stmt.eval(ctx, s.inner)
+}
+
+// drain lets the engine's goroutines run into their cancelled context; it does
+// not wait for them.
+func drain(rows <-chan types.Row) {
+	go func() {
+		for range rows { //nolint:revive // emptied on purpose
+		}
+	}()
+}
+
+// runStored runs a stored query in a child of s.
+func (s *Scope) runStored(ctx context.Context, q types.StoredQuery, emit Emit) error {
+	if m, ok := q.(*materialised); ok {
+		return m.each(ctx, emit)
+	}
+	if v, ok := q.(*valueQuery); ok {
+		return v.each(ctx, s, emit)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	inner := s.inner.Copy()
+	defer inner.Close()
+	rows := q.Eval(ctx, inner)
+	for row := range rows {
+		if err := ctx.Err(); err != nil {
+			drain(rows)
+			return err
+		}
+		if err := emit(row); err != nil {
+			cancel()
+			drain(rows)
+			return err
+		}
+	}
+	if s.session.ended.Load() && ctx.Err() == nil {
+		return context.Cause(s.session.context())
+	}
+	return ctx.Err()
+}
+
+// valueQuery is any value acting as a query.
+type valueQuery struct{ value any }
+
+// Eval implements the engine's stored query.
+func (q *valueQuery) Eval(ctx context.Context, inner types.Scope) <-chan types.Row {
+	return generate(ctx, inner, func(emit Emit) error {
+		return q.each(ctx, scopeOf(inner), emit)
+	})
+}
+
+func (q *valueQuery) each(_ context.Context, s *Scope, emit Emit) error {
+	if list, ok := asSlice(q.value); ok {
+		for i := range list.Len() {
+			if err := q.one(s, list.Index(i).Interface(), emit); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return q.one(s, q.value, emit)
+}
+
+func (q *valueQuery) one(s *Scope, v any, emit Emit) error {
+	if IsNull(v) {
+		return nil
+	}
+	if _, ok := asSlice(v); ok || len(s.inner.GetMembers(v)) == 0 {
+		v = NewDict().Set("_value", v)
+	}
+	return emit(v)
+}
+
+// generate runs f in a goroutine and gives its rows as the engine wants them. The
+// channel is closed when f has ended; f's emit fails when ctx or the session's
+// statement ends, so f never outlives them for long.
+func generate(ctx context.Context, inner types.Scope, f func(Emit) error) <-chan types.Row {
+	out := make(chan types.Row) // hand-over: the source waits until the row is wanted
+	s := sessionOf(inner)
+	running := s.context()
+	if !s.begin() {
+		close(out)
+		return out
+	}
+	go func() {
+		defer s.running.Done()
+		defer close(out)
+		defer s.recovered("query")
+		_ = f(func(row Value) error { // f's error is ctx's or the consumer's
+			select {
+			case out <- row:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-running.Done():
+				return running.Err()
+			}
+		})
+	}()
+	return out
+}
+
+// sessionOf finds the session of an engine scope.
+func sessionOf(inner types.Scope) *session {
+	v, _ := inner.GetContext(sessionKey)
+	s, _ := v.(*session)
+	return s
+}
+
+// scopeOf wraps an engine scope.
+func scopeOf(inner types.Scope) *Scope { return &Scope{session: sessionOf(inner), inner: inner} }
+
+// lambda is a parsed lambda text.
+type lambda struct{ parsed *vfilter.Lambda }
+
+func (l *lambda) call(ctx context.Context, s *Scope, values []Value) Value {
+	parameters := make([]types.Any, len(values))
+	for i, v := range values {
+		parameters[i] = v
+	}
+	return s.force(ctx, l.parsed.Reduce(ctx, s.inner, parameters))
+}
+
+// lambda parses a lambda text once per session.
+func (s *session) lambda(text string) (Lambda, error) {
+	if text == "" {
+		return Lambda{}, nil
+	}
+	s.mu.Lock()
+	parsed, ok := s.lambdas[text]
+	s.mu.Unlock()
+	if !ok {
+		var err error
+		if parsed, err = parseLambda(text); err != nil {
+			return Lambda{}, fmt.Errorf("should be a lambda: %w", err)
+		}
+		s.mu.Lock()
+		if len(s.lambdas) < maxDistinct {
+			s.lambdas[text] = parsed
+		}
+		s.mu.Unlock()
+	}
+	return Lambda{text: text, parsed: parsed}, nil
+}
+
+// ParseLambda parses a lambda as a Lambda argument does.
+func (s *Scope) ParseLambda(text string) (Lambda, error) { return s.session.lambda(text) }
