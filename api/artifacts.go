@@ -1,0 +1,159 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"raptorpack/artifacts"
+	"raptorpack/ids"
+	"raptorpack/users"
+)
+
+// Artifact is a definition as operators see it.
+type Artifact struct {
+	Name        string              `json:"name"`
+	Type        string              `json:"type"`
+	Description string              `json:"description"`
+	BuiltIn     bool                `json:"built_in"`
+	Sources     []string            `json:"sources" nullable:"false"`
+	Parameters  []ArtifactParameter `json:"parameters" nullable:"false"`
+	Permissions []string            `json:"required_permissions,omitempty"`
+	Text        string              `json:"text,omitempty" doc:"the file, when one artifact is asked for"`
+}
+
+// ArtifactParameter is one parameter.
+type ArtifactParameter struct {
+	Name        string   `json:"name"`
+	Type        string   `json:"type,omitempty"`
+	Default     string   `json:"default,omitempty"`
+	Description string   `json:"description,omitempty"`
+	Choices     []string `json:"choices,omitempty"`
+}
+
+func showArtifact(d *artifacts.Definition) Artifact {
+	out := Artifact{
+		Name: d.Name, Type: string(d.Type), Description: d.Description, BuiltIn: d.BuiltIn,
+		Sources: []string{}, Parameters: []ArtifactParameter{}, Permissions: d.RequiredPermissions,
+	}
+	for i := range d.Sources {
+		out.Sources = append(out.Sources, d.ResultName(&d.Sources[i]))
+	}
+	for _, p := range d.Parameters {
+		out.Parameters = append(out.Parameters, ArtifactParameter{p.Name, p.Type, p.Default, p.Description, p.Choices})
+	}
+	return out
+}
+
+func (s *Server) artifactRoutes() {
+	get(s, "/artifacts", "listArtifacts", "List artifacts", s.listArtifacts)
+	get(s, "/artifacts/{name}", "showArtifact", "Show one artifact with its text", s.showArtifact)
+	register(s, http.MethodPut, "/artifacts", "setArtifact", "Store a custom artifact", s.setArtifact)
+	register(s, http.MethodDelete, "/artifacts/{name}", "deleteArtifact", "Delete a custom artifact", s.deleteArtifact)
+}
+
+func (s *Server) listArtifacts(ctx context.Context, in *struct {
+	reading
+	Query string `query:"q" doc:"a part of the name, case ignored"`
+	Type  string `query:"type" doc:"CLIENT, CLIENT_EVENT, SERVER ..."`
+}) (*body[List[Artifact]], error) {
+	if _, err := s.may(ctx, users.ReadResults); err != nil {
+		return nil, err
+	}
+	if err := s.fresh(ctx, in.reading); err != nil {
+		return nil, err
+	}
+	out := List[Artifact]{Items: []Artifact{}, AsOf: s.asOf()}
+	for _, d := range s.o.Artifacts.Repository(ids.RootOrg).List() {
+		named := strings.Contains(strings.ToLower(d.Name), strings.ToLower(in.Query))
+		if named && (in.Type == "" || strings.EqualFold(in.Type, string(d.Type))) {
+			out.Items = append(out.Items, showArtifact(d))
+		}
+	}
+	out.Total = int64(len(out.Items))
+	return &body[List[Artifact]]{out}, nil
+}
+
+type artifactPath struct {
+	Name string `path:"name"`
+}
+
+func (s *Server) showArtifact(ctx context.Context, in *struct {
+	reading
+	artifactPath
+}) (*body[Artifact], error) {
+	if _, err := s.may(ctx, users.ReadResults); err != nil {
+		return nil, err
+	}
+	if err := s.fresh(ctx, in.reading); err != nil {
+		return nil, err
+	}
+	d, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(in.Name)
+	if err != nil {
+		return nil, err
+	}
+	out := showArtifact(d)
+	out.Text = d.Text
+	return &body[Artifact]{out}, nil
+}
+
+func (s *Server) setArtifact(ctx context.Context, in *struct {
+	writing
+	Body struct {
+		Text string `json:"text" maxLength:"4194304"`
+	}
+}) (*body[Done], error) {
+	who, err := s.may(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, d, err := s.o.Artifacts.PlanSet(ids.RootOrg, in.Body.Text, who.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := users.CheckRoles(who.Name, who.Roles, writerOf(d)); err != nil {
+		return nil, err
+	}
+	done, err := s.propose(ctx, who, in.writing, m)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, who, "artifact.set", d.Name, nil)
+	return &body[Done]{done}, nil
+}
+
+// writerOf is the permission to write an artifact: those that run on the server,
+// or as somebody else, are for trusted writers.
+func writerOf(d *artifacts.Definition) users.Permission {
+	if d.Type == artifacts.Server || d.Type == artifacts.ServerEvent || d.Impersonate != "" {
+		return users.ServerArtifactWriter
+	}
+	return users.ArtifactWriter
+}
+
+func (s *Server) deleteArtifact(ctx context.Context, in *struct {
+	writing
+	artifactPath
+}) (*body[Done], error) {
+	who, err := s.may(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(in.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := users.CheckRoles(who.Name, who.Roles, writerOf(d)); err != nil {
+		return nil, err
+	}
+	m, err := s.o.Artifacts.PlanDelete(ids.RootOrg, in.Name, who.Name)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.propose(ctx, who, in.writing, m)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, who, "artifact.delete", in.Name, nil)
+	return &body[Done]{done}, nil
+}

@@ -1,0 +1,117 @@
+package api
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"raptorpack/users"
+)
+
+// Cookies of names with this prefix are only sent over TLS and to this host.
+const sessionCookie = "__Host-raptorpack"
+
+const (
+	sessionLife = 12 * time.Hour
+	nodeURI     = "raptorpack:node"
+	localURI    = "raptorpack:local"
+)
+
+// Principal is who a request comes from.
+type Principal struct {
+	Name    string   // an account, or "local:<user>" for a command on the server's host
+	Roles   []string // as they stood when the request came
+	Address string
+	Secret  string // the session, for signing out; empty with a certificate
+}
+
+type principalKey struct{}
+
+// identify finds out who a request comes from. Unknown callers go on: only
+// signing in and health need nobody.
+func (s *Server) identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.callerOf(r)
+		if err != nil && !errors.Is(err, errNobody) {
+			s.log.Info("caller refused", "address", r.RemoteAddr, "err", err)
+		}
+		ctx := context.WithValue(r.Context(), principalKey{}, who)
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+var errNobody = errors.New("not signed in")
+
+func (s *Server) callerOf(r *http.Request) (*Principal, error) {
+	address, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		address = r.RemoteAddr
+	}
+	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
+		return s.certificateHolder(r.TLS.PeerCertificates[0], address)
+	}
+	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if cookie, err := r.Cookie(sessionCookie); !ok && err == nil {
+		secret, ok = cookie.Value, true
+	}
+	if !ok {
+		return nil, errNobody
+	}
+	account, err := s.o.Users.SessionUser(secret, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return &Principal{Name: account.Name, Roles: account.Roles, Address: address, Secret: secret}, nil
+}
+
+// certificateHolder is the account that a verified certificate names. Nodes have
+// no business at this door.
+func (s *Server) certificateHolder(c *x509.Certificate, address string) (*Principal, error) {
+	uris := make([]string, len(c.URIs))
+	for i, u := range c.URIs {
+		uris[i] = u.String()
+	}
+	if slices.Contains(uris, nodeURI) {
+		return nil, fmt.Errorf("a node's certificate: %w", users.ErrDenied)
+	}
+	if slices.Contains(uris, localURI) {
+		return &Principal{Name: "local:" + c.Subject.CommonName, Roles: []string{"org_admin"}, Address: address}, nil
+	}
+	account, err := s.o.Users.Account(c.Subject.CommonName)
+	if err != nil || account.Locked {
+		return nil, fmt.Errorf("certificate of %.80q: %w", c.Subject.CommonName, users.ErrDenied)
+	}
+	return &Principal{Name: account.Name, Roles: account.Roles, Address: address}, nil
+}
+
+// may returns who is asking if they have all of the permissions.
+func (s *Server) may(ctx context.Context, needed ...users.Permission) (*Principal, error) {
+	who, _ := ctx.Value(principalKey{}).(*Principal)
+	if who == nil {
+		return nil, errNobody
+	}
+	for _, permission := range needed {
+		if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+			return nil, err
+		}
+	}
+	return who, nil
+}
+
+// audit keeps what was done; a change whose trail cannot be kept has happened
+// nevertheless, so the failure is logged and counted, not answered.
+func (s *Server) audit(ctx context.Context, who *Principal, operation, object string, details map[string]string) {
+	event := AuditEvent{
+		Time: time.Now().UTC(), Principal: who.Name, Address: who.Address, Operation: operation, Object: object, Details: details,
+	}
+	if err := s.o.Audit.Record(context.WithoutCancel(ctx), event); err != nil {
+		s.metrics.auditLost.Inc()
+		s.log.Error("audit line was not kept", "operation", operation, "object", object, "err", err)
+	}
+}

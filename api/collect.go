@@ -1,0 +1,181 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"raptorpack/artifacts"
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/proto/wirepb"
+	"raptorpack/users"
+)
+
+// CollectRequest is a wish to run artifacts on one client.
+type CollectRequest struct {
+	Artifacts []CollectSpec `json:"artifacts" minItems:"1" maxItems:"100"`
+	Limits    CollectLimits `json:"limits,omitempty" required:"false"`
+	Urgent    bool          `json:"urgent,omitempty" doc:"beside the client's limit on running collections"`
+}
+
+// CollectSpec is one artifact, or one of its sources as Artifact/Source.
+type CollectSpec struct {
+	Name       string            `json:"name" minLength:"1"`
+	Parameters map[string]string `json:"parameters,omitempty"`
+}
+
+// CollectLimits bound a collection; 0 leaves what the artifacts say.
+type CollectLimits struct {
+	TimeoutSeconds uint64  `json:"timeout_seconds,omitempty"`
+	CPUPercent     float64 `json:"cpu_percent,omitempty" minimum:"0" maximum:"100"`
+	IOPS           float64 `json:"iops,omitempty" minimum:"0"`
+	MaxRows        uint64  `json:"max_rows,omitempty"`
+	MaxUploadBytes uint64  `json:"max_upload_bytes,omitempty"`
+}
+
+// Collected is a started collection.
+type Collected struct {
+	Flow  string `json:"flow_id"`
+	Index uint64 `json:"index"`
+}
+
+type collectIn struct {
+	writing
+	clientPath
+	Body CollectRequest
+}
+
+func (s *Server) collect(ctx context.Context, in *collectIn) (*body[Collected], error) {
+	who, err := s.may(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := ids.ParseClient(in.Client)
+	if err != nil {
+		return nil, err
+	}
+	started, err := s.Collect(ctx, who, client, in.Body, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	return &body[Collected]{*started}, nil
+}
+
+// Collect starts a collection in the name of who; both doors come through here.
+// key is an idempotency key, or empty.
+func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client, r CollectRequest, key string) (*Collected, error) {
+	if _, err := s.o.Clients.Lookup(ids.RootOrg, client); err != nil {
+		return nil, err
+	}
+	wish := artifacts.Collect{ClearNames: s.o.ClearNames, Resources: artifacts.Resources{
+		Timeout: r.Limits.TimeoutSeconds, CPULimit: r.Limits.CPUPercent, IOPSLimit: r.Limits.IOPS,
+		MaxRows: r.Limits.MaxRows, MaxUploadBytes: r.Limits.MaxUploadBytes,
+	}}
+	var named []flows.Artifact
+	for _, spec := range r.Artifacts {
+		one, shown := artifacts.Spec{Name: spec.Name}, flows.Artifact{Name: spec.Name}
+		for _, name := range sortedKeys(spec.Parameters) {
+			one.Parameters = append(one.Parameters, artifacts.Value{Name: name, Value: spec.Parameters[name]})
+			shown.Parameters = append(shown.Parameters, flows.Parameter{Name: name, Value: spec.Parameters[name]})
+		}
+		wish.Artifacts = append(wish.Artifacts, one)
+		named = append(named, shown)
+	}
+	if record, err := s.o.Clients.Lookup(ids.RootOrg, client); err == nil {
+		wish.Metadata = record.Metadata
+	}
+	request, err := s.o.Artifacts.Repository(ids.RootOrg).Compile(wish)
+	if err != nil {
+		return nil, err
+	}
+	if err := mayLaunch(who, request.Definitions); err != nil {
+		return nil, err
+	}
+	hideRedacted(named, request.Definitions)
+	m, flow, err := flows.PlanStart(flows.Start{
+		Org: ids.RootOrg, Clients: []ids.Client{client}, Creator: who.Name, Artifacts: named, Urgent: r.Urgent,
+		Request: &wirepb.FlowRequest{
+			VqlClientActions: request.Queries, MaxRows: request.MaxRows, MaxUploadBytes: request.MaxUploadBytes,
+			Compression: wirepb.FlowRequest_ZLIB,
+		},
+		Names: request.Names,
+	})
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.propose(ctx, who, writing{Key: key}, m)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, who, "collect", client.String(), map[string]string{"flow": flow.String(), "artifacts": artifactNames(named)})
+	return &Collected{Flow: flow.String(), Index: done.Index}, nil
+}
+
+// mayLaunch asks for COLLECT_CLIENT and for all that the artifacts require.
+func mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
+	if err := users.CheckRoles(who.Name, who.Roles, users.CollectClient); err != nil {
+		return err
+	}
+	for _, d := range definitions {
+		if d.Type != artifacts.Client {
+			return fmt.Errorf("%s is of type %s, not for collecting from a client: %w", d.Name, d.Type, flows.ErrInvalid)
+		}
+		for _, name := range d.RequiredPermissions {
+			permission, err := users.ParsePermission(name)
+			if err != nil {
+				return err
+			}
+			if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+				return fmt.Errorf("%s: %w", d.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// hideRedacted keeps values of redacted parameters out of the flow's record.
+func hideRedacted(named []flows.Artifact, definitions []*artifacts.Definition) {
+	for i, d := range definitions {
+		for j, p := range named[i].Parameters {
+			if parameter, ok := d.Parameter(p.Name); ok && parameter.Type == "redacted" {
+				named[i].Parameters[j].Value = "<redacted>"
+			}
+		}
+	}
+}
+
+func (s *Server) collectRoutes() {
+	register(s, http.MethodPost, "/clients/{client}/flows", "collect", "Collect artifacts from a client", s.collect)
+	register(s, http.MethodPost, "/clients/{client}/interrogate", "interrogate", "Ask a client about its host again", s.interrogate)
+}
+
+func (s *Server) interrogate(ctx context.Context, in *struct {
+	writing
+	clientPath
+}) (*body[Collected], error) {
+	who, err := s.may(ctx, users.CollectClient)
+	if err != nil {
+		return nil, err
+	}
+	client, err := ids.ParseClient(in.Client)
+	if err != nil {
+		return nil, err
+	}
+	started, err := s.Collect(ctx, who, client, CollectRequest{Artifacts: []CollectSpec{{Name: "Generic.Client.Info"}}}, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	flow, err := ids.ParseFlow(started.Flow)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.o.Clients.PlanInterrogated(ids.RootOrg, []ids.Client{client}, flow)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.propose(ctx, who, writing{}, m); err != nil {
+		return nil, err
+	}
+	return &body[Collected]{*started}, nil
+}

@@ -1,0 +1,79 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"raptorpack/artifacts"
+	"raptorpack/clients"
+	"raptorpack/filestore"
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/users"
+)
+
+// ErrNoMaster is what a Ledger's error wraps when nobody leads at the moment.
+// Trying again helps.
+var ErrNoMaster = errors.New("no master at the moment")
+
+// kinds maps what went wrong to both doors; the first that fits counts.
+var kinds = []struct {
+	cause error
+	http  int
+	grpc  codes.Code
+}{
+	{errNobody, http.StatusUnauthorized, codes.Unauthenticated},
+	{users.ErrDenied, http.StatusUnauthorized, codes.Unauthenticated},
+	{users.ErrForbidden, http.StatusForbidden, codes.PermissionDenied},
+	{clients.ErrUnknownClient, http.StatusNotFound, codes.NotFound},
+	{flows.ErrNotFound, http.StatusNotFound, codes.NotFound},
+	{artifacts.ErrUnknown, http.StatusNotFound, codes.NotFound},
+	{users.ErrUnknownUser, http.StatusNotFound, codes.NotFound},
+	{fs.ErrNotExist, http.StatusNotFound, codes.NotFound},
+	{flows.ErrExists, http.StatusConflict, codes.AlreadyExists},
+	{flows.ErrFinished, http.StatusConflict, codes.FailedPrecondition},
+	{flows.ErrUnfinished, http.StatusConflict, codes.FailedPrecondition},
+	{artifacts.ErrBuiltIn, http.StatusConflict, codes.FailedPrecondition},
+	{ids.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{flows.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{clients.ErrRefused, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{clients.ErrQuery, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{artifacts.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{users.ErrRefused, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{filestore.ErrFull, http.StatusInsufficientStorage, codes.ResourceExhausted},
+	{ErrNoMaster, http.StatusServiceUnavailable, codes.Unavailable},
+	{context.DeadlineExceeded, http.StatusServiceUnavailable, codes.DeadlineExceeded},
+	{context.Canceled, 499, codes.Canceled},
+}
+
+// fail maps an error to problem+json. What nobody foresaw keeps its cause in the
+// log and shows only that something broke.
+func (s *Server) fail(err error) error {
+	for _, kind := range kinds {
+		if errors.Is(err, kind.cause) {
+			if kind.http == http.StatusServiceUnavailable {
+				return huma.ErrorWithHeaders(huma.NewError(kind.http, err.Error()), http.Header{"Retry-After": {"2"}})
+			}
+			return huma.NewError(kind.http, err.Error())
+		}
+	}
+	s.log.Error("request failed", "err", err)
+	return huma.NewError(http.StatusInternalServerError, "something broke on the server; its log says what")
+}
+
+// failGRPC maps an error to a status.
+func (s *Server) failGRPC(err error) error {
+	for _, kind := range kinds {
+		if errors.Is(err, kind.cause) {
+			return status.Error(kind.grpc, err.Error())
+		}
+	}
+	s.log.Error("call failed", "err", err)
+	return status.Error(codes.Internal, "something broke on the server; its log says what")
+}

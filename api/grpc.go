@@ -1,0 +1,326 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/reflection"
+
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/proto/wirepb"
+	"raptorpack/users"
+	"raptorpack/vql"
+)
+
+const (
+	defaultMaxRow  = 1000             // rows of a message
+	defaultMaxWait = 10 * time.Second // until a message with fewer is sent
+	maxMessage     = 4 << 20          // bytes of rows in a message
+	maxPiece       = 1 << 20          // bytes of a file in a message
+)
+
+// newGRPC builds the programs' door: mutual TLS, everybody is a known user.
+func (s *Server) newGRPC() *grpc.Server {
+	var options []grpc.ServerOption
+	if s.o.Certificate != nil {
+		config := s.tlsConfig(tls.RequireAndVerifyClientCert)
+		config.NextProtos = []string{"h2"}
+		options = append(options, grpc.Creds(credentials.NewTLS(config)))
+	}
+	options = append(options,
+		grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			ctx, err := s.identifyPeer(ctx)
+			if err != nil {
+				return nil, s.failGRPC(err)
+			}
+			return handler(ctx, in)
+		}),
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			ctx, err := s.identifyPeer(stream.Context())
+			if err != nil {
+				return s.failGRPC(err)
+			}
+			return handler(srv, &knownStream{stream, ctx})
+		}))
+	server := grpc.NewServer(options...)
+	wirepb.RegisterAPIServer(server, &programs{s: s})
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	reflection.Register(server)
+	return server
+}
+
+type knownStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (k *knownStream) Context() context.Context { return k.ctx }
+
+func (s *Server) identifyPeer(ctx context.Context) (context.Context, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, errNobody
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok || len(info.State.VerifiedChains) == 0 {
+		return nil, errNobody
+	}
+	address, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		address = p.Addr.String()
+	}
+	who, err := s.certificateHolder(info.State.PeerCertificates[0], address)
+	if err != nil {
+		return nil, err
+	}
+	return context.WithValue(ctx, principalKey{}, who), nil
+}
+
+// stopGRPC lets calls end by themselves as long as the grace lasts.
+func (s *Server) stopGRPC(grace context.Context) {
+	done := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-grace.Done():
+		s.grpc.Stop()
+		<-done
+	}
+}
+
+// programs answers the calls of proto.API.
+type programs struct {
+	wirepb.UnimplementedAPIServer
+	s *Server
+}
+
+// Check answers the health check.
+func (p *programs) Check(context.Context, *wirepb.HealthCheckRequest) (*wirepb.HealthCheckResponse, error) {
+	status := wirepb.HealthCheckResponse_SERVING
+	if p.s.o.Status().Ready != "" {
+		status = wirepb.HealthCheckResponse_NOT_SERVING
+	}
+	return &wirepb.HealthCheckResponse{Status: status}, nil
+}
+
+// Query runs statements in one scope with the caller's permissions.
+func (p *programs) Query(in *wirepb.VQLCollectorArgs, stream grpc.ServerStreamingServer[wirepb.VQLResponse]) error {
+	ctx := stream.Context()
+	who, err := p.s.may(ctx, users.AnyQuery)
+	if err != nil {
+		return p.s.failGRPC(err)
+	}
+	if _, err := ids.ParseOrg(in.GetOrgId()); err != nil {
+		return p.s.failGRPC(err)
+	}
+	run := &queryRun{s: p.s, who: who, in: in, stream: stream}
+	if err := run.run(ctx); err != nil {
+		return p.s.failGRPC(err)
+	}
+	return nil
+}
+
+// queryRun is one Query call under way. Rows and log lines come from the query's
+// goroutines; send is the only writer of the stream.
+type queryRun struct {
+	s      *Server
+	who    *Principal
+	in     *wirepb.VQLCollectorArgs
+	stream grpc.ServerStreamingServer[wirepb.VQLResponse]
+}
+
+func (q *queryRun) run(ctx context.Context) error {
+	if len(q.in.GetQuery()) == 0 {
+		return fmt.Errorf("Query should be specified: %w", flows.ErrInvalid)
+	}
+	if q.in.GetTimeout() > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(q.in.GetTimeout())*time.Second)
+		defer cancel()
+	}
+	q.s.audit(ctx, q.who, "query", "", map[string]string{"vql": shorten(q.in.GetQuery()[0].GetVql(), 2000)})
+	out := make(chan *wirepb.VQLResponse, 16) // full: the query waits for the caller to read
+	done := make(chan error, 1)               // one value: how the queries ended
+	work, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		done <- q.queries(work, out)
+		close(out)
+	}()
+	var broken error
+	for message := range out {
+		if broken != nil {
+			continue
+		}
+		if broken = q.stream.Send(message); broken != nil {
+			stop()
+		}
+	}
+	err := <-done
+	if broken != nil || errors.Is(err, context.Canceled) {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (q *queryRun) queries(ctx context.Context, out chan<- *wirepb.VQLResponse) error {
+	env := vql.NewDict()
+	for _, e := range q.in.GetEnv() {
+		env.Set(e.GetKey(), e.GetValue())
+	}
+	send := func(m *wirepb.VQLResponse) {
+		select {
+		case out <- m:
+		case <-ctx.Done():
+		}
+	}
+	scope := q.s.newScope(q.who, env, func(level, message string) {
+		send(&wirepb.VQLResponse{Log: level + ":" + message, Timestamp: uint64(time.Now().UnixMicro())})
+	})
+	defer scope.Close()
+	for id, request := range q.in.GetQuery() {
+		program, err := vql.Parse(request.GetVql())
+		if err != nil {
+			return fmt.Errorf("query %d: %w: %w", id+1, flows.ErrInvalid, err)
+		}
+		batch := &rowBatch{send: send, query: request, id: uint64(id), maxRow: int(q.in.GetMaxRow()), maxWait: time.Duration(q.in.GetMaxWait()) * time.Second, scope: scope}
+		if err := batch.run(ctx, program); err != nil {
+			return err
+		}
+		q.s.metrics.rows.Add(float64(batch.total))
+	}
+	return nil
+}
+
+// newScope makes a root scope in which who may do what its roles allow.
+func (s *Server) newScope(who *Principal, env *vql.Dict, log func(level, message string)) *vql.Scope {
+	o := vql.SessionOptions{Env: env, Log: log, Permissions: roleCheck{who}, Artifacts: s.o.Artifacts.Repository(ids.RootOrg)}
+	if s.o.Services != nil {
+		o.Services = s.o.Services(*who)
+	}
+	return s.o.Engine.NewScope(o)
+}
+
+type roleCheck struct{ who *Principal }
+
+func (r roleCheck) Allowed(permission string) bool {
+	return users.CheckRoles(r.who.Name, r.who.Roles, users.Permission(permission)) == nil
+}
+
+// rowBatch gathers rows of one statement list into messages by count, bytes and
+// time.
+type rowBatch struct {
+	send    func(*wirepb.VQLResponse)
+	query   *wirepb.VQLRequest
+	id      uint64
+	maxRow  int
+	maxWait time.Duration
+	scope   *vql.Scope
+
+	columns []string
+	json    []byte
+	rows    int
+	part    uint64
+	total   int
+}
+
+func (b *rowBatch) run(ctx context.Context, program *vql.Program) error {
+	if b.maxRow <= 0 {
+		b.maxRow = defaultMaxRow
+	}
+	if b.maxWait <= 0 {
+		b.maxWait = defaultMaxWait
+	}
+	rows := make(chan *vql.Dict) // no buffer: the query waits for its rows to be taken
+	done := make(chan error, 1)  // one value: how the program ended
+	go func() {
+		done <- b.scope.RunProgram(ctx, program, func(row *vql.Dict) error {
+			select {
+			case rows <- row:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		close(rows)
+	}()
+	tick := time.NewTicker(b.maxWait)
+	defer tick.Stop()
+	for {
+		select {
+		case row, more := <-rows:
+			if !more {
+				b.flush()
+				return <-done
+			}
+			b.add(row)
+		case <-tick.C:
+			b.flush()
+		}
+	}
+}
+
+func (b *rowBatch) add(row *vql.Dict) {
+	if b.columns == nil {
+		b.columns = row.Keys()
+	}
+	if b.rows == 0 {
+		b.json = append(b.json[:0], '[')
+	} else {
+		b.json = append(b.json, ',')
+	}
+	b.json = b.scope.AppendJSON(b.json, row)
+	b.rows++
+	b.total++
+	if b.rows >= b.maxRow || len(b.json) >= maxMessage {
+		b.flush()
+	}
+}
+
+func (b *rowBatch) flush() {
+	if b.rows == 0 {
+		return
+	}
+	b.send(&wirepb.VQLResponse{
+		Response: string(append(b.json, ']')), Columns: b.columns, Query: b.query, QueryId: b.id, Part: b.part,
+		TotalRows: uint64(b.rows), Timestamp: uint64(time.Now().UnixMicro()),
+	})
+	b.rows = 0
+	b.part++
+}
+
+// VFSGetBuffer reads a piece of an upload. Components are its stored path, as the
+// list of uploads tells it.
+func (p *programs) VFSGetBuffer(ctx context.Context, in *wirepb.VFSFileBuffer) (*wirepb.VFSFileBuffer, error) {
+	if _, err := p.s.may(ctx, users.ReadResults); err != nil {
+		return nil, p.s.failGRPC(err)
+	}
+	data, err := p.s.o.ReadStored(ctx, strings.Join(in.GetComponents(), "/"), int64(in.GetOffset()), int(min(in.GetLength(), maxPiece)), in.GetPadding())
+	if err != nil {
+		return nil, p.s.failGRPC(err)
+	}
+	return &wirepb.VFSFileBuffer{
+		ClientId: in.GetClientId(), Offset: in.GetOffset(), Length: uint32(len(data)), Data: data, Components: in.GetComponents(), OrgId: in.GetOrgId(),
+	}, nil
+}
+
+func shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
+}

@@ -1,0 +1,53 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	requests  *prometheus.CounterVec
+	auditLost prometheus.Counter
+	rows      prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "raptorpack_api_requests_total", Help: "Requests of operators and programs, by door and outcome.",
+		}, []string{"door", "outcome"}),
+		auditLost: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "raptorpack_api_audit_lost_total", Help: "Audit lines that could not be kept.",
+		}),
+		rows: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "raptorpack_api_query_rows_total", Help: "Rows of server-side queries.",
+		}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.requests, m.auditLost, m.rows)
+	}
+	return m
+}
+
+func (m *metrics) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kept := &statusKeeper{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(kept, r)
+		m.requests.WithLabelValues("json", strconv.Itoa(kept.status/100)+"xx").Inc()
+	})
+}
+
+type statusKeeper struct {
+	http.ResponseWriter
+	status int
+}
+
+func (k *statusKeeper) WriteHeader(status int) {
+	k.status = status
+	k.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController find Flush.
+func (k *statusKeeper) Unwrap() http.ResponseWriter { return k.ResponseWriter }

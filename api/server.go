@@ -1,0 +1,223 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"raptorpack/artifacts"
+	"raptorpack/clients"
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+	"raptorpack/users"
+	"raptorpack/vql"
+)
+
+// Ledger is what a handler needs to know of the pack.
+type Ledger interface {
+	// ProposeIndex returns the entry's index when m is durable in the ledger and
+	// this node has applied it: who writes here reads it here.
+	ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error)
+
+	// WaitApplied returns when this node stands at index or later.
+	WaitApplied(ctx context.Context, index uint64) error
+
+	// Position is the last applied entry.
+	Position() (epoch, index uint64, chain [32]byte)
+}
+
+// Auditor keeps who did what. Record returns when the line is durable.
+type Auditor interface {
+	Record(ctx context.Context, event AuditEvent) error
+}
+
+// AuditEvent is one line of the audit trail.
+type AuditEvent struct {
+	Time      time.Time         `json:"time"`
+	Principal string            `json:"principal"`
+	Address   string            `json:"address"`
+	Operation string            `json:"operation"` // as collect, label, user.set
+	Object    string            `json:"object"`    // an id
+	Details   map[string]string `json:"details,omitempty"`
+}
+
+// Status is what a node says of itself.
+type Status struct {
+	Node      string  `json:"node"`
+	Version   string  `json:"version"`
+	Role      string  `json:"role" doc:"master, candidate or minion"`
+	Ready     string  `json:"ready" doc:"empty when the node can serve, else why not"`
+	Epoch     uint64  `json:"epoch"`
+	Index     uint64  `json:"index" doc:"the last entry of the ledger applied here"`
+	Clients   int     `json:"clients"`
+	Connected int     `json:"connected"`
+	Uptime    float64 `json:"uptimeSeconds"`
+	Filestore string  `json:"filestore" doc:"the folder that results lie in"`
+	Frontend  string  `json:"frontend" doc:"the address that clients reach"`
+}
+
+// Options wire a Server. All but the last block are required.
+type Options struct {
+	Ledger    Ledger
+	Users     *users.Room
+	Clients   *clients.Room
+	Flows     *flows.Room
+	Artifacts *artifacts.Room
+	Audit     Auditor
+	Status    func() Status
+	Online    func(ids.Org, ids.Client) bool
+
+	// ReadStored reads a piece of an upload by its stored path; expand gives a
+	// sparse file its holes back. No bytes mean its end.
+	ReadStored func(ctx context.Context, path string, offset int64, length int, expand bool) ([]byte, error)
+
+	// Engine runs queries on the server; Services are handed to its primitives.
+	Engine   *vql.Engine
+	Services func(Principal) []any
+
+	// Authority signed the certificates of callers and of this server.
+	Authority   *x509.Certificate
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	HTTP      net.Listener // nil: no JSON door
+	PlainHTTP bool         // no TLS: only behind a proxy that adds it, or on loopback
+	GRPC      net.Listener // nil: no gRPC door
+
+	ClearNames bool // clients are told the real names of results
+
+	Registerer prometheus.Registerer // nil: counted, not exported
+	Logger     *slog.Logger          // nil: slog.Default
+}
+
+// Server is both doors of one node.
+type Server struct {
+	o       Options
+	log     *slog.Logger
+	metrics *metrics
+	mux     *http.ServeMux
+	api     huma.API
+	grpc    *grpc.Server
+}
+
+// New wires a Server; it serves nothing before Run.
+func New(o Options) (*Server, error) {
+	s := &Server{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux()}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if o.Authority == nil || o.Ledger == nil || o.Users == nil {
+		return nil, errors.New("api: authority, ledger and users are required")
+	}
+	s.api = humago.New(s.mux, describe())
+	s.routes()
+	s.grpc = s.newGRPC()
+	return s, nil
+}
+
+// describe is the head of the OpenAPI document.
+func describe() huma.Config {
+	c := huma.DefaultConfig("Raptorpack", "1")
+	c.Info.Description = "What operators do, as JSON over HTTP. Sign in with a session cookie, with `Authorization: Bearer KEY`, or with a client certificate."
+	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "/api/v1/openapi", "", ""
+	c.CreateHooks = nil // no $schema links in answers
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"session": {Type: "apiKey", In: "cookie", Name: sessionCookie},
+		"key":     {Type: "http", Scheme: "bearer"},
+	}
+	c.Security = []map[string][]string{{"session": {}}, {"key": {}}}
+	return c
+}
+
+// OpenAPI returns the document that describes the JSON door.
+func (s *Server) OpenAPI() ([]byte, error) { return s.api.OpenAPI().MarshalJSON() }
+
+// Handler serves the JSON door without its listener.
+func (s *Server) Handler() http.Handler {
+	guard := http.NewCrossOriginProtection()
+	return s.metrics.count(s.identify(guard.Handler(s.mux)))
+}
+
+// Run serves both doors until ctx ends, finishes what is under way, and returns
+// nil when told to stop.
+func (s *Server) Run(ctx context.Context) error {
+	server := &http.Server{
+		Handler: s.Handler(), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	failed := make(chan error, 2) // one value of each door
+	var serving sync.WaitGroup
+	if s.o.HTTP != nil {
+		serving.Go(func() { failed <- s.serveHTTP(server) })
+	}
+	if s.o.GRPC != nil {
+		serving.Go(func() { failed <- s.grpc.Serve(s.o.GRPC) })
+	}
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-failed:
+		failure = fmt.Errorf("serve operators: %w", failure)
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := server.Shutdown(grace)
+	if err != nil {
+		err = server.Close()
+	}
+	s.stopGRPC(grace)
+	serving.Wait()
+	return errors.Join(failure, err)
+}
+
+func (s *Server) serveHTTP(server *http.Server) error {
+	var err error
+	if s.o.PlainHTTP {
+		err = server.Serve(s.o.HTTP)
+	} else {
+		server.TLSConfig = s.tlsConfig(tls.VerifyClientCertIfGiven)
+		err = server.ServeTLS(s.o.HTTP, "", "")
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) tlsConfig(mode tls.ClientAuthType) *tls.Config {
+	pool := x509.NewCertPool()
+	pool.AddCert(s.o.Authority)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, GetCertificate: s.o.Certificate, ClientAuth: mode, ClientCAs: pool,
+		NextProtos: []string{"h2", "http/1.1"},
+	}
+}
+
+func (s *Server) routes() {
+	s.sessionRoutes()
+	s.clientRoutes()
+	s.flowRoutes()
+	s.artifactRoutes()
+	s.userRoutes()
+	s.statusRoutes()
+	s.mux.HandleFunc("GET /{$}", s.welcome)
+}
+
+// welcome is what a browser sees while the GUI is not part of the build.
+func (s *Server) welcome(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprintln(w, "Raptorpack. This build has no GUI; the JSON door is under /api/v1, described in /api/v1/openapi.json.")
+}

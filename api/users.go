@@ -1,0 +1,157 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"raptorpack/users"
+)
+
+// User is an account as operators see it.
+type User struct {
+	Name        string             `json:"name"`
+	Roles       []string           `json:"roles" nullable:"false"`
+	Permissions []users.Permission `json:"permissions" nullable:"false"`
+	Locked      bool               `json:"locked"`
+	Password    bool               `json:"has_password"`
+	Created     time.Time          `json:"created"`
+}
+
+func showUser(a *users.Account) User {
+	return User{
+		Name: a.Name, Roles: a.Roles, Permissions: users.PermissionsOf(a.Roles), Locked: a.Locked, Password: a.HasPassword(), Created: a.Created,
+	}
+}
+
+func (s *Server) userRoutes() {
+	get(s, "/users", "listUsers", "List accounts", s.listUsers)
+	register(s, http.MethodPut, "/users/{name}", "setUser", "Make or change an account", s.setUser)
+	register(s, http.MethodDelete, "/users/{name}", "deleteUser", "Delete an account and sign it out everywhere", s.deleteUser)
+	register(s, http.MethodPost, "/users/{name}/keys", "makeKey", "Make an API key", s.makeKey)
+}
+
+func (s *Server) listUsers(ctx context.Context, in *reading) (*body[List[User]], error) {
+	if _, err := s.may(ctx, users.ServerAdmin); err != nil {
+		return nil, err
+	}
+	if err := s.fresh(ctx, *in); err != nil {
+		return nil, err
+	}
+	out := List[User]{Items: []User{}, AsOf: s.asOf()}
+	for _, account := range s.o.Users.Accounts() {
+		out.Items = append(out.Items, showUser(account))
+	}
+	out.Total = int64(len(out.Items))
+	return &body[List[User]]{out}, nil
+}
+
+type userIn struct {
+	writing
+	Name string `path:"name"`
+	Body struct {
+		Roles    []string `json:"roles"`
+		Password string   `json:"password,omitempty" doc:"8 bytes or more; left out keeps what is there"`
+		Locked   bool     `json:"locked,omitempty"`
+	}
+}
+
+func (s *Server) setUser(ctx context.Context, in *userIn) (*body[Done], error) {
+	who, err := s.may(ctx, users.ServerAdmin)
+	if err != nil {
+		return nil, err
+	}
+	if err := within(who, in.Body.Roles); err != nil {
+		return nil, err
+	}
+	var hash []byte
+	if in.Body.Password != "" {
+		if hash, err = s.o.Users.HashPassword(ctx, in.Body.Password); err != nil {
+			return nil, err
+		}
+	}
+	m, err := s.o.Users.PlanSet(in.Name, in.Body.Roles, hash, in.Body.Locked)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.propose(ctx, who, in.writing, m)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, who, "user.set", in.Name, map[string]string{"roles": strings.Join(in.Body.Roles, ",")})
+	return &body[Done]{done}, nil
+}
+
+// within keeps people from giving away more than they have.
+func within(who *Principal, roles []string) error {
+	for _, permission := range users.PermissionsOf(roles) {
+		if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) deleteUser(ctx context.Context, in *struct {
+	writing
+	Name string `path:"name"`
+}) (*body[Done], error) {
+	who, err := s.may(ctx, users.ServerAdmin)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.o.Users.PlanDelete(in.Name)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.propose(ctx, who, in.writing, m)
+	if err != nil {
+		return nil, err
+	}
+	s.audit(ctx, who, "user.delete", in.Name, nil)
+	return &body[Done]{done}, nil
+}
+
+// Key is a fresh API key; it is shown this once.
+type Key struct {
+	Key     string    `json:"key"`
+	Expires time.Time `json:"expires"`
+}
+
+func (s *Server) makeKey(ctx context.Context, in *struct {
+	Name string `path:"name"`
+	Body struct {
+		Note string `json:"note,omitempty" maxLength:"200"`
+		Days int    `json:"days,omitempty" minimum:"1" maximum:"3650" default:"365"`
+	}
+}) (*body[Key], error) {
+	who, err := s.may(ctx)
+	if err != nil {
+		return nil, err
+	}
+	account, err := s.o.Users.Account(in.Name)
+	if who.Name != in.Name {
+		if err := users.CheckRoles(who.Name, who.Roles, users.ServerAdmin); err != nil {
+			return nil, err
+		}
+		if account != nil {
+			if err := within(who, account.Roles); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	expires := time.Now().AddDate(0, 0, max(in.Body.Days, 1)).UTC()
+	m, secret, err := s.o.Users.PlanSession(in.Name, in.Body.Note, expires)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.propose(ctx, who, writing{}, m); err != nil {
+		return nil, err
+	}
+	s.audit(ctx, who, "user.key", in.Name, map[string]string{"note": in.Body.Note})
+	return &body[Key]{Key{secret, expires}}, nil
+}

@@ -1,0 +1,137 @@
+// Package agent is the composition root of the agent: it turns the operators'
+// client file into a running client.
+//
+// It is a package beside main, so that tests and load tools build agents as the
+// program does. It decides nothing about the protocol or about queries.
+package agent
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"raptorpack/artifacts"
+	"raptorpack/client"
+	"raptorpack/config"
+	"raptorpack/proto/wirepb"
+	"raptorpack/vql"
+	"raptorpack/vql/endpoint"
+	"raptorpack/wire"
+)
+
+// Settings are what the client file does not say.
+type Settings struct {
+	Version    string
+	Registerer prometheus.Registerer
+	Logger     *slog.Logger
+
+	// Writeback and Buffer replace the places that the file names; empty keeps them.
+	Writeback string
+	Buffer    string
+
+	// MinBackOff shortens the first pauses after failures, for tests; 0: as the
+	// protocol says.
+	MinBackOff time.Duration
+}
+
+// Engine holds what queries may call on an endpoint.
+func Engine() (*vql.Engine, error) { return vql.NewEngine(endpoint.Functions(), endpoint.Plugins()) }
+
+// Options turns the client section of a file into the options of an agent.
+func Options(c config.Client, s Settings) (client.Options, error) {
+	engine, err := Engine()
+	if err != nil {
+		return client.Options{}, err
+	}
+	transport, err := wire.NewTransport(transportOptions(c))
+	if err != nil {
+		return client.Options{}, fmt.Errorf("client transport: %w", err)
+	}
+	o := client.Options{
+		ServerURLs: c.ServerURLs, UpgradeHTTP: true, CA: []byte(c.CACertificate), PinnedName: c.PinnedServerName, Nonce: c.Nonce,
+		Transport: transport, DisableCompression: c.DisableCompression,
+		WritebackPath: expand(pick(c.WritebackLinux, c.WritebackDarwin, c.WritebackWindows), c.Nonce), WritebackSuffix: c.Level2Suffix,
+		Engine: engine, Accessors: endpoint.Accessors(), Artifacts: Bundle,
+		Labels: c.Labels, Version: s.Version,
+		MaxPoll: seconds(c.MaxPollSeconds), MaxPollStd: seconds(c.MaxPollStdSeconds), MinPoll: seconds(c.MinPollSeconds),
+		MaxUploadSize: c.MaxUploadBytes, MinBackOff: s.MinBackOff, NannyDelay: seconds(c.NannyMaxConnectionSeconds),
+		MaxMemory: int64(c.MaxMemoryHardLimitBytes), Concurrency: c.Concurrency, FlowUpdate: seconds(c.FlowStatsUpdateSeconds),
+		MaxWait: seconds(c.DefaultMaxWaitSeconds), InfoInterval: time.Duration(c.ClientInfoUpdateSeconds) * time.Second,
+		TempDir: expand(pick(c.TempdirLinux, c.TempdirDarwin, c.TempdirWindows), c.Nonce),
+		Logger:  s.Logger, Metrics: client.NewMetrics(s.Registerer),
+	}
+	if s.Writeback != "" {
+		o.WritebackPath = s.Writeback
+	}
+	o.Buffer = bufferOptions(c.LocalBuffer, c.Nonce, s)
+	o.Buffer.Metrics, o.Buffer.Logger = o.Metrics, s.Logger
+	return o, nil
+}
+
+// Bundle answers calls of the artifacts that came with a request.
+func Bundle(bundled []*wirepb.Artifact) (vql.Artifacts, error) { return artifacts.FromWire(bundled) }
+
+// bufferOptions gives our buffer a folder beside the file that the stock agent
+// would use: ours holds several files.
+func bufferOptions(b config.LocalBuffer, nonce string, s Settings) client.BufferOptions {
+	o := client.BufferOptions{DiskBytes: int64(b.DiskBytes), MemoryBytes: int64(b.MemoryBytes)}
+	if file := expand(pick(b.FilenameLinux, b.FilenameDarwin, b.FilenameWindows), nonce); file != "" && b.DiskBytes > 0 {
+		o.Dir = file + ".d"
+	}
+	if s.Buffer != "" {
+		o.Dir = s.Buffer
+	}
+	return o
+}
+
+func transportOptions(c config.Client) wire.TransportOptions {
+	return wire.TransportOptions{
+		TLS: wire.TLSOptions{
+			CA: []byte(c.CACertificate), Roots: []byte(c.Crypto.RootCerts), Mode: c.Crypto.CertificateVerificationMode,
+			Thumbprints: c.Crypto.CertificateThumbprints, SelfSigned: c.UseSelfSignedSSL, PinnedName: c.PinnedServerName,
+			ClientCertificate: []byte(c.Crypto.ClientCertificate), ClientKey: []byte(c.Crypto.ClientCertificateKey),
+		},
+		Proxy: wire.ProxyOptions{
+			Proxy: c.Proxy, HTTP: c.ProxyConfig.HTTP, HTTPS: c.ProxyConfig.HTTPS, URLRegexp: c.ProxyConfig.ProxyURLRegexp,
+			IgnoreEnvironment: c.ProxyConfig.IgnoreEnvironment,
+		},
+		ConnectionTimeout: seconds(c.ConnectionTimeoutSeconds), PingWait: seconds(c.WSPingWaitSeconds), Fallback: c.FallbackAddresses,
+	}
+}
+
+func pick(linux, darwin, windows string) string {
+	switch runtime.GOOS {
+	case "windows":
+		return windows
+	case "darwin":
+		return darwin
+	}
+	return linux
+}
+
+var percent = regexp.MustCompile(`%([A-Za-z0-9_()]+)%`)
+
+// expand replaces $VAR, ${VAR} and %VAR% from the environment; NONCE is the
+// deployment's nonce without characters that paths do not like.
+func expand(path, nonce string) string {
+	path = percent.ReplaceAllString(path, "${$1}")
+	return os.Expand(path, func(name string) string {
+		if name == "NONCE" {
+			return strings.Map(func(r rune) rune {
+				if strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", r) {
+					return r
+				}
+				return '_'
+			}, nonce)
+		}
+		return os.Getenv(name)
+	})
+}
+
+func seconds(s uint64) time.Duration { return time.Duration(s) * time.Second }

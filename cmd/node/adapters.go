@@ -1,0 +1,228 @@
+package node
+
+import (
+	"context"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"raptorpack/artifacts"
+	"raptorpack/clients"
+	"raptorpack/filestore"
+	"raptorpack/flows"
+	"raptorpack/frontend"
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+	"raptorpack/proto/wirepb"
+	"raptorpack/wire"
+)
+
+// lateCommitter breaks the ring of construction: the committer needs the ledger's
+// outbox, the ledger needs the table of flows, and flows need the committer. It is
+// filled before anything runs.
+type lateCommitter struct{ *filestore.Committer }
+
+// tenants knows the one org that works today.
+type tenants struct{ nonce string }
+
+func (t tenants) Org(nonce string) (ids.Org, bool) { return ids.RootOrg, nonce == t.nonce }
+
+func (t tenants) Nonce(org ids.Org) (string, bool) { return t.nonce, org == ids.RootOrg }
+
+// keys lets the frontend look up and pin keys of clients.
+type keys struct{ n *Node }
+
+func (k *keys) Key(_ context.Context, org ids.Org, client ids.Client) (*rsa.PublicKey, error) {
+	key, err := k.n.clients.Key(org, client)
+	if errors.Is(err, clients.ErrUnknownClient) {
+		return nil, wire.ErrNoKey
+	}
+	return key, err
+}
+
+// errNotMaster means that this node cannot say what the master knows.
+var errNotMaster = errors.New("no master confirms that the client is unknown")
+
+// ConfirmAbsent is sure where this node leads: nobody else can have enrolled the
+// client, if the lease still holds after the look. The bus will ask the master
+// from other nodes.
+func (k *keys) ConfirmAbsent(ctx context.Context, org ids.Org, client ids.Client, _ frontend.Proof) error {
+	term := k.n.term.Load()
+	if term == nil {
+		return errNotMaster
+	}
+	if _, err := k.Key(ctx, org, client); !errors.Is(err, wire.ErrNoKey) {
+		return errors.Join(errors.New("the client has a key"), err)
+	}
+	if !term.Valid() {
+		return errNotMaster
+	}
+	return nil
+}
+
+func (k *keys) Enrol(ctx context.Context, e frontend.Enrolment) error {
+	m, err := k.n.clients.PlanEnrol(e.Org, clients.Enrolment{Client: e.Client, Key: e.Key})
+	if err != nil {
+		return fmt.Errorf("%w: %w", frontend.ErrRefused, err)
+	}
+	err = k.n.ledger.Propose(ctx, m)
+	if errors.Is(err, clients.ErrKeyPinned) {
+		return fmt.Errorf("%w: %w", frontend.ErrPinned, err)
+	}
+	return err
+}
+
+// collections lets the frontend hand over what clients send.
+type collections struct{ n *Node }
+
+func (c *collections) Ingest(ctx context.Context, peer frontend.Peer, messages []*wirepb.VeloMessage) error {
+	return c.n.flows.Ingest(ctx, flows.Peer{Org: peer.Org, Client: peer.Client, Received: peer.Received}, messages)
+}
+
+func (c *collections) DeadLetter(ctx context.Context, peer frontend.Peer, reason string, data []byte) error {
+	return c.n.flows.DeadLetter(ctx, flows.Peer{Org: peer.Org, Client: peer.Client, Received: peer.Received}, reason, data)
+}
+
+// Attach also tells the clients room who is online: soft state, for search.
+func (c *collections) Attach(org ids.Org, client ids.Client) frontend.Attachment {
+	c.n.clients.SetOnline(org, client, true)
+	return &attachment{c.n.flows.Attach(org, client), c.n, org, client}
+}
+
+type attachment struct {
+	*flows.Attachment
+	n      *Node
+	org    ids.Org
+	client ids.Client
+}
+
+func (a *attachment) Close() {
+	a.Attachment.Close()
+	a.n.clients.SetOnline(a.org, a.client, a.n.board.Connected(a.org, a.client))
+}
+
+// selfReports turns what an agent tells of its host into a change of its record.
+type selfReports struct{ n *Node }
+
+func (s selfReports) PlanInfo(org ids.Org, client ids.Client, line []byte, _ time.Time) (*buspb.Mutation, error) {
+	return s.n.clients.PlanInfo(org, client, line, ids.Flow{}, nil)
+}
+
+func (n *Node) flowOptions(c *lateCommitter) flows.Options {
+	d := n.o.Config.Defaults
+	return flows.Options{
+		Committer: c, Store: n.store, Reader: n.reader, Incarnation: n.incarnation.Name(),
+		Info: selfReports{n}, Wake: func(org ids.Org, client ids.Client) { n.board.Wake(org, client) },
+		Labels: func(org ids.Org, client ids.Client) ([]string, time.Time) {
+			record, err := n.clients.Lookup(org, client)
+			if err != nil {
+				return nil, time.Time{}
+			}
+			return record.Labels, record.LabelsChanged
+		},
+		Ended:       func(key flows.Key) { n.interrogate.Ended(key.Org, key.Client, key.Flow) },
+		Concurrency: n.o.Config.Client.Concurrency, Silence: n.silence(),
+		Defaults:   flows.Limits{Rows: int64(d.MaxRows), Logs: int64(d.MaxLogs)},
+		Registerer: n.registry, Logger: n.component("flows"),
+	}
+}
+
+func (n *Node) silence() time.Duration {
+	if n.o.Tune.Silence != 0 {
+		return n.o.Tune.Silence
+	}
+	return time.Duration(n.o.Config.Defaults.InflightCheckSeconds) * time.Second
+}
+
+// clientChanged follows the clients room from Apply's goroutine.
+func (n *Node) clientChanged(org ids.Org, client ids.Client, what clients.Change) {
+	switch what {
+	case clients.Enrolled:
+		n.interrogate.Enrolled(org, client)
+	case clients.Labelled:
+		n.flows.LabelsChanged(org, client)
+	}
+}
+
+// The interrogation's artifact; an operator may put a custom one before it.
+const (
+	infoArtifact = "Generic.Client.Info"
+	basicSource  = infoArtifact + "/BasicInformation"
+	usersSource  = infoArtifact + "/Users"
+)
+
+func (n *Node) interrogatorOptions() clients.InterrogatorOptions {
+	return clients.InterrogatorOptions{
+		Room: n.clients, Start: n.startInterrogation, Read: n.readInterrogation,
+		Propose: func(ctx context.Context, m *buspb.Mutation) error { return n.ledger.Propose(ctx, m) },
+		Logger:  n.component("clients"),
+	}
+}
+
+func (n *Node) startInterrogation(ctx context.Context, org ids.Org, who []ids.Client) (ids.Flow, error) {
+	request, err := n.artifacts.Repository(org).Compile(artifacts.Collect{
+		Artifacts: []artifacts.Spec{{Name: infoArtifact}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
+	})
+	if err != nil {
+		return ids.Flow{}, err
+	}
+	m, flow, err := flows.PlanStart(flows.Start{
+		Org: org, Clients: who, Creator: "InterrogationService", Artifacts: []flows.Artifact{{Name: infoArtifact}},
+		Request: &wirepb.FlowRequest{VqlClientActions: request.Queries, MaxRows: request.MaxRows, MaxUploadBytes: request.MaxUploadBytes},
+		Names:   request.Names,
+	})
+	if err != nil {
+		return ids.Flow{}, err
+	}
+	return flow, n.ledger.Propose(ctx, m)
+}
+
+func (n *Node) readInterrogation(ctx context.Context, org ids.Org, client ids.Client, flow ids.Flow) (*clients.Answers, error) {
+	key := flows.Key{Org: org, Client: client, Flow: flow}
+	record, err := n.flows.Flow(key)
+	if errors.Is(err, flows.ErrNotFound) {
+		return &clients.Answers{}, nil // deleted meanwhile
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !record.State.Final() {
+		return nil, clients.ErrUnfinished
+	}
+	answers := &clients.Answers{}
+	basic, err := n.rows(ctx, key, basicSource, 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(basic) > 0 {
+		answers.Basic = basic[0]
+	}
+	accounts, err := n.rows(ctx, key, usersSource, 256)
+	if err != nil {
+		return nil, err
+	}
+	for _, line := range accounts {
+		var account struct{ Name string }
+		if json.Unmarshal(line, &account) == nil && account.Name != "" {
+			answers.Users = append(answers.Users, account.Name)
+		}
+	}
+	return answers, nil
+}
+
+func (n *Node) rows(ctx context.Context, key flows.Key, name string, limit int) ([][]byte, error) {
+	page, err := n.flows.Results(ctx, key, name, flows.Page{Limit: limit})
+	if errors.Is(err, flows.ErrNotFound) {
+		return nil, nil // a custom artifact without that source
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out [][]byte
+	for _, row := range page.Rows {
+		out = append(out, row.Line)
+	}
+	return out, nil
+}

@@ -1,0 +1,316 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"raptorpack/artifacts"
+	"raptorpack/clients"
+	"raptorpack/config"
+	"raptorpack/filestore"
+	"raptorpack/flows"
+	"raptorpack/frontend"
+	"raptorpack/ids"
+	"raptorpack/master"
+	"raptorpack/notifier"
+	"raptorpack/replication"
+	"raptorpack/users"
+	"raptorpack/wire"
+)
+
+// Options say what one node is.
+type Options struct {
+	Config  *config.Loaded
+	Name    ids.Node // zero: <hostname>-<bind_port> of the file
+	Master  bool     // a candidate for the lease
+	Version string
+	Logger  *slog.Logger
+
+	// FS is the filesystem below the store; nil: the operating system's. Tests put
+	// faults between.
+	FS filestore.FS
+
+	// Tune shortens times for tests; zero values are the defaults of the design.
+	Tune Tuning
+}
+
+// Tuning are times that only tests change.
+type Tuning struct {
+	LeaseTTL       time.Duration // mastership; 4 s
+	IncarnationTTL time.Duration // 30 s
+	Silence        time.Duration // before a running flow is asked about; 60 s
+}
+
+// Node is one server process, wired and not yet running.
+type Node struct {
+	o           Options
+	log         *slog.Logger
+	registry    *prometheus.Registry
+	store       *filestore.Store
+	incarnation *filestore.Incarnation
+	reader      *filestore.Reader
+	committer   *filestore.Committer
+	ledger      *replication.Node
+	board       *notifier.Board
+	certificate *frontend.Certificate
+
+	clients     *clients.Room
+	users       *users.Room
+	artifacts   *artifacts.Room
+	flows       *flows.Room
+	interrogate *clients.Interrogator
+	seals       *seals
+
+	frontend   *frontend.Frontend
+	master     *master.Master
+	term       atomic.Pointer[filestore.Term] // while this node leads
+	doors      *doors
+	started    time.Time
+	draining   atomic.Bool
+	frontendAt string // address that clients reach, as it was bound
+}
+
+// New claims the node's name on the store, loads the state and wires every part.
+// A node that was made has to be Run or Closed.
+func New(ctx context.Context, o Options) (*Node, error) {
+	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now()}
+	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := n.open(ctx); err != nil {
+		return nil, errors.Join(err, n.abandon(ctx))
+	}
+	if err := n.wire(ctx); err != nil {
+		return nil, errors.Join(err, n.abandon(ctx))
+	}
+	return n, nil
+}
+
+// abandon goes back the stairs of a start that broke half-way.
+func (n *Node) abandon(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	var errs []error
+	if n.doors != nil {
+		errs = append(errs, n.doors.close())
+	}
+	if n.incarnation != nil {
+		errs = append(errs, n.incarnation.Release(ctx))
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// component is the logger of one part.
+func (n *Node) component(name string) *slog.Logger { return n.log.With("component", name) }
+
+// open claims the store: nothing else may run under this name.
+func (n *Node) open(ctx context.Context) error {
+	c := n.o.Config
+	if n.o.Name.IsZero() {
+		name, err := ids.ParseNode(nodeName(c))
+		if err != nil {
+			return fmt.Errorf("node name from Frontend.hostname: %w", err)
+		}
+		n.o.Name = name
+	}
+	root := c.Datastore.FilestoreDirectory
+	if n.o.FS == nil {
+		if err := os.MkdirAll(root, 0o750); err != nil {
+			return fmt.Errorf("open filestore: %w", err)
+		}
+	}
+	var err error
+	n.store, err = filestore.Open(root, filestore.Options{FS: n.o.FS, Registerer: n.registry, Logger: n.component("filestore")})
+	if err != nil {
+		return err
+	}
+	if err := n.store.Reserve(ctx, c.Pack.ReserveBytes); err != nil {
+		return fmt.Errorf("reserve space for the ledger: %w", err)
+	}
+	n.incarnation, err = n.store.ClaimIncarnation(ctx, filestore.IncarnationOptions{Node: n.o.Name, TTL: n.o.Tune.IncarnationTTL})
+	if err != nil {
+		return err
+	}
+	n.log = n.log.With("node", n.o.Name.String())
+	return nil
+}
+
+// nodeName is <hostname>-<bind_port> in the letters that a node's name may have.
+func nodeName(c *config.Loaded) string {
+	clean := strings.Map(func(r rune) rune {
+		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-.", r) {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(c.Frontend.Hostname))
+	return fmt.Sprintf("%s-%d", strings.TrimLeft(clean, "-."), c.Frontend.BindPort)
+}
+
+// wire builds the rooms, the ledger over them, and the doors over those.
+func (n *Node) wire(ctx context.Context) error {
+	builtIn, err := n.loadArtifacts()
+	if err != nil {
+		return err
+	}
+	n.board = notifier.New(n.registry)
+	n.seals = newSeals(n.store)
+	n.reader = filestore.NewReader(filestore.ReaderOptions{
+		Store: n.store, Sealed: n.seals.length, Registerer: n.registry, Logger: n.component("filestore"),
+	})
+	n.users = users.New()
+	n.artifacts = artifacts.NewRoom(builtIn)
+	n.clients = clients.New(n.clientChanged)
+	late := &lateCommitter{}
+	n.flows = flows.New(n.flowOptions(late))
+	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())
+
+	n.ledger, err = replication.New(replication.Options{
+		Store: n.store, Incarnation: n.incarnation.Name(), Registerer: n.registry, Logger: n.component("replication"),
+		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events},
+	})
+	if err != nil {
+		return err
+	}
+	n.committer, err = filestore.NewCommitter(filestore.CommitterOptions{
+		Store: n.store, Incarnation: n.incarnation.Name(), Valid: n.incarnation.Valid, Outbox: n.ledger.Outbox(),
+		Registerer: n.registry, Logger: n.component("filestore"),
+	})
+	if err != nil {
+		return err
+	}
+	late.Committer = n.committer
+	if err := n.ledger.Load(ctx); err != nil {
+		return err
+	}
+	if n.o.Master {
+		n.master = master.New(master.Options{
+			Candidate: n.store.Candidate(filestore.CandidateOptions{Node: n.o.Name, TTL: n.o.Tune.LeaseTTL}),
+			Ledger:    n.ledger, Duties: n.duties(), Registerer: n.registry, Logger: n.component("master"),
+		})
+	}
+	if err := n.openFrontend(ctx); err != nil {
+		return err
+	}
+	n.doors, err = n.openDoors(ctx)
+	return err
+}
+
+// loadArtifacts reads what came with the program and what lies in the folder that
+// the file names; broken files are told and left out.
+func (n *Node) loadArtifacts() (*artifacts.Repository, error) {
+	repository, err := artifacts.BuiltIn()
+	if err != nil {
+		return nil, err
+	}
+	folder := n.o.Config.Frontend.ArtifactDefinitionsFolder
+	if folder == "" {
+		return repository, nil
+	}
+	loaded, err := repository.LoadFS(os.DirFS(folder), true)
+	if err != nil {
+		n.component("artifacts").Warn("artifact files were left out", "folder", filepath.Clean(folder), "err", err)
+	}
+	n.component("artifacts").Info("artifact folder read", "artifacts", loaded)
+	return repository, nil
+}
+
+func (n *Node) openFrontend(ctx context.Context) error {
+	c := n.o.Config
+	key, err := config.PrivateKey(c.Frontend.PrivateKey)
+	if err != nil {
+		return fmt.Errorf("Frontend.private_key: %w", err)
+	}
+	identity, err := wire.NewIdentity(wire.IdentityOptions{Key: key, Certificate: []byte(c.Frontend.Certificate), Registerer: n.registry})
+	if err != nil {
+		return err
+	}
+	o := frontend.Options{
+		Identity: identity, Keys: &keys{n}, Collections: &collections{n}, Tenants: tenants{c.Client.Nonce}, Board: n.board,
+		Sightings: n.clients, Ready: n.Ready, BasePath: c.Frontend.BasePath, ProxyHeader: c.Frontend.ProxyHeader,
+		MaxPoll: seconds(c.Client.MaxPollSeconds), PollJitter: seconds(c.Client.MaxPollStdSeconds), PingWait: seconds(c.Client.WSPingWaitSeconds),
+		MaxBody: max(4*c.Client.MaxUploadBytes, 32<<20), Sessions: 2 * c.Frontend.Resources.ExpectedClients,
+		EnrolPerSecond: float64(c.Frontend.Resources.EnrollmentsPerSecond),
+		Registerer:     n.registry, Logger: n.component("frontend"),
+	}
+	if o.Listener, err = frontend.Listen(ctx, n.listenOptions()); err != nil {
+		return err
+	}
+	n.frontendAt = o.Listener.Addr().String()
+	if !c.Frontend.UsePlainHTTP {
+		n.certificate = &frontend.Certificate{}
+		if err := n.setCertificate(c); err != nil {
+			return errors.Join(err, o.Listener.Close())
+		}
+		tls := frontend.TLSOptions{Certificate: n.certificate, AllowWeak: c.Client.Crypto.AllowWeakTLSServer}
+		if c.Frontend.RequireClientCertificates {
+			tls.ClientCA = []byte(c.Client.CACertificate)
+		}
+		if o.TLS, err = frontend.TLSConfig(tls); err != nil {
+			return errors.Join(err, o.Listener.Close())
+		}
+	}
+	n.frontend, err = frontend.New(o)
+	if err != nil {
+		return errors.Join(err, o.Listener.Close())
+	}
+	return nil
+}
+
+// setCertificate takes the TLS certificate that a file names: its own files if it
+// names any, else the identity of the message layer.
+func (n *Node) setCertificate(c *config.Loaded) error {
+	certificate, key := []byte(c.Frontend.Certificate), []byte(c.Frontend.PrivateKey)
+	if c.Frontend.TLSCertificateFilename != "" {
+		var errs [2]error
+		certificate, errs[0] = os.ReadFile(c.Frontend.TLSCertificateFilename)
+		key, errs[1] = os.ReadFile(c.Frontend.TLSPrivateKeyFilename)
+		if err := errors.Join(errs[:]...); err != nil {
+			return fmt.Errorf("read TLS certificate: %w", err)
+		}
+	}
+	return n.certificate.Set(certificate, key)
+}
+
+// Reload takes over what may change while the node runs: TLS certificates.
+// Anything else of the file needs a restart; that is said in the log.
+func (n *Node) Reload(fresh *config.Loaded) error {
+	if n.certificate == nil {
+		return nil
+	}
+	if err := n.setCertificate(fresh); err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	n.log.Info("certificates reloaded")
+	return nil
+}
+
+// Ready says why this node cannot serve, nil if it can.
+func (n *Node) Ready() error {
+	switch epoch, _, _ := n.ledger.Position(); {
+	case n.draining.Load():
+		return errors.New("draining")
+	case !n.incarnation.Valid():
+		return errors.New("the filestore does not answer: this node's lease has lapsed")
+	case epoch == 0:
+		return errors.New("no master has written to the ledger yet")
+	}
+	return nil
+}
+
+// FrontendAddress is where clients connect, as it was bound.
+func (n *Node) FrontendAddress() string { return n.frontendAt }
+
+func seconds(s uint64) time.Duration { return time.Duration(s) * time.Second }
+
+// Logger is this node's log.
+func (n *Node) Logger() *slog.Logger { return n.log }
