@@ -59,7 +59,7 @@ func (p *part) factsOf(l *local, incarnation string) []*buspb.FlowChange {
 		p.taking = true
 		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Taken{Taken: &buspb.FlowTaken{Key: p.key.proto()}}})
 	}
-	if known > 9 && l.version+p.news() > l.reported {
+	if known > 0 && l.version+p.news() > l.reported {
 		coverage := p.coverage(l, incarnation)
 		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: coverage}})
 	}

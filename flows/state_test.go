@@ -141,6 +141,9 @@ func TestCompletedMeansComplete(t *testing.T) {
 		{"hole", func(k flows.Key) []*buspb.FlowChange {
 			return []*buspb.FlowChange{endOf(k, ok, 9, covers(k, "n1-1", 5, 9)), coverage(covers(k, "n2-1", 0, 4))}
 		}, flows.Waiting},
+		{"hole, though as many as counted", func(k flows.Key) []*buspb.FlowChange {
+			return []*buspb.FlowChange{endOf(k, ok, 8, covers(k, "n1-1", 5, 9)), coverage(covers(k, "n2-1", 0, 4))}
+		}, flows.Waiting},
 		{"end missing", func(k flows.Key) []*buspb.FlowChange {
 			return []*buspb.FlowChange{endOf(k, ok, 10, covers(k, "n1-1", 0, 9))}
 		}, flows.Waiting},

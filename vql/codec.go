@@ -406,6 +406,9 @@ func (o *spilledObject) Get(name string) (types.Any, bool) {
 	return NULL, false
 }
 
+// sizeSample is how many elements of a long array are measured.
+const sizeSample = 64
+
 // sizeOf estimates the bytes a value takes in memory.
 func sizeOf(v any) int64 { return sizeAt(v, 0) }
 
@@ -427,8 +430,11 @@ func sizeAt(v any, depth int) int64 {
 		return total
 	case []any:
 		total := int64(24)
-		for _, item := range t {
+		for _, item := range t[:min(len(t), sizeSample)] {
 			total += word + sizeAt(item, depth+1)
+		}
+		if len(t) > sizeSample {
+			total = total / sizeSample * int64(len(t))
 		}
 		return total
 	case []string:

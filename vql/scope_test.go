@@ -442,3 +442,39 @@ func TestEngineRefusesDoubles(t *testing.T) {
 		t.Error("two functions of one name were taken")
 	}
 }
+
+func TestOverlappingStatementsEndOnTheirOwn(t *testing.T) {
+	scope, _ := session(t, vql.SessionOptions{})
+	endless, _ := vql.Parse("SELECT * FROM endless()")
+	ctx, cancel := context.WithCancel(context.Background())
+	started, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		first := true
+		ended <- scope.Run(ctx, endless.Statements()[0], func(*vql.Dict) error {
+			if first {
+				first = false
+				close(started)
+			}
+			return nil
+		})
+	}()
+	<-started
+	p, _ := vql.Parse("SELECT * FROM range(end=3)")
+	err := scope.Run(context.Background(), p.Statements()[0], func(*vql.Dict) error {
+		cancel()
+		<-ended // the first one ends while this one runs
+		ended <- nil
+		return nil
+	})
+	if err != nil {
+		t.Errorf("the second statement: %v", err)
+	}
+	if got, err := query(t, scope, "SELECT * FROM range(end=2)"); err != nil || len(got) != 2 {
+		t.Errorf("afterwards: %d rows, %v", len(got), err)
+	}
+}
+
+func TestEnumerateOfManyRowsIsLinear(t *testing.T) {
+	got := rows(t, "SELECT len(list=E) AS L FROM foreach(row={SELECT enumerate(items=_value) AS E FROM range(end=20000) GROUP BY 1})")
+	wantRows(t, got, `{"L":20000}`)
+}
