@@ -190,7 +190,7 @@ func (m *monitor) once(ctx, life context.Context, index int, name string, args *
 		flushed: now, heartbeat: now,
 	}
 	q.output = &output{
-		buffer: m.runner.buffer, session: m.session, query: index, monitoring: true, status: q.status, metric: m.runner.metric,
+		buffer: m.runner.buffer, session: m.session, query: index, status: q.status, metric: m.runner.metric,
 	}
 	q.uploads = newUploader(q.output, newUploadBook(nil), func(int64) error { return nil })
 	q.log = func(level, message string) {

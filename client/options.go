@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"raptorpack/artifacts"
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
 	"raptorpack/wire"
@@ -47,7 +48,7 @@ type Options struct {
 
 	// Engine runs queries; shared. Services, Accessors and Artifacts are handed
 	// to each query: Artifacts builds what answers Artifact.X() calls from the
-	// definitions that came with a request, and may be nil.
+	// definitions that came with a request [package artifacts].
 	Engine    *vql.Engine
 	Services  []any
 	Accessors map[string]vql.Accessor
@@ -85,6 +86,11 @@ type Options struct {
 	// interrupted flow is given up [3]; MaxShortRuns counts those that were
 	// interrupted before they came past what was delivered already [100].
 	MaxFutileRuns, MaxShortRuns int
+
+	// Acknowledged is told of messages that a server has made durable, serialized
+	// and in order, before they leave the buffer; nil: nobody. After a crash in
+	// between it is told of the same ones again.
+	Acknowledged func(messages [][]byte)
 
 	Logger  *slog.Logger // [none]
 	Metrics *Metrics     // [unregistered ones]
@@ -142,6 +148,9 @@ func (o *Options) setDefaults() {
 	o.Concurrency = int(orDefault(int64(o.Concurrency), 2))
 	o.MaxFutileRuns = int(orDefault(int64(o.MaxFutileRuns), 3))
 	o.MaxShortRuns = int(orDefault(int64(o.MaxShortRuns), 100))
+	if o.Artifacts == nil {
+		o.Artifacts = bundled
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -154,6 +163,15 @@ func (o *Options) setDefaults() {
 	if o.Buffer.Metrics == nil {
 		o.Buffer.Metrics = o.Metrics
 	}
+}
+
+// bundled answers Artifact.X() calls from what came with the request.
+func bundled(definitions []*wirepb.Artifact) (vql.Artifacts, error) {
+	repository, err := artifacts.FromWire(definitions)
+	if err != nil {
+		return nil, fmt.Errorf("compile the request's artifacts: %w", err)
+	}
+	return repository, nil
 }
 
 // backOff is the pause after failure number n (from 1) of the servers.

@@ -122,12 +122,9 @@ func (q *query) scope() (*vql.Scope, error) {
 		env.Set(e.GetKey(), e.GetValue())
 	}
 	o := q.runner.options
-	var artifacts vql.Artifacts
-	if o.Artifacts != nil {
-		var err error
-		if artifacts, err = o.Artifacts(q.args.GetArtifacts()); err != nil {
-			return nil, err
-		}
+	artifacts, err := o.Artifacts(q.args.GetArtifacts())
+	if err != nil {
+		return nil, err
 	}
 	return o.Engine.NewScope(vql.SessionOptions{
 		Env: env, Log: q.log, Artifacts: artifacts, Accessors: o.Accessors, Limits: q.limits(),

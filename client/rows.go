@@ -43,14 +43,13 @@ type rowsOut struct {
 
 // output is where a query's results go.
 type output struct {
-	buffer     putter
-	session    string
-	query      int // index in the FlowRequest
-	monitoring bool
-	compress   bool
-	status     *queryStatus
-	metric     *Metrics
-	allow      func(rows int64) error // asked before a row is taken; may be nil
+	buffer   putter
+	session  string
+	query    int // index in the FlowRequest
+	compress bool
+	status   *queryStatus
+	metric   *Metrics
+	allow    func(rows int64) error // asked before a row is taken; may be nil
 }
 
 func newRowsOut(o *output, request *wirepb.VQLRequest, index int, args *wirepb.VQLCollectorArgs, known, before prefix) *rowsOut {

@@ -422,3 +422,23 @@ func TestRangeOfTheRealEngineArrivesWhole(t *testing.T) {
 	wantStatus(t, final, wirepb.VeloStatus_OK, "")
 	wantRows(t, s.results("F.1", "Q0"), 2500)
 }
+
+func TestQueriesCallTheArtifactsThatCameWithThem(t *testing.T) {
+	s, final := collect(t, func(r *wirepb.FlowRequest) {
+		r.VqlClientActions[0].Artifacts = []*wirepb.Artifact{{
+			Name: "Custom.Lab", Parameters: []*wirepb.ArtifactParameter{{Name: "Count", Default: "7", Type: "int"}},
+			Sources: []*wirepb.ArtifactSource{{Queries: []string{"SELECT N, 'a' AS A FROM numbers(count=Count)"}}},
+		}}
+	}, "SELECT N, A FROM Artifact.Custom.Lab(Count=4)")
+	wantStatus(t, final, wirepb.VeloStatus_OK, "")
+	wantRows(t, s.results("F.1", "Q0"), 4)
+}
+
+func TestBrokenBundledArtifactIsAClearError(t *testing.T) {
+	_, final := collect(t, func(r *wirepb.FlowRequest) {
+		r.VqlClientActions[0].Artifacts = []*wirepb.Artifact{{
+			Name: "Custom.Lab", Sources: []*wirepb.ArtifactSource{{Queries: []string{"SELECT FROM"}}},
+		}}
+	}, "SELECT * FROM Artifact.Custom.Lab()")
+	wantStatus(t, final, wirepb.VeloStatus_GENERIC_ERROR, "Custom.Lab")
+}

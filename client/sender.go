@@ -105,6 +105,9 @@ func (s *sender) settle(ctx context.Context, l *Lease, out outcome) (time.Durati
 		s.strangers++
 		return min(s.options.MaxPoll, s.options.MinPoll<<min(s.strangers, 10)), nil
 	case taken:
+		if s.options.Acknowledged != nil {
+			s.options.Acknowledged(l.Messages)
+		}
 	default:
 		return soon(out.pause), nil
 	}

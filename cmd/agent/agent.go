@@ -38,6 +38,9 @@ type Settings struct {
 	// MinBackOff shortens the first pauses after failures, for tests; 0: as the
 	// protocol says.
 	MinBackOff time.Duration
+
+	// History names a file that every acknowledgement is written to, for tests.
+	History string
 }
 
 // Engine holds what queries may call on an endpoint.
@@ -68,6 +71,13 @@ func Options(c config.Client, s Settings) (client.Options, error) {
 	}
 	if s.Writeback != "" {
 		o.WritebackPath = s.Writeback
+	}
+	if s.History != "" {
+		history, err := OpenHistory(s.History)
+		if err != nil {
+			return client.Options{}, err
+		}
+		o.Acknowledged = history.Take
 	}
 	o.Buffer = bufferOptions(c.LocalBuffer, c.Nonce, s)
 	o.Buffer.Metrics, o.Buffer.Logger = o.Metrics, s.Logger

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"raptorpack/client"
+	"raptorpack/cmd/agent"
+	"raptorpack/config"
+)
+
+func newClient(g *globals) *cobra.Command {
+	s := agent.Settings{Version: version}
+	c := &cobra.Command{
+		Use: "client", Short: "Run the agent on this endpoint", Args: cobra.NoArgs,
+		Example: "  raptorpack client --config client.yaml",
+		RunE: func(c *cobra.Command, _ []string) error {
+			loaded, err := g.load(c, config.Options{ClientOnly: true})
+			if err != nil {
+				return err
+			}
+			if s.Logger, err = g.logger(c.ErrOrStderr(), ""); err != nil {
+				return err
+			}
+			options, err := agent.Options(loaded.Client, s)
+			if err != nil {
+				return err
+			}
+			a, err := client.New(options)
+			if err != nil {
+				return err
+			}
+			s.Logger.Info("agent runs", "client", a.ID().String())
+			return a.Run(c.Context())
+		},
+	}
+	c.Flags().StringVar(&s.Writeback, "writeback", "", "where the agent keeps its identity; empty: as the file says")
+	c.Flags().StringVar(&s.Buffer, "buffer", "", "folder for results that are not delivered yet; empty: as the file says")
+	c.Flags().DurationVar(&s.MinBackOff, "min-back-off", 0, "first pause after a failure; 0: max_poll, as the protocol says")
+	c.Flags().StringVar(&s.History, "history", "", "file that every acknowledgement is written to, for tests")
+	if err := c.Flags().MarkHidden("history"); err != nil {
+		panic(err)
+	}
+	return c
+}
