@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"www.velocidex.com/golang/vfilter/types"
-
 	"raptorpack/vql"
 )
 
@@ -157,37 +155,27 @@ func (s *binaryStruct) reference(field *fieldDef) vql.Value {
 	return d
 }
 
-// structMembers shows a structure to the engine as a row whose cells are lazy.
-// This is the one place where a primitive meets the engine's own types, because
-// only its lazy rows have members that are read by name.
+// structMembers shows a structure to queries: its cells are parsed when they are
+// read.
 type structMembers struct{ *binaryStruct }
 
-var _ types.LazyRow = structMembers{}
-
-func wrapStruct(s *binaryStruct) vql.Value { return structMembers{s} }
+func wrapStruct(s *binaryStruct) vql.Value { return vql.HostObject(structMembers{s}) }
 
 func structOf(v vql.Value) (*binaryStruct, bool) {
-	m, ok := v.(structMembers)
+	o, ok := vql.ObjectOf(v)
+	if !ok {
+		return nil, false
+	}
+	m, ok := o.(structMembers)
 	return m.binaryStruct, ok
 }
 
-// AddColumn implements types.LazyRow; a structure takes no further columns.
-func (m structMembers) AddColumn(string, func(context.Context, types.Scope) types.Any) types.LazyRow {
-	return m
-}
+// Member implements vql.Object: every field, and what the structure says of itself.
+func (m structMembers) Member(name string) (vql.Value, bool) { return m.member(name) }
 
-// Has implements types.LazyRow.
-func (m structMembers) Has(name string) bool {
-	_, ok := m.def.byName[name]
-	return ok
-}
-
-// Get implements types.LazyRow.
-func (m structMembers) Get(name string) (types.Any, bool) { return m.member(name) }
-
-// Columns implements types.LazyRow. Fields that begin with __ are helpers of the
+// Members implements vql.Object. Fields that begin with __ are helpers of the
 // profile, to be used but not shown.
-func (m structMembers) Columns() []string {
+func (m structMembers) Members() []string {
 	var out []string
 	for _, f := range m.def.fields {
 		if !strings.HasPrefix(f.name, "__") {
@@ -199,7 +187,7 @@ func (m structMembers) Columns() []string {
 
 // MarshalJSON gives the members that are shown.
 func (m structMembers) MarshalJSON() ([]byte, error) {
-	return vql.AppendJSON(nil, m.from.scope.Row(m.from.ctx, m)), nil
+	return vql.AppendJSON(nil, m.from.scope.Row(m.from.ctx, wrapStruct(m.binaryStruct))), nil
 }
 
 // binaryFiles keeps the files of a session's structures open, the latest used
