@@ -56,6 +56,7 @@ func New(o Options) (*Client, error) {
 		logger: o.Logger,
 	}
 	c.runner = newRunner(o, buffer, c.urgent)
+	c.runner.installed = identity.InstallTime
 	c.monitor = newMonitor(c.runner, writeback)
 	c.servers = newServers(&c.options, identity, writeback)
 	c.comms = &comms{

@@ -157,6 +157,16 @@ func (a *agent) waitFinal(s *testServer, flow string) *wirepb.FlowStats {
 	return s.final(flow)
 }
 
+// waitDelivered waits until the agent, too, knows that a flow's end arrived.
+func (a *agent) waitDelivered(s *testServer, flow string) {
+	a.t.Helper()
+	a.waitFinal(s, flow)
+	waitFor(a.t, "the commit of "+flow, func() bool {
+		f, ok := a.buffer.flow(flow)
+		return ok && f.ended() && a.buffer.done(f.EndedAt)
+	}, nil)
+}
+
 func wantRows(t testing.TB, rows []string, n int) {
 	t.Helper()
 	if len(rows) != n {
@@ -449,7 +459,7 @@ func TestFlowRequestedTwiceRunsOnce(t *testing.T) {
 	a := start(t, o)
 	request := flowRequest("F.1", nil, "SELECT * FROM numbers(count=10)")
 	s.send(request, request)
-	a.waitFinal(s, "F.1")
+	a.waitDelivered(s, "F.1")
 	a.kill() // the end is known after a restart, too
 	a = start(t, o)
 	before := len(s.received())
@@ -477,7 +487,7 @@ func TestInFlightQuestionsAreAnswered(t *testing.T) {
 	s := newTestServer(t)
 	a := start(t, testOptions(t, "", s.URL+"/"))
 	s.send(flowRequest("F.1", nil, "SELECT * FROM forever()"), flowRequest("F.2", nil, "SELECT * FROM numbers(count=1)"))
-	a.waitFinal(s, "F.2")
+	a.waitDelivered(s, "F.2")
 	before := len(s.received())
 	s.send(&wirepb.VeloMessage{SessionId: "F.Status", FlowStatsRequest: &wirepb.FlowStatsRequest{FlowId: []string{"F.1", "F.2", "F.unknown"}}})
 	answers := map[string]*wirepb.FlowStats{}

@@ -46,6 +46,9 @@ func SystemInfo() (Info, error) {
 	return info, nil
 }
 
+// agentName is what this program calls itself (client_name).
+const agentName = "raptorpack"
+
 // report is the self-report as it goes over the wire.
 type report struct {
 	Info
@@ -85,7 +88,7 @@ func (s *selfReport) due(now time.Time) (*wirepb.VeloMessage, error) {
 		return nil, fmt.Errorf("self-report: %w", err)
 	}
 	line, err := json.Marshal(report{
-		Info: info, Version: s.options.Version, Name: "raptorpack", BuildTime: s.options.BuildTime, BuildURL: s.options.BuildURL,
+		Info: info, Version: s.options.Version, Name: agentName, BuildTime: s.options.BuildTime, BuildURL: s.options.BuildURL,
 		InstallTime: s.identity.InstallTime.Unix(), Labels: s.options.Labels,
 	})
 	if err != nil {

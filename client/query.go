@@ -122,6 +122,8 @@ func (q *query) scope() (*vql.Scope, error) {
 		env.Set(e.GetKey(), e.GetValue())
 	}
 	o := q.runner.options
+	env.Set("config", q.runner.config())
+	env.Set("_SessionId", q.output.session)
 	artifacts, err := o.Artifacts(q.args.GetArtifacts())
 	if err != nil {
 		return nil, err

@@ -25,6 +25,8 @@ type runner struct {
 	logger  *slog.Logger
 	metric  *Metrics
 
+	installed time.Time // when this agent first started
+
 	slots chan struct{} // one for each flow at work; when full flows wait (urgent ones never)
 
 	mu    sync.Mutex
@@ -37,6 +39,13 @@ func newRunner(o Options, b *Buffer, u *urgentQueue) *runner {
 		options: o, buffer: b, urgent: u, logger: o.Logger, metric: o.Metrics,
 		slots: make(chan struct{}, o.Concurrency), flows: map[string]*flow{},
 	}
+}
+
+// config is what queries see of this agent under that name.
+func (r *runner) config() *vql.Dict {
+	version := vql.NewDict().Set("Name", agentName).Set("Version", r.options.Version).Set("BuildTime", r.options.BuildTime).
+		Set("CiBuildUrl", r.options.BuildURL).Set("InstallTime", r.installed.Unix())
+	return vql.NewDict().Set("Version", version).Set("Labels", r.options.Labels)
 }
 
 // slot waits for the right to run; urgent flows need none.

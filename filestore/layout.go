@@ -147,7 +147,7 @@ func SegmentIncarnation(segment string) string {
 	if !ok {
 		return ""
 	}
-	return id.node + "-" + strconv.FormatUint(id.n, 10)
+	return id.incarnation()
 }
 
 // parseSegmentName reads a name that segmentName made; false means that the

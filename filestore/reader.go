@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -175,11 +176,28 @@ func (r *Reader) Coverage(ctx context.Context, set Set, filter RowsFilter) (*Cov
 	if err != nil {
 		return nil, fmt.Errorf("coverage of %s: %w", set, err)
 	}
+	return v.coverage(), nil
+}
+
+func (v *view) coverage() *Coverage {
 	out := &Coverage{Streams: make(map[Stream]StreamCoverage, len(v.streams)), Damage: v.damage}
 	for _, s := range v.streams {
 		out.Streams[s.stream] = StreamCoverage{s.covered.Clone(), s.conflicts, s.duplicates}
 	}
-	return out, nil
+	return out
+}
+
+// CoverageBy is Coverage over the segments of some incarnations alone: what the
+// dead hold, for instance, which does not change any more.
+func (r *Reader) CoverageBy(ctx context.Context, set Set, filter RowsFilter, owner func(incarnation string) bool) (*Coverage, error) {
+	files, damage, err := r.load(ctx, set)
+	if err != nil {
+		return nil, fmt.Errorf("coverage of %s: %w", set, err)
+	}
+	files = slices.DeleteFunc(files, func(f fileView) bool { return !owner(f.id.incarnation()) })
+	v := &view{set: set, filter: filter, files: files, damage: damage}
+	v.merge()
+	return v.coverage(), nil
 }
 
 // ReadRows returns a page. Only the members that hold its rows are inflated. A

@@ -419,3 +419,20 @@ func TestMergeMatchesModel(t *testing.T) {
 		}
 	})
 }
+
+func TestCoverageByCountsOnlyItsOwners(t *testing.T) {
+	s, _ := newFaulty(t)
+	plant(t, s, huntSet, "a-1.jsonl.gz", pack(t, batch(client(1), 0, "{0};{1};")))
+	plant(t, s, huntSet, "a-1_1.jsonl.gz", pack(t, batch(client(1), 2, "{2};")))
+	plant(t, s, huntSet, "a-10.jsonl.gz", pack(t, batch(client(1), 7, "{7};")))
+	coverage, err := newReader(s).CoverageBy(background, huntSet, filestore.RowsFilter{}, func(owner string) bool { return owner == "a-1" })
+	check(t, err)
+	for _, stream := range coverage.Streams {
+		if got := stream.Rows.String(); !stream.Rows.Contiguous(3) || stream.Rows.Len() != 3 {
+			t.Errorf("covered %s, want the rows of a-1 alone", got)
+		}
+	}
+	if len(coverage.Streams) != 1 {
+		t.Errorf("%d streams", len(coverage.Streams))
+	}
+}

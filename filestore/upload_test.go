@@ -341,3 +341,31 @@ func FuzzSidecar(f *testing.F) {
 		}
 	})
 }
+
+func TestUploadHashFollowsRewrittenBytes(t *testing.T) {
+	s, _ := newFaulty(t)
+	k := launch(t, s, "a-1")
+	key, old, data := uploadKey(0), blob(1, 30_000), blob(2, 30_000)
+	copy(old[20_000:], data[20_000:])
+	copy(old[:5000], data[:5000])
+	send(t, k, key, old, 0, 10_000)
+	send(t, k, key, old, 10_000, 20_000)
+	send(t, k, key, data, 5000, 20_000)
+	send(t, k, key, data, 20_000, 30_000)
+	stored, err := k.FinishUpload(background, finish(key, data, "x"))
+	check(t, err)
+	wantUpload(t, s, stored, data)
+}
+
+func TestLateBytesNeverReachAFinishedUpload(t *testing.T) {
+	s, faulty := newFaulty(t)
+	k := launch(t, s, "a-1")
+	key, data := uploadKey(0), blob(1, 3000)
+	send(t, k, key, data, 0, 3000)
+	faulty.Inject(filestoretest.Fault{Op: filestoretest.Remove, Err: errBroken, Times: filestoretest.Always}) // the part's name stays
+	stored, err := k.FinishUpload(background, finish(key, data, "x"))
+	check(t, err)
+	send(t, k, key, blob(2, 3000), 0, 2000)
+	wantUpload(t, s, stored, data)
+	faulty.Clear()
+}

@@ -106,19 +106,24 @@ func (r *Room) submitFacts(ctx context.Context, key Key, changes ...*buspb.FlowC
 	return nil
 }
 
-// RecoverCoverage reads from the segments what the nodes hold of flows that have
-// not ended completely, and returns the mutations that tell the ledger. The
-// master calls it after it sealed an incarnation and took the rest of its
-// outbox: what that one knew in memory only is on the filestore still.
-func (r *Room) RecoverCoverage(ctx context.Context, incarnation string) ([]*buspb.Mutation, error) {
+// RecoverCoverage reads from the segments of dead incarnations what they hold of
+// flows that have not ended completely, and returns the mutations that tell the
+// ledger. The master calls it once they are sealed and synced: what they knew in
+// memory only is on the filestore still. What the living hold is theirs to tell,
+// since it may not be durable yet.
+func (r *Room) RecoverCoverage(ctx context.Context, dead ...string) ([]*buspb.Mutation, error) {
+	if len(dead) == 0 {
+		return nil, nil
+	}
+	owner := func(incarnation string) bool { return slices.Contains(dead, incarnation) }
 	byOrg := map[ids.Org][]*buspb.FlowChange{}
 	for _, f := range r.Unfinished() {
-		coverage, err := r.CoverageOf(ctx, f)
+		coverage, err := r.CoverageOf(ctx, f, owner)
 		if err != nil {
 			return nil, err
 		}
 		if len(coverage.Names)+len(coverage.Uploads) > 0 {
-			coverage.Incarnation = incarnation
+			coverage.Incarnation = dead[len(dead)-1]
 			byOrg[f.Org] = append(byOrg[f.Org], &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: coverage}})
 		}
 	}

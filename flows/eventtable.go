@@ -130,6 +130,13 @@ func planEvent(q EventQuery) (*buspb.MonitoringQuery, error) {
 	return out, nil
 }
 
+// Known reports whether an org was ever given an event table, be it an empty one.
+func (t *EventTable) Known(org ids.Org) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.orgs[org] != nil
+}
+
 // Kind names the event table's mutations.
 func (t *EventTable) Kind() string { return MonitoringKind }
 

@@ -13,7 +13,7 @@ import (
 // reader reads segments: *filestore.Reader.
 type reader interface {
 	ReadRows(ctx context.Context, set filestore.Set, q filestore.RowsQuery) (*filestore.RowsPage, error)
-	Coverage(ctx context.Context, set filestore.Set, filter filestore.RowsFilter) (*filestore.Coverage, error)
+	CoverageBy(ctx context.Context, set filestore.Set, filter filestore.RowsFilter, owner func(incarnation string) bool) (*filestore.Coverage, error)
 }
 
 // Page chooses a part of rows or log lines. Zero values mean the first page of
@@ -102,12 +102,12 @@ func (r *Room) OpenUpload(ctx context.Context, key Key, number int64) (*filestor
 	return file, all[at], nil
 }
 
-// CoverageOf reads from the segments which rows and uploads of a flow all nodes
-// hold together.
-func (r *Room) CoverageOf(ctx context.Context, f *Flow) (*buspb.FlowCoverage, error) {
+// CoverageOf reads from the segments which rows and uploads of a flow some
+// incarnations hold together.
+func (r *Room) CoverageOf(ctx context.Context, f *Flow, owner func(incarnation string) bool) (*buspb.FlowCoverage, error) {
 	out := &buspb.FlowCoverage{Key: f.Key.proto()}
 	for _, name := range f.Spec.Results() {
-		rows, err := r.stored(ctx, f, f.results(name), name)
+		rows, err := r.stored(ctx, f, f.results(name), name, owner)
 		if err != nil {
 			return nil, err
 		}
@@ -115,13 +115,13 @@ func (r *Room) CoverageOf(ctx context.Context, f *Flow) (*buspb.FlowCoverage, er
 			out.Names = append(out.Names, &buspb.FlowExtent{Name: name, Bounds: boundsOf(rows)})
 		}
 	}
-	uploads, err := r.stored(ctx, f, f.uploadList(), uploadName)
+	uploads, err := r.stored(ctx, f, f.uploadList(), uploadName, owner)
 	out.Uploads = boundsOf(uploads)
 	return out, err
 }
 
-func (r *Room) stored(ctx context.Context, f *Flow, set filestore.Set, name string) (filestore.Intervals, error) {
-	have, err := r.o.Reader.Coverage(ctx, set, filestore.RowsFilter{Client: f.Client, Flow: f.Flow, Name: name})
+func (r *Room) stored(ctx context.Context, f *Flow, set filestore.Set, name string, owner func(string) bool) (filestore.Intervals, error) {
+	have, err := r.o.Reader.CoverageBy(ctx, set, filestore.RowsFilter{Client: f.Client, Flow: f.Flow, Name: name}, owner)
 	if err != nil {
 		return nil, fmt.Errorf("coverage of %s in flow %s of %s: %w", name, f.Flow, f.Client, err)
 	}

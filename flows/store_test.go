@@ -108,7 +108,7 @@ func TestFlowOnARealStore(t *testing.T) {
 	if err := file.Close(ctx); err != nil {
 		t.Error(err)
 	}
-	coverage, err := room.CoverageOf(ctx, f)
+	coverage, err := room.CoverageOf(ctx, f, func(string) bool { return true })
 	if err != nil || len(coverage.Names) != 1 || fmt.Sprint(coverage.Names[0].Bounds, coverage.Uploads) != "[0 1500] [0 1]" {
 		t.Errorf("coverage %v, %v", coverage, err)
 	}

@@ -36,8 +36,8 @@ type Check struct {
 	Upload       string
 	UploadSHA256 string
 
-	// History is the agent's file of acknowledgements; tokens in it are unknown to
-	// the checker, so its rows are compared by number and checksum alone.
+	// History is the agent's file of acknowledgements. The pack tells agents real
+	// result names, so that they stand in it.
 	History string
 }
 
@@ -97,18 +97,23 @@ func (c Check) checkRows(ctx context.Context, reader *filestore.Reader, set file
 		errs = append(errs, fmt.Errorf("%d rows, produced were %d", got, c.Rows))
 	}
 	offsets = append(offsets, at)
+	named := 0
 	for _, a := range acked {
-		if a.Kind != "rows" {
+		if a.Kind != "rows" || a.Name != c.Result {
 			continue
 		}
 		if a.First+a.Count >= int64(len(offsets)) {
 			errs = append(errs, fmt.Errorf("rows %d to %d were acknowledged and are not there", a.First, a.First+a.Count))
 			continue
 		}
+		named++
 		stored := lines.Bytes()[offsets[a.First]:offsets[a.First+a.Count]]
 		if crc32.Checksum(stored, castagnoli) != a.CRC {
 			errs = append(errs, fmt.Errorf("rows %d to %d were acknowledged with other bytes", a.First, a.First+a.Count))
 		}
+	}
+	if named == 0 {
+		errs = append(errs, errors.New("the history speaks of no row: nothing was checked against it"))
 	}
 	return errors.Join(errs...)
 }

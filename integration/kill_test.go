@@ -174,7 +174,7 @@ func TestCheckerFailsOnADamagedStore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			more := fmt.Appendf(text, `{"flow":%q,"kind":"rows","first":%d,"count":5,"crc":1}`+"\n", check.Flow, check.Rows)
+			more := fmt.Appendf(text, `{"flow":%q,"kind":"rows","name":%q,"first":%d,"count":5,"crc":1}`+"\n", check.Flow, check.Result, check.Rows)
 			check.History = filepath.Join(t.TempDir(), "history")
 			if err := os.WriteFile(check.History, more, 0o600); err != nil {
 				t.Fatal(err)

@@ -92,7 +92,7 @@ func Launch(t testing.TB, o Options) *Pack {
 	}
 	ports := freePorts(t, 4)
 	merge := map[string]any{
-		"Frontend":   map[string]any{"bind_address": "127.0.0.1", "bind_port": ports[0], "hostname": "localhost"},
+		"Frontend":   map[string]any{"bind_address": "127.0.0.1", "bind_port": ports[0], "hostname": "localhost", "do_not_compress_artifacts": true},
 		"API":        map[string]any{"bind_port": ports[1]},
 		"GUI":        map[string]any{"bind_port": ports[2]},
 		"Monitoring": map[string]any{"bind_port": ports[3]},

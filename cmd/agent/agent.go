@@ -52,7 +52,7 @@ func Options(c config.Client, s Settings) (client.Options, error) {
 	if err != nil {
 		return client.Options{}, err
 	}
-	transport, err := wire.NewTransport(transportOptions(c))
+	transport, err := wire.NewTransport(TransportOptions(c))
 	if err != nil {
 		return client.Options{}, fmt.Errorf("client transport: %w", err)
 	}
@@ -100,7 +100,8 @@ func bufferOptions(b config.LocalBuffer, nonce string, s Settings) client.Buffer
 	return o
 }
 
-func transportOptions(c config.Client) wire.TransportOptions {
+// TransportOptions is an agent's way to its servers, as the file has it.
+func TransportOptions(c config.Client) wire.TransportOptions {
 	return wire.TransportOptions{
 		TLS: wire.TLSOptions{
 			CA: []byte(c.CACertificate), Roots: []byte(c.Crypto.RootCerts), Mode: c.Crypto.CertificateVerificationMode,

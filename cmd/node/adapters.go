@@ -143,6 +143,10 @@ func (n *Node) clientChanged(org ids.Org, client ids.Client, what clients.Change
 		n.interrogate.Enrolled(org, client)
 	case clients.Labelled:
 		n.flows.LabelsChanged(org, client)
+	case clients.Deleted:
+		if n.frontend != nil { // not while the ledger is replayed at the start
+			n.frontend.Forget(org, client)
+		}
 	}
 }
 

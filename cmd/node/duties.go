@@ -5,11 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"sync"
 	"time"
 
+	"raptorpack/artifacts"
 	"raptorpack/filestore"
+	"raptorpack/flows"
+	"raptorpack/ids"
 	"raptorpack/master"
+	"raptorpack/proto/wirepb"
 )
 
 const (
@@ -27,6 +32,8 @@ func (n *Node) duties() []master.Duty {
 		plain("interrogate", n.interrogate.Run),
 		plain("views", n.flows.WriteViews),
 		plain("expire", n.expire),
+		plain("remove", n.remove),
+		plain("first events", n.firstEvents),
 		plain("bury", n.bury),
 	}
 }
@@ -57,6 +64,79 @@ func (n *Node) expire(ctx context.Context) error {
 			n.component("flows").Warn("flows could not be expired", "err", err)
 		}
 	}
+}
+
+// remove takes away the files of deleted flows, once in each term: what an
+// earlier master left is seen again.
+func (n *Node) remove(ctx context.Context) error {
+	removed := map[flows.Key]bool{}
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		for _, key := range n.flows.Deletions() {
+			if removed[key] {
+				continue
+			}
+			n.committer.Forget(ctx, filestore.FlowDir(key.Org, key.Client, key.Flow))
+			if err := n.flows.RemoveTree(ctx, key); err != nil {
+				if ctx.Err() == nil {
+					n.component("flows").Warn("files of a deleted flow are still there", "client", key.Client.String(), "flow", key.Flow.String(), "err", err)
+				}
+				continue
+			}
+			removed[key] = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// firstEvents gives a new deployment the event table that its file names.
+func (n *Node) firstEvents(ctx context.Context) error {
+	names := n.o.Config.Frontend.DefaultClientMonitoring
+	if len(names) == 0 || n.flows.Events.Known(ids.RootOrg) {
+		return nil
+	}
+	var group flows.EventGroup
+	wait, jitter := n.o.Config.Defaults.EventMaxWaitSeconds, n.o.Config.Defaults.EventMaxWaitJitterSeconds
+	for _, name := range names {
+		request, err := n.artifacts.Repository(ids.RootOrg).Compile(artifacts.Collect{
+			Artifacts: []artifacts.Spec{{Name: name}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
+		})
+		if err != nil {
+			n.component("flows").Warn("event artifact of the file is left out", "artifact", name, "err", err)
+			continue
+		}
+		for _, query := range request.Queries {
+			if query.MaxWait == 0 {
+				query.MaxWait = uint64(max(wait+rand.N(max(jitter, 1)), 1))
+			}
+			group.Queries = append(group.Queries, flows.EventQuery{Args: query, Names: namesOf(query, request.Names)})
+		}
+	}
+	m, err := flows.PlanEvents(ids.RootOrg, "", []flows.EventGroup{group})
+	if err != nil {
+		n.component("flows").Warn("first event table is not set", "err", err)
+		return nil
+	}
+	if err := n.ledger.Propose(ctx, m); err != nil && ctx.Err() == nil {
+		n.component("flows").Warn("first event table is not set", "err", err)
+	}
+	return nil
+}
+
+// namesOf picks the names that one query reports under.
+func namesOf(query *wirepb.VQLCollectorArgs, all map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, statement := range query.GetQuery() {
+		if name, ok := all[statement.GetName()]; ok {
+			out[statement.GetName()] = name
+		}
+	}
+	return out
 }
 
 // bury seals incarnations that are surely over and tells the ledger what they
@@ -100,7 +180,7 @@ func (n *Node) buryAll(ctx context.Context, all []filestore.IncarnationInfo, bur
 	if len(fresh) == 0 {
 		return nil
 	}
-	mutations, err := n.flows.RecoverCoverage(ctx, fresh[len(fresh)-1])
+	mutations, err := n.flows.RecoverCoverage(ctx, fresh...)
 	for _, m := range mutations {
 		err = errors.Join(err, n.ledger.Propose(ctx, m))
 	}
@@ -149,13 +229,27 @@ func (n *Node) lengthsOf(ctx context.Context, incarnation string) (map[string]in
 				return nil, fmt.Errorf("measure %s: %w", set, err)
 			}
 			for _, s := range segments {
-				if filestore.SegmentIncarnation(s.Path) == incarnation {
-					lengths[s.Path] = s.Valid
+				if filestore.SegmentIncarnation(s.Path) != incarnation {
+					continue
 				}
+				// What a killed process wrote may lie in this machine's page cache only;
+				// before the ledger says that it is there, it has to be.
+				if err := n.syncFile(ctx, s.Path); err != nil {
+					return nil, fmt.Errorf("sync %s: %w", s.Path, err)
+				}
+				lengths[s.Path] = s.Valid
 			}
 		}
 	}
 	return lengths, nil
+}
+
+func (n *Node) syncFile(ctx context.Context, path string) error {
+	file, err := n.store.OpenFile(ctx, path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Sync(ctx), file.Close(ctx))
 }
 
 // seals answers readers from the seals of dead incarnations, each read once.

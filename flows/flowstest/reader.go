@@ -31,8 +31,9 @@ func (d *Disk) ReadRows(_ context.Context, set filestore.Set, q filestore.RowsQu
 	return page, nil
 }
 
-// Coverage reports which rows of a set are there.
-func (d *Disk) Coverage(_ context.Context, set filestore.Set, filter filestore.RowsFilter) (*filestore.Coverage, error) {
+// CoverageBy reports which rows of a set are there. A Disk holds what is durable
+// and not who wrote it, so all of it counts.
+func (d *Disk) CoverageBy(_ context.Context, set filestore.Set, filter filestore.RowsFilter, _ func(string) bool) (*filestore.Coverage, error) {
 	out := &filestore.Coverage{Streams: map[filestore.Stream]filestore.StreamCoverage{}}
 	for _, a := range d.Appends(set) {
 		if takes(filter, a.Extent) {
