@@ -32,8 +32,9 @@ type claim struct {
 	handle *Handle
 	beat   Heartbeat
 
-	mu    sync.Mutex
-	until instant // zero: lost or given up, for good
+	mu      sync.Mutex
+	until   instant // zero: lost or given up, for good
+	problem error   // what the last renewal met
 }
 
 // instant is a moment by two clocks of this machine: the monotonic one, which
@@ -113,6 +114,33 @@ func (c *claim) remaining() time.Duration {
 	return time.Until(c.until.mono)
 }
 
+// trouble tells why the lease was not renewed for more than half of its time,
+// nil if it was.
+func (c *claim) trouble() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	age := c.ttl - time.Until(c.until.mono)
+	switch {
+	case c.until == instant{}:
+		return fmt.Errorf("%s: %w", c.path, ErrLeaseLost)
+	case age <= c.ttl/2:
+		return nil
+	case c.problem != nil:
+		return fmt.Errorf("%s was not renewed for %v: %w", c.path, age.Round(time.Second), c.problem)
+	}
+	return fmt.Errorf("%s was not renewed for %v: %w", c.path, age.Round(time.Second), errNoAnswer)
+}
+
+// errNoAnswer is a file call that has not returned yet.
+var errNoAnswer = errors.New("no answer")
+
+// note keeps what a renewal met.
+func (c *claim) note(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.problem = err
+}
+
 // extend prolongs the lease from a moment, unless it ran out meanwhile.
 func (c *claim) extend(from instant) bool {
 	moment := now()
@@ -152,6 +180,7 @@ func (c *claim) keep(ctx context.Context, check func(context.Context) error) err
 		if ctx.Err() != nil {
 			break
 		}
+		c.note(err)
 		if !c.valid() {
 			return c.lost(err)
 		}

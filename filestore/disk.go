@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"time"
 
 	"raptorpack/internal/retry"
 )
@@ -14,9 +13,6 @@ import (
 // reservePath is a file of bytes that mean nothing. When the disk is full it
 // is removed, so that leases and ledger can go on while bulk data waits.
 const reservePath = "reserve"
-
-// diskEvery is how often Run looks at the disk.
-const diskEvery = 10 * time.Second
 
 // room refuses a bulk write while only the released reserve is left.
 func (s *Store) room(kind opKind, path string) error {
@@ -109,7 +105,7 @@ func (s *Store) Run(ctx context.Context) error {
 		if err := u.lookAtDisk(ctx); err != nil && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "disk usage unknown", "err", err)
 		}
-		if !retry.Sleep(ctx, diskEvery) {
+		if !retry.Sleep(ctx, s.diskEvery) {
 			return nil
 		}
 	}

@@ -73,6 +73,9 @@ func (h *Handle) Sync(ctx context.Context) error {
 	if err := h.usable(opSync); err != nil {
 		return err
 	}
+	if !syncing {
+		return nil
+	}
 	return h.finish(h.store.call(ctx, opSync, h.path, h.file.Sync))
 }
 

@@ -139,6 +139,11 @@ func (i *Incarnation) Name() string { return i.name }
 // may be acknowledged now. Once false, for ever.
 func (i *Incarnation) Valid() bool { return i.claim.valid() }
 
+// Trouble says why the heartbeat has not been renewed for more than half of the
+// lease: what the filestore answered, or that it does not answer. nil while all
+// is well. It is for health checks: Valid alone decides what may be acknowledged.
+func (i *Incarnation) Trouble() error { return i.claim.trouble() }
+
 // Run renews the lease until ctx ends (nil), it is lost (ErrLeaseLost) or
 // others have sealed this incarnation or begun its successor (ErrSealed). In
 // both cases the process must exit.

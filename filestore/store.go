@@ -24,6 +24,7 @@ type Options struct {
 	Logger     *slog.Logger          // nil: slog.Default
 	MaxCalls   int                   // file calls under way at once; 0: 64
 	DiskAlarm  float64               // used part of the disk that raises the alarm; 0: 0.9
+	DiskEvery  time.Duration         // how often Run looks at the disk; 0: 10 s
 }
 
 // urgentCalls is the size of the lane that leases and ledger have to
@@ -54,6 +55,7 @@ type core struct {
 	close      func() error
 	self       process
 	alarm      float64
+	diskEvery  time.Duration
 
 	full        atomic.Bool  // bulk writes are refused until space is back
 	reserveSize atomic.Int64 // 0: no reserve wanted
@@ -79,6 +81,8 @@ func Open(root string, o Options) (*Store, error) {
 	if c.alarm == 0 {
 		c.alarm = 0.9
 	}
+	c.diskEvery = o.DiskEvery
+	orDefault(&c.diskEvery, 10*time.Second)
 	if c.fs == nil {
 		disk, err := OpenOS(root)
 		if err != nil {
@@ -241,6 +245,9 @@ func (s *Store) MkdirAll(ctx context.Context, dir string) error {
 
 // SyncDir makes the names in a directory durable.
 func (s *Store) SyncDir(ctx context.Context, dir string) error {
+	if !syncing {
+		return nil
+	}
 	return s.call(ctx, opSyncDir, dir, func() error { return s.fs.SyncDir(dir) })
 }
 

@@ -257,3 +257,11 @@ func rewriteRows(t *testing.T, check *integration.Check, edit func([]byte) []byt
 type noOutbox struct{}
 
 func (noOutbox) AppendSync(context.Context, []*buspb.Mutation) error { return nil }
+
+// lost compares what was acknowledged so far with the store as it is, without a
+// server.
+func (s *story) lost() error {
+	return integration.Check{
+		Store: s.pack.Store(), Client: s.agent.ID, Flow: s.flow, Result: "Custom.Integration.Numbers", Rows: -1, History: s.agent.History(),
+	}.Run(s.t.Context())
+}

@@ -1,0 +1,12 @@
+// Command bench measures one node under simulated agents and prints each figure
+// beside its aim.
+//
+// The server is a process of its own (this program with the argument "serve"), so
+// that its memory and its processor time are its own: read from /proc/PID and
+// from /metrics. Agents and operator are the driver's. Processor time is measured,
+// not the clock, since machines that run this are shared; the load average is
+// printed with each table. Raw output, server logs and CPU profiles of what missed
+// its aim stay in the folder that -out names.
+//
+// Main walk: main, then one function per measurement in the order of the table.
+package main

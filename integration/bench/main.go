@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"raptorpack/cmd/node"
+	"raptorpack/config"
+	"raptorpack/pool"
+)
+
+// settings are the command line.
+type settings struct {
+	clients  int
+	idle     time.Duration
+	ramp     float64
+	flows    int
+	rows     int
+	repeats  int
+	uploadMB int64
+	out      string
+	only     string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 2 && args[0] == "serve" {
+		return serve(ctx, args[1])
+	}
+	s := settings{}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.IntVar(&s.clients, "clients", 10_000, "idle agents; bounded by the descriptors that a process may have")
+	flags.DurationVar(&s.idle, "idle", time.Minute, "how long agents are idle; the long form is 10m")
+	flags.Float64Var(&s.ramp, "ramp", 150, "agents that start in a second")
+	flags.IntVar(&s.flows, "flows", 5000, "small collections")
+	flags.IntVar(&s.rows, "rows", 100_000, "rows of the collection of rows")
+	flags.IntVar(&s.repeats, "repeats", 5, "how often the collection of rows runs")
+	flags.Int64Var(&s.uploadMB, "upload", 1024, "MiB of the upload")
+	flags.StringVar(&s.out, "out", "", "folder for raw output; empty: a new one in the folder for temporary files")
+	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload", "what to measure")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	b, err := newBench(s)
+	if err != nil {
+		return err
+	}
+	return b.measure(ctx)
+}
+
+// serve is the server's process.
+func serve(ctx context.Context, path string) error {
+	loaded, err := config.Load(path, config.Options{})
+	if err != nil {
+		return err
+	}
+	if _, err := pool.RaiseDescriptorLimit(100_000); err != nil {
+		return err
+	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	n, err := node.New(ctx, node.Options{Config: loaded, Master: true, Version: "bench", Logger: logger})
+	if err != nil {
+		return err
+	}
+	return n.Run(ctx)
+}
+
+// bench is one run.
+type bench struct {
+	settings
+	identities *pool.Identities
+	raw        io.Writer
+	table      []figure
+}
+
+func newBench(s settings) (*bench, error) {
+	b := &bench{settings: s}
+	var err error
+	if b.out == "" {
+		b.out, err = os.MkdirTemp("", "raptorpack-bench-")
+	} else {
+		err = os.MkdirAll(b.out, 0o755)
+	}
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.Create(filepath.Join(b.out, "raw.txt"))
+	if err != nil {
+		return nil, err
+	}
+	b.raw = raw
+	limit, err := pool.RaiseDescriptorLimit(uint64(2*b.clients + 1000))
+	if err != nil {
+		return nil, err
+	}
+	// Two sockets each, on both sides; some descriptors are the processes' own.
+	if most := int(limit-200) / 2; b.clients > most {
+		b.note("a process may open %d files: %d clients instead of %d", limit, most, b.clients)
+		b.clients = most
+	}
+	return b, nil
+}
+
+func (b *bench) measure(ctx context.Context) error {
+	b.note("commit %s, %s, %d CPUs, load average %s, raw output in %s", commit(ctx), runtime.Version(), runtime.NumCPU(), loadAverage(), b.out)
+	begun := time.Now()
+	var err error
+	if b.identities, err = pool.LoadIdentities(ctx, filepath.Join(b.out, "identities"), b.clients); err != nil {
+		return err
+	}
+	b.note("%d identities in %.1f s", b.identities.Count(), time.Since(begun).Seconds())
+	wanted := strings.Split(b.only, ",")
+	for _, part := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"plain", func(ctx context.Context) error { return b.idleClients(ctx, false) }},
+		{"tls", func(ctx context.Context) error { return b.idleClients(ctx, true) }},
+		{"flows", b.smallFlows},
+		{"rows", b.manyRows},
+		{"upload", b.largeUpload},
+	} {
+		if !slices.Contains(wanted, part.name) {
+			continue
+		}
+		b.note("--- %s, load average %s", part.name, loadAverage())
+		if err := part.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	b.print(os.Stdout)
+	b.print(b.raw)
+	return nil
+}
+
+// note tells the terminal and the raw output.
+func (b *bench) note(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	fmt.Fprintln(os.Stderr, line)
+	fmt.Fprintf(b.raw, "%s %s\n", time.Now().Format("15:04:05"), line)
+}
+
+func commit(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func loadAverage() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(text))[:3], " ")
+}
