@@ -25,6 +25,17 @@ import (
 // are the same stories with fewer rows and kills.
 var long = flag.Bool("long", false, "run the stories at full size")
 
+// stores is where kill stories put their filestore, such as a real NFS mount.
+var stores = flag.String("stores", "", "folder for filestores; empty: a temporary one")
+
+// options puts each story's store into a folder of its own below -stores.
+func options(t *testing.T) integration.Options {
+	if *stores == "" {
+		return integration.Options{}
+	}
+	return integration.Options{Store: filepath.Join(*stores, t.Name())}
+}
+
 const numbers = `name: Custom.Integration.Numbers
 parameters:
 - name: Rows
@@ -130,7 +141,7 @@ func (s *story) end() integration.Check {
 }
 
 func TestKilledServerLosesAndDoublesNothing(t *testing.T) {
-	s := begin(t, integration.Launch(t, integration.Options{}))
+	s := begin(t, integration.Launch(t, options(t)))
 	s.each(func(int) {
 		s.pack.KillServer()
 		s.pack.StartServer()
@@ -139,7 +150,7 @@ func TestKilledServerLosesAndDoublesNothing(t *testing.T) {
 }
 
 func TestKilledAgentLosesAndDoublesNothing(t *testing.T) {
-	s := begin(t, integration.Launch(t, integration.Options{}))
+	s := begin(t, integration.Launch(t, options(t)))
 	s.each(func(int) {
 		s.agent.Kill()
 		s.agent.Start()
@@ -149,7 +160,7 @@ func TestKilledAgentLosesAndDoublesNothing(t *testing.T) {
 
 // The checker must notice what it is there for.
 func TestCheckerFailsOnADamagedStore(t *testing.T) {
-	s := begin(t, integration.Launch(t, integration.Options{}))
+	s := begin(t, integration.Launch(t, options(t)))
 	good := s.end()
 	s.pack.StopServer()
 	damage := map[string]func(t *testing.T, check *integration.Check){

@@ -81,6 +81,9 @@ func Launch(t testing.TB, o Options) *Pack {
 	t.Helper()
 	binary := o.Binary
 	if binary == "" {
+		binary = os.Getenv("RAPTORPACK_BINARY") // built before, for machines without Go
+	}
+	if binary == "" {
 		var err error
 		if binary, err = build(); err != nil {
 			t.Fatal(err)

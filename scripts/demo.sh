@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# One server and one real agent on loopback, in a throw-away folder: enrol, collect,
+# upload, and look at the files that are left. Needs nothing but the built program.
+#
+#   DEMO_DIR=FOLDER   where (an empty or new folder); left out: a new one below demo/
+#   DEMO_WAIT=1       stay up until Ctrl-C
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+raptorpack=$root/bin/raptorpack
+[ -x "$raptorpack" ] || { echo "demo: bin/raptorpack is missing: make build" >&2; exit 1; }
+for name in $(compgen -e RAPTORPACK_ || true); do unset "$name"; done
+
+if [ -n "${DEMO_DIR:-}" ]; then
+	mkdir -p "$DEMO_DIR"
+	[ -z "$(ls -A "$DEMO_DIR")" ] || { echo "demo: $DEMO_DIR is not empty" >&2; exit 1; }
+else
+	mkdir -p demo
+	DEMO_DIR=$(mktemp -d "demo/$(date +%Y%m%d-%H%M%S)-XXX")
+fi
+dir=$(cd "$DEMO_DIR" && pwd)
+mkdir -p "$dir/store" "$dir/agent"
+config=$dir/server.yaml
+started=$SECONDS
+
+agent='' server='' # process ids
+
+# stop tells one of our processes to end, and ends it if it does not.
+stop() {
+	local pid=$1
+	[ -n "$pid" ] && kill -0 "$pid" 2>/dev/null || return 0
+	kill -TERM "$pid" 2>/dev/null || return 0
+	for _ in $(seq 100); do
+		kill -0 "$pid" 2>/dev/null || { wait "$pid" 2>/dev/null || true; return 0; }
+		sleep 0.1
+	done
+	kill -KILL "$pid" 2>/dev/null || true
+	wait "$pid" 2>/dev/null || true
+}
+
+finish() {
+	local code=$?
+	trap - EXIT INT TERM
+	stop "$agent"
+	stop "$server"
+	if [ $code -ne 0 ] && [ $code -ne 130 ]; then
+		echo "demo: failed; last lines of the logs:" >&2
+		tail -n 15 "$dir/server.log" "$dir/agent.log" >&2 2>/dev/null || true
+	fi
+	echo "The folder stays: $dir"
+	exit $code
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+say() { printf '\n== %s\n' "$*"; }
+
+# until_true tries a command until it succeeds; it gives up when a process that it
+# depends on has ended, or after a while.
+until_true() { # until_true WHAT COMMAND...
+	local what=$1
+	shift
+	for _ in $(seq 600); do
+		if "$@" >/dev/null 2>&1; then return 0; fi
+		for pid in $server $agent; do
+			kill -0 "$pid" 2>/dev/null || { echo "demo: a process ended while waiting for: $what" >&2; return 1; }
+		done
+		sleep 0.1
+	done
+	echo "demo: gave up waiting for: $what" >&2
+	return 1
+}
+
+# taken reports whether something listens on a port of loopback.
+taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Four ports in a row that nobody listens on.
+base=0
+for _ in $(seq 50); do
+	candidate=$((20000 + RANDOM % 10000))
+	free=1
+	for offset in 0 1 2 3; do
+		! taken $((candidate + offset)) || free=0
+	done
+	[ $free -eq 0 ] || { base=$candidate; break; }
+done
+[ "$base" -gt 0 ] || { echo "demo: no free ports" >&2; exit 1; }
+
+say "a new deployment with keys of its own: $config"
+"$raptorpack" config generate --datastore "$dir/store" --output "$config" --merge "{
+  \"Frontend\":   {\"bind_address\": \"127.0.0.1\", \"bind_port\": $base},
+  \"API\":        {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 1))},
+  \"GUI\":        {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 2))},
+  \"Monitoring\": {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 3))},
+  \"Client\":     {\"server_urls\": [\"https://localhost:$base/\"], \"max_poll\": 5, \"max_poll_std\": 1}
+}"
+"$raptorpack" config client --config "$config" --output "$dir/client.yaml"
+
+say "a server node"
+"$raptorpack" frontend --master --config "$config" >"$dir/server.log" 2>&1 &
+server=$!
+ready() { "$raptorpack" status --config "$config" --format jsonl | grep -q '"ready":""'; }
+until_true "the server" ready
+echo "process $server is ready"
+
+say "an agent on this machine"
+"$raptorpack" client --config "$dir/client.yaml" --writeback "$dir/agent/writeback.yaml" --buffer "$dir/agent/buffer" >"$dir/agent.log" 2>&1 &
+agent=$!
+known() { "$raptorpack" clients search online --config "$config" --format jsonl | grep -qE '"hostname":"[^"]+"'; }
+until_true "the agent to enrol and to tell of its host" known
+client=$("$raptorpack" clients list --config "$config" --format jsonl | grep -oE 'C\.[0-9a-f]{16}' | sed -n 1p)
+"$raptorpack" clients list --config "$config" --format table
+
+# collect runs a collection to its end, shows the first rows, and leaves its id in $flow.
+collect() {
+	"$raptorpack" collect "$client" "$@" --wait --config "$config" --format table >"$dir/rows.txt" 2>"$dir/notes.txt" || {
+		cat "$dir/notes.txt" >&2
+		return 1
+	}
+	flow=$(grep -oE 'F\.[0-9A-V]{13}' "$dir/notes.txt" | sed -n 1p)
+	cut -c "1-${COLUMNS:-160}" "$dir/rows.txt" | sed -n '1,12p'
+	local more=$(($(wc -l <"$dir/rows.txt") - 12))
+	[ $more -le 0 ] || echo "... and $more lines more"
+	tail -n 1 "$dir/notes.txt"
+}
+
+say "collect Linux.Sys.Pslist"
+collect Linux.Sys.Pslist
+
+say "collect Linux.Search.FileFinder, with hashes and uploads"
+collect Linux.Search.FileFinder --param Upload_File=Y --param Calculate_Hash=Y --param MaxSize=1000000 \
+	--param $'SearchFilesGlobTable=Glob\n/etc/*.conf\n/etc/os-release\n/usr/share/doc/base-files/*\n'
+uploaded=$("$raptorpack" uploads list "$client" "$flow" --config "$config" --format table)
+echo "$uploaded" | sed -n '1,6p' | cut -c "1-${COLUMNS:-160}"
+
+say "fetch one upload; its hash is checked on the way"
+"$raptorpack" uploads get "$client" "$flow" 0 --config "$config" --output "$dir/upload-0.bin"
+sha256sum "$dir/upload-0.bin"
+
+say "the rows are plain files"
+rows=$(find "$dir/store/clients" -path "*/collections/$flow/results/*" -name '*.jsonl.gz' | sed -n 1p)
+ls -l "$rows"
+if command -v jq >/dev/null; then
+	echo "\$ zcat $rows | jq -c '{OSPath, Size, Hash: .Hash.SHA256}' | head -n 5"
+	{ zcat "$rows" | jq -c '{OSPath, Size, Hash: .Hash.SHA256}' || true; } 2>/dev/null | sed -n '1,5p'
+else
+	echo "\$ zcat $rows | head -n 3        (jq is not installed)"
+	{ zcat "$rows" || true; } 2>/dev/null | sed -n '1,3p' | cut -c 1-400
+fi
+echo "uploads: $(find "$dir/store/clients" -type d -path "*/uploads/$flow" | sed -n 1p)"
+
+say "what the store says of itself"
+"$raptorpack" ledger verify --datastore "$dir/store" --format json
+
+say "done in $((SECONDS - started)) s"
+cat <<END
+agents connect to      https://localhost:$base/
+JSON and OpenAPI       https://localhost:$((base + 2))/api/v1/openapi.json
+gRPC                   localhost:$((base + 1))
+metrics and readiness  http://127.0.0.1:$((base + 3))/metrics  /readyz
+
+Go on with (while the server runs; DEMO_WAIT=1 make demo keeps it up):
+  export RAPTORPACK_CONFIG=$config
+  bin/raptorpack clients show $client
+  bin/raptorpack flows list $client
+  bin/raptorpack results $client $flow --format csv
+  bin/raptorpack query --config $config 'SELECT client_id, os_info.fqdn FROM clients()'
+  echo 'a long password' | bin/raptorpack users add alice --role investigator --password-stdin
+END
+if [ "${DEMO_WAIT:-}" = 1 ]; then
+	echo
+	echo "It stays up: Ctrl-C ends it."
+	while kill -0 "$server" 2>/dev/null && kill -0 "$agent" 2>/dev/null; do sleep 0.5; done
+	echo "demo: a process ended by itself" >&2
+	exit 1
+fi

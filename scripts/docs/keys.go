@@ -1,0 +1,141 @@
+//go:build ignore
+
+package main
+
+const (
+	later   = "Accepted and checked; nothing uses it yet."
+	several = "For a pack of several nodes; accepted and checked, nothing listens yet."
+)
+
+// meanings says what each key does that has an effect. Keys that the schema
+// marks as having none say so themselves.
+var meanings = map[string]string{
+	"Nodes":             "Partial files by node name; `--node NAME` lays `Nodes.NAME` over the rest of the file.",
+	"ExtraFrontends":    "The stock file's other nodes; `--node <hostname>-<bind_port>` lays that entry over `Frontend`.",
+	"obfuscation_nonce": "Generated for files that go back to a stock server. Here names of results are random tokens, so nothing is derived from it.",
+
+	"Client.server_urls":                      "Addresses that agents try, each ending in `/`; schemes `https`, `http`, `wss`, `ws`.",
+	"Client.ca_certificate":                   "The deployment's own CA, PEM. Agents believe servers whose message key it signed.",
+	"Client.nonce":                            "What a client must know to enrol.",
+	"Client.writeback_linux":                  "Where the agent keeps its key and event table; `$VAR`, `%VAR%` and `%NONCE%` are replaced.",
+	"Client.writeback_darwin":                 "The same on macOS.",
+	"Client.writeback_windows":                "The same on Windows.",
+	"Client.level2_writeback_suffix":          "Ending of the copy that the agent falls back on if its writeback is damaged.",
+	"Client.use_self_signed_ssl":              "The TLS certificate is signed by the deployment's own CA.",
+	"Client.pinned_server_name":               "The name that the server's certificate carries.",
+	"Client.max_poll":                         "Seconds that a long poll is held, and the upper bound of pauses after failures.",
+	"Client.max_poll_std":                     "Seconds of random spread around it.",
+	"Client.min_poll":                         "Seconds between polls at least.",
+	"Client.ws_ping_wait_sec":                 "Seconds between WebSocket pings.",
+	"Client.connection_timeout":               "Seconds that the agent gives a connection attempt and an answer.",
+	"Client.nanny_max_connection_delay":       "Seconds without a connection after which the agent restarts itself; 0: never.",
+	"Client.max_upload_size":                  "Bytes of a batch at most. A frontend takes bodies of four times as much, and of 32 MiB at least.",
+	"Client.local_buffer.memory_size":         "Bytes kept in memory where the buffer has no folder.",
+	"Client.local_buffer.disk_size":           "Bytes that undelivered results may take on disk; 0: memory only.",
+	"Client.local_buffer.filename_linux":      "The buffer is a folder of this name with `.d` at its end.",
+	"Client.local_buffer.filename_darwin":     "The same on macOS.",
+	"Client.local_buffer.filename_windows":    "The same on Windows.",
+	"Client.concurrency":                      "Collections that a client runs at once; urgent ones are not counted.",
+	"Client.default_server_flow_stats_update": "Seconds between progress reports of a running collection.",
+	"Client.client_info_update_time":          "Seconds between self-reports of the agent.",
+	"Client.default_max_wait":                 "Seconds that rows wait for company on the client.",
+	"Client.disable_compression":              "Send packets as they are.",
+	"Client.labels":                           "Labels that a client asks for at enrolment.",
+	"Client.proxy":                            "HTTP proxy of the agent.",
+	"Client.proxy_config.http":                "Proxy for plain addresses.",
+	"Client.proxy_config.https":               "Proxy for TLS addresses.",
+	"Client.proxy_config.proxy_url_regexp":    "Proxy by a pattern of the address.",
+	"Client.proxy_config.ignore_environment":  "Do not look at `HTTP_PROXY` and its kin.",
+	"Client.fallback_addresses":               "Addresses to dial where a name cannot be resolved.",
+
+	"Client.Crypto.root_certs":                     "Further CAs for TLS, PEM.",
+	"Client.Crypto.certificate_verification_mode":  "`PKI`, `PKI_OR_THUMBPRINT` or `THUMBPRINT_ONLY`.",
+	"Client.Crypto.certificate_thumbprints":        "SHA-256 of TLS certificates that are believed.",
+	"Client.Crypto.client_certificate":             "What the agent shows to `require_client_certificates`, PEM.",
+	"Client.Crypto.client_certificate_private_key": "Its key, PEM.",
+	"Client.Crypto.allow_weak_tls_server":          "The frontend takes TLS below 1.3 too, for old operating systems.",
+
+	"Client.tempdir_linux":         "Where queries put temporary files; empty: the system's place.",
+	"Client.tempdir_darwin":        "The same on macOS.",
+	"Client.tempdir_windows":       "The same on Windows.",
+	"Client.max_memory_hard_limit": "Bytes of memory above which the agent ends itself and is started anew; 0: none.",
+	"Client.prevent_execve":        later,
+
+	"API.hostname":     "The name that `config api-client` writes into its files.",
+	"API.bind_address": "Where the gRPC door listens.",
+	"API.bind_port":    "Its port.",
+	"API.bind_scheme":  later,
+
+	"GUI.bind_address":           "Where the JSON door listens.",
+	"GUI.bind_port":              "Its port.",
+	"GUI.base_path":              later,
+	"GUI.use_plain_http":         "No TLS: only behind a proxy that adds it. Certificates cannot sign in then; API keys can.",
+	"GUI.public_url":             later,
+	"GUI.allowed_cidr":           later + " Restrict the door by its address or a firewall.",
+	"GUI.forwarded_proxy_header": later,
+	"GUI.trusted_origins":        later,
+
+	"CA.private_key": "Signs certificates. May be kept elsewhere: only `config` commands that sign, and commands with `--config` on the server's host, need it.",
+
+	"Frontend.hostname":                            "The name that clients dial; with the port it is the node's name, unless `--node` gives one.",
+	"Frontend.bind_address":                        "Where clients connect.",
+	"Frontend.bind_port":                           "Its port.",
+	"Frontend.base_path":                           "A path in front of the protocol's, for balancers; begins with `/`, does not end with it.",
+	"Frontend.certificate":                         "The message layer's certificate, signed by the deployment's CA, PEM.",
+	"Frontend.private_key":                         "Its key, PEM.",
+	"Frontend.tls_certificate_filename":            "A TLS certificate of your own, PEM; reloaded when it changes. Without it the message layer's serves.",
+	"Frontend.tls_private_key_filename":            "Its key.",
+	"Frontend.use_plain_http":                      "No TLS: behind a balancer that ends it.",
+	"Frontend.require_client_certificates":         "Only TLS clients with a certificate of the deployment's CA.",
+	"Frontend.proxy_header":                        "HTTP header that a balancer puts the client's address into.",
+	"Frontend.proxy_protocol":                      "The balancer speaks the PROXY protocol, version 1 or 2.",
+	"Frontend.do_not_compress_artifacts":           "Clients are told the real names of results and get artifacts with their comments.",
+	"Frontend.default_client_monitoring_artifacts": "Event artifacts of all clients. " + later,
+	"Frontend.collection_error_regex":              later,
+	"Frontend.artifact_definitions_directory":      "Folder of artifact files that are loaded at start, beside the built-in ones.",
+
+	"Frontend.resources.connections_per_second":   "New TCP connections taken per second.",
+	"Frontend.resources.notifications_per_second": later,
+	"Frontend.resources.enrollments_per_second":   "Enrolments per second; -1 turns them off.",
+	"Frontend.resources.concurrency":              later,
+	"Frontend.resources.concurrency_timeout":      later,
+	"Frontend.resources.max_upload_size":          later,
+	"Frontend.resources.expected_clients":         "Half the number of message sessions kept in memory.",
+	"Frontend.resources.per_client_upload_rate":   later,
+	"Frontend.resources.global_upload_rate":       later,
+
+	"Bus.bind_address":    several,
+	"Bus.bind_port":       several,
+	"Bus.certificate":     several,
+	"Bus.private_key":     several,
+	"Gossip.bind_address": several,
+	"Gossip.bind_port":    several,
+	"Gossip.key":          several,
+	"Gossip.join":         several,
+
+	"Pack.drain_timeout_sec": "Seconds that a stop may take.",
+	"Pack.reserve_bytes":     "Size of the file that is given up when the disk is full, so that the ledger goes on.",
+	"Pack.log_format":        "`text` or `json`; `--log-format` is stronger.",
+
+	"Datastore.location":                  "Folder of the filestore.",
+	"Datastore.filestore_directory":       "The same, if it differs from `location`; this one counts.",
+	"Datastore.compression":               later + " Rows are always compressed.",
+	"Datastore.min_allowed_file_space_mb": later,
+
+	"Monitoring.bind_address": "Where `/metrics`, `/healthz`, `/readyz` and `/debug/pprof` are.",
+	"Monitoring.bind_port":    "Its port.",
+
+	"defaults.hunt_expiry_hours":               later,
+	"defaults.unauthenticated_lru_timeout_sec": later,
+	"defaults.event_max_wait":                  later,
+	"defaults.event_max_wait_jitter":           later,
+	"defaults.max_rows":                        "Rows of a collection at most, where neither artifact nor operator says otherwise; 0: no limit.",
+	"defaults.max_logs":                        "Log lines of a collection at most; 0: no limit.",
+	"defaults.max_row_buffer_size":             later,
+	"defaults.max_batch_wait":                  later,
+	"defaults.disable_active_inflight_checks":  later,
+	"defaults.inflight_check_time":             "Seconds without a sign of a running collection before its client is asked about it.",
+
+	"security.certificate_validity_days": "Days that certificates last which `config` commands sign.",
+	"security.allow_ancient_clients":     later,
+}
