@@ -139,13 +139,18 @@ func (f *Frontend) drain(ctx context.Context, server *http.Server) error {
 	return err
 }
 
+// handoverPace is the longest pause between two clients that are handed over:
+// fifty in a second are no storm, and a few need no window.
+const handoverPace = 20 * time.Millisecond
+
 // handOver ends waiting connections evenly until none is left or ctx ends.
 func (f *Frontend) handOver(ctx context.Context, waiting int64) {
 	if waiting == 0 {
 		return
 	}
 	// A tenth of the window is kept for those that are slow to go.
-	pace := time.NewTicker(max(f.options.DrainWindow*9/10/time.Duration(waiting), time.Microsecond))
+	evenly := f.options.DrainWindow * 9 / 10 / time.Duration(waiting)
+	pace := time.NewTicker(min(max(evenly, time.Microsecond), handoverPace))
 	defer pace.Stop()
 	for f.polls.Load() > 0 || f.sockets.count() > 0 {
 		if !f.sockets.closeOne() {

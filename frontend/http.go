@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gorilla/websocket"
-
 	"raptorpack/wire"
 )
 
@@ -57,7 +55,7 @@ func (f *Frontend) write(w http.ResponseWriter, r *http.Request, route string, a
 	}
 	w.WriteHeader(a.code)
 	if a.text != "" {
-		io.WriteString(w, a.text+"\n") //nolint:errcheck // the client has gone: nobody to tell
+		io.WriteString(w, a.text+"\n") // the client has gone: nobody to tell
 	}
 }
 
@@ -65,14 +63,14 @@ func (f *Frontend) serveServerPEM(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case f.draining.Load():
 		f.write(w, r, wire.PathServerPEM, later("draining", nil))
-	case websocket.IsWebSocketUpgrade(r):
+	case wire.IsUpgrade(r):
 		f.upgrade(w, r, wire.PathServerPEM, f.serverPEMSocket)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		f.write(w, r, wire.PathServerPEM, answer{code: http.StatusMethodNotAllowed})
 	default:
 		f.account(wire.PathServerPEM, "", ok)
 		header(w)
-		w.Write(f.options.Identity.PEM()) //nolint:errcheck // the client has gone: nobody to tell
+		w.Write(f.options.Identity.PEM()) // the client has gone: nobody to tell
 	}
 }
 
@@ -81,10 +79,10 @@ func (f *Frontend) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	err := f.Ready()
 	if err != nil {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		io.WriteString(w, err.Error()+"\n") //nolint:errcheck // as above
+		io.WriteString(w, err.Error()+"\n") // as above
 		return
 	}
-	io.WriteString(w, "ok\n") //nolint:errcheck // as above
+	io.WriteString(w, "ok\n") // as above
 }
 
 var errDraining = errors.New("draining")
@@ -106,7 +104,7 @@ func (f *Frontend) gate(w http.ResponseWriter, r *http.Request, route string, so
 	switch {
 	case f.draining.Load():
 		f.write(w, r, route, later("draining", nil))
-	case websocket.IsWebSocketUpgrade(r):
+	case wire.IsUpgrade(r):
 		f.upgrade(w, r, route, socket)
 	case r.Method != http.MethodPost:
 		f.write(w, r, route, answer{code: http.StatusMethodNotAllowed})
@@ -193,8 +191,13 @@ func (f *Frontend) seal(ctx context.Context, d wire.Delivery) ([]byte, error) {
 	d.Key = key
 	for {
 		body, err := f.sealer.Seal(ctx, d)
-		if !errors.Is(err, wire.ErrBusy) || ctx.Err() != nil {
+		if !errors.Is(err, wire.ErrBusy) {
 			return body, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
 		}
 	}
 }

@@ -45,7 +45,7 @@ func Listen(ctx context.Context, o ListenOptions) (net.Listener, error) {
 	}
 	var l net.Listener = newDoor(inner, o)
 	if o.ProxyProtocol {
-		l = &proxyproto.Listener{Listener: l, ConnPolicy: o.policy, ReadHeaderTimeout: 10 * time.Second}
+		l = &proxyproto.Listener{Listener: l, ConnPolicy: o.policy, ReadHeaderTimeout: 10 * time.Second, ReadBufferSize: 512}
 	}
 	return l, nil
 }
@@ -103,7 +103,7 @@ func (d *door) Accept() (net.Conn, error) {
 			return &guest{Conn: conn, door: d}, nil
 		}
 		d.shed.Inc()
-		conn.Close() //nolint:errcheck // nobody is served on it
+		conn.Close() // nobody is served on it
 	}
 }
 

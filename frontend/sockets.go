@@ -17,25 +17,25 @@ type sockets struct {
 
 func newSockets() *sockets { return &sockets{all: make(map[*connection]struct{})} }
 
-// open serves a connection in a goroutine; false when all are to be closed.
-func (s *sockets) open(c *connection, serve func()) bool {
+// add takes a connection whose goroutine is about to start; false when all are
+// to be closed.
+func (s *sockets) add(c *connection) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return false
 	}
 	s.all[c] = struct{}{}
-	s.served.Go(func() {
-		defer s.remove(c)
-		serve()
-	})
+	s.served.Add(1)
 	return true
 }
 
-func (s *sockets) remove(c *connection) {
+// done is the last thing a connection's goroutine does.
+func (s *sockets) done(c *connection) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.all, c)
+	s.mu.Unlock()
+	s.served.Done()
 }
 
 func (s *sockets) count() int {
@@ -72,6 +72,7 @@ func (s *sockets) closeAll() {
 	}
 }
 
+// wait returns when the last connection's goroutine has ended.
 func (s *sockets) wait() { s.served.Wait() }
 
 // wheelSlots is how finely pings are spread over the interval.

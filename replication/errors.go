@@ -17,6 +17,10 @@ var (
 	// the process that applied it, the State's own error is matched as well.
 	ErrRefused = errors.New("refused")
 
+	// ErrNoRoom means that too many mutations wait already. This one was not
+	// taken; trying again later helps.
+	ErrNoRoom = errors.New("too many mutations wait")
+
 	// ErrUnknownKind means that no State of this node takes this kind.
 	ErrUnknownKind = errors.New("no state takes mutations of this kind")
 

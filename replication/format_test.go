@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"raptorpack/filestore"
 	"raptorpack/proto/buspb"
 )
 
@@ -288,4 +289,38 @@ func FuzzMemory(f *testing.F) {
 func resum(header []byte) []byte {
 	sum := crc32.Checksum(header, castagnoli)
 	return binary.LittleEndian.AppendUint32(bytes.Clone(header), sum)
+}
+
+// The master takes only what is next in its stream; should an entry be made
+// all the same, every node passes over it alike.
+func TestApplyPassesOverWhatIsNotNextInItsStream(t *testing.T) {
+	store, err := filestore.Open(t.TempDir(), filestore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close(t.Context())
+	n, err := New(Options{Store: store, Incarnation: "a-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, seq := range []uint64{1, 2, 2, 4, 3, 4} {
+		e := &buspb.Entry{
+			Index: uint64(i) + 1, Epoch: 1, Time: int64(i) + 1,
+			Origin:   &buspb.Origin{Incarnation: "b-1", Stream: buspb.Origin_STREAM_OUTBOX, Seq: seq},
+			Mutation: &buspb.Mutation{Kind: kindEpoch},
+		}
+		out, err := n.apply(e, place{epoch: 1, index: e.Index, time: e.Time})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if misplaced := i == 2 || i == 3; misplaced != errors.Is(out.answer(), errMisplaced) {
+			t.Errorf("seq %d as entry %d: %v", seq, e.Index, out.answer())
+		}
+	}
+	if last := n.taken(origin{"b-1", buspb.Origin_STREAM_OUTBOX}); last != 4 {
+		t.Errorf("stream stands at %d, want 4", last)
+	}
+	if _, err := n.apply(&buspb.Entry{Index: 9, Mutation: &buspb.Mutation{}}, place{index: 9}); !errors.Is(err, ErrGap) {
+		t.Errorf("entry 9 after 6: %v, want %v", err, ErrGap)
+	}
 }

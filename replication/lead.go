@@ -23,10 +23,9 @@ const (
 // reign is one epoch led by this node: a queue of mutations and the loop that
 // brings them into the ledger.
 type reign struct {
-	n      *Node
-	term   Term
-	w      *writer
-	failed error // why the loop ended, nil: told to stop
+	n    *Node
+	term Term
+	w    *writer
 
 	mu     sync.Mutex
 	queue  []*item // bounded by those who offer

@@ -252,7 +252,6 @@ func TestDamageBeforeTheTailIsNotTakenForOne(t *testing.T) {
 	a := newRig(t, disk, "a-1", nil).load().lead(1)
 	a.propose("told")
 	name := ledgerOf(t, disk)
-	told := size(t, disk, name)
 	a.propose("told too")
 	last := size(t, disk, name)
 	a.propose("tail")
@@ -273,7 +272,6 @@ func TestDamageBeforeTheTailIsNotTakenForOne(t *testing.T) {
 		b.close()
 		damage(t, disk, name, at)
 	}
-	_ = told
 }
 
 func TestEpochThatDiedBeforeItsFirstFileIsPassed(t *testing.T) {
@@ -375,5 +373,35 @@ func TestLeadsWithARealTerm(t *testing.T) {
 	}
 	if _, err := disk.Stat("lease/seal-2"); errors.Is(err, fs.ErrNotExist) {
 		t.Error("no seal of epoch 2")
+	}
+}
+
+// A named file that this host does not see yet is waited for, never skipped.
+func TestNamedFileIsWaitedFor(t *testing.T) {
+	disk := filestoretest.NewPowerCut(t, 1)
+	small := func(o *replication.Options) { o.MaxFileBytes, o.SuccessorWait = 1000, time.Minute }
+	a := newRig(t, disk, "a-1", small).load().lead(1)
+	for i := range 20 {
+		a.propose(fmt.Sprint("word ", i))
+	}
+	_ = a.stop()
+	dir := "ledger/" + mustFind(t, disk, "ledger")[0].Name()
+	hidden := path.Join(dir, mustFind(t, disk, dir)[1].Name())
+	if err := disk.Rename(hidden, "hidden"); err != nil {
+		t.Fatal(err)
+	}
+	b := newRig(t, disk, "a-2", small)
+	looks := b.fault.Inject(filestoretest.Fault{Op: filestoretest.ReadDir, Path: dir, Times: filestoretest.Always})
+	loaded := make(chan error, 1)
+	go func() { loaded <- b.node.Load(context.Background()) }()
+	b.eventually("it looks for the file", func() (any, bool) { return looks.Struck(), looks.Struck() > 3 })
+	if err := disk.Rename("hidden", hidden); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-loaded; err != nil {
+		t.Fatal(err)
+	}
+	if b.book.total() != 20 {
+		t.Errorf("%d applied, want 20", b.book.total())
 	}
 }

@@ -56,7 +56,7 @@ func New(o Options) (*Node, error) {
 	}
 	slices.Sort(n.kinds)
 	n.blobs = newBlobs(o)
-	n.props = newProposals(o, n.m)
+	n.props = newProposals(o)
 	n.shots = newSnapshots()
 	n.outbox = newOutbox(n)
 	return n, nil

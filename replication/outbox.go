@@ -28,6 +28,7 @@ type Outbox struct {
 	mu      sync.Mutex
 	seq     uint64        // last number given
 	pending []*numbered   // numbered, not durable
+	held    int64         // bytes of pending
 	synced  uint64        // last durable number
 	queue   []*numbered   // durable, not sent, without gaps; empty while behind
 	bytes   int64         // of queue
@@ -86,8 +87,9 @@ func (o *Outbox) unused(ctx context.Context) error {
 // share a sync. It must be called only after what the facts speak of is
 // durable, and does not wait for any master.
 //
-// After an error the facts may or may not get to the ledger later; who then
-// appends them again may have them applied twice. The bodies must not be
+// ErrNoRoom means that the facts were not taken. After any other error they may
+// or may not get to the ledger later; who then appends them again may have them
+// applied twice. The bodies must not be
 // changed afterwards.
 func (o *Outbox) AppendSync(ctx context.Context, facts []*buspb.Mutation) error {
 	if len(facts) == 0 {
@@ -98,7 +100,11 @@ func (o *Outbox) AppendSync(ctx context.Context, facts []*buspb.Mutation) error 
 		return fmt.Errorf("append to outbox: %w", err)
 	}
 	last, err := o.number(batch)
+	if errors.Is(err, ErrNoRoom) && o.await(ctx, last) == nil { // those before us are durable now
+		last, err = o.number(batch)
+	}
 	if err != nil {
+		release(batch)
 		return fmt.Errorf("append to outbox: %w", err)
 	}
 	again := func(error) bool { return ctx.Err() == nil }
@@ -112,9 +118,7 @@ func (o *Outbox) AppendSync(ctx context.Context, facts []*buspb.Mutation) error 
 func (o *Outbox) prepare(ctx context.Context, facts []*buspb.Mutation) (batch []*numbered, err error) {
 	defer func() {
 		if err != nil {
-			for _, f := range batch {
-				f.done()
-			}
+			release(batch)
 		}
 	}()
 	for _, m := range facts {
@@ -130,17 +134,31 @@ func (o *Outbox) prepare(ctx context.Context, facts []*buspb.Mutation) (batch []
 	return batch, nil
 }
 
-// number gives each fact its place.
+// release gives back the blobs of facts that have no place.
+func release(batch []*numbered) {
+	for _, f := range batch {
+		f.done()
+	}
+}
+
+// number gives each fact its place, and returns the last place given. Facts
+// that an ailing disk does not take wait in bounded memory: beyond it ErrNoRoom.
 func (o *Outbox) number(batch []*numbered) (last uint64, err error) {
 	now := time.Now().UnixMicro()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	size := int64(0)
 	for i, f := range batch {
 		f.seq = o.seq + uint64(i) + 1
+		size += f.bytes
 		if f.payload, err = proto.Marshal(&buspb.Fact{Seq: f.seq, Time: now, Mutation: f.stored}); err != nil {
-			return 0, fmt.Errorf("encode fact: %w: %w", ErrInvalid, err)
+			return o.seq, fmt.Errorf("encode fact: %w: %w", ErrInvalid, err)
 		}
 	}
+	if o.held > 0 && o.held+size > o.n.o.MaxPendingBytes {
+		return o.seq, fmt.Errorf("%d facts wait for the disk: %w", len(o.pending), ErrNoRoom)
+	}
+	o.held += size
 	o.seq += uint64(len(batch))
 	o.pending = append(o.pending, batch...)
 	return o.seq, nil
@@ -236,6 +254,7 @@ func (o *Outbox) settle(facts []*numbered) {
 	}
 	for _, f := range facts {
 		f.payload = nil
+		o.held -= f.bytes
 		o.unsent += f.bytes
 		if o.behind = o.behind || o.bytes+f.bytes > o.n.o.MaxPendingBytes; o.behind {
 			f.done()

@@ -2,6 +2,7 @@ package replication_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -227,5 +228,27 @@ func TestRefusedFactDoesNotHoldUpTheRest(t *testing.T) {
 	r.wantCount("two", 1)
 	if err := r.node.Outbox().AppendSync(context.Background(), []*buspb.Mutation{{Kind: "film"}}); err == nil {
 		t.Error("a fact of unknown kind was taken")
+	}
+}
+
+func TestFactsThatTheDiskDoesNotTakeAreBounded(t *testing.T) {
+	r := newRig(t, filestoretest.NewPowerCut(t, 1), "a-1", func(o *replication.Options) { o.MaxPendingBytes = 2000 }).load().run().lead(1)
+	full := r.fault.Inject(filestoretest.Fault{Op: filestoretest.Create, Path: "outbox/*/*", Err: syscall.ENOSPC, Times: filestoretest.Always})
+	var err error
+	taken := 0
+	for i := range 20 {
+		if err = r.node.Outbox().AppendSync(t.Context(), facts(fmt.Sprint(i))); errors.Is(err, replication.ErrNoRoom) {
+			break
+		}
+		wantErr(t, err, filestore.ErrFull)
+		taken++
+	}
+	wantErr(t, err, replication.ErrNoRoom)
+	full.Lift()
+	r.fact("later")
+	r.drained()
+	r.wantCount("later", 1)
+	if r.book.total() != taken+1 {
+		t.Errorf("%d facts applied, want the %d that had a number and one", r.book.total(), taken)
 	}
 }

@@ -47,7 +47,6 @@ type proposals struct {
 	room *semaphore.Weighted // bytes of all that wait
 	max  int64
 	name string // incarnation
-	m    *metrics
 
 	mu      sync.Mutex
 	seq     uint64  // last number given
@@ -56,9 +55,9 @@ type proposals struct {
 	changed chan struct{}
 }
 
-func newProposals(o Options, m *metrics) *proposals {
+func newProposals(o Options) *proposals {
 	return &proposals{
-		room: semaphore.NewWeighted(o.MaxPendingBytes), max: o.MaxPendingBytes, name: o.Incarnation, m: m,
+		room: semaphore.NewWeighted(o.MaxPendingBytes), max: o.MaxPendingBytes, name: o.Incarnation,
 		changed: make(chan struct{}),
 	}
 }
@@ -66,8 +65,9 @@ func newProposals(o Options, m *metrics) *proposals {
 // Propose asks for a change of the shared state. It returns nil when m is
 // durable in the ledger and this node has applied it: who writes here reads it
 // here. A State's refusal matches ErrRefused and the State's own error. With
-// no master it waits up to Options.ProposeWait, then says ErrNoMaster.
-// ErrUnsure means that m may yet be applied.
+// no master it waits up to Options.ProposeWait, then says ErrNoMaster; as long
+// it waits for room, then says ErrNoRoom. ErrUnsure means that m may yet be
+// applied.
 //
 // m and its body must not be changed afterwards. m.RequestId, if given, makes
 // repeats within 24 h of entry time answer what the first was answered,
@@ -101,8 +101,8 @@ func (n *Node) propose(ctx context.Context, m *buspb.Mutation) (outcome, error) 
 		return outcome{r.index, r.no}, nil
 	}
 	size := min(int64(len(m.Body))+1024, n.props.max)
-	if err := n.props.room.Acquire(ctx, size); err != nil {
-		return outcome{}, fmt.Errorf("wait for room: %w", err)
+	if err := n.props.enough(ctx, size, n.o.ProposeWait); err != nil {
+		return outcome{}, err
 	}
 	it, release, err := n.item(ctx, m)
 	if err != nil {
@@ -121,6 +121,8 @@ func outcomeName(err error) string {
 		return "refused"
 	case errors.Is(err, ErrNoMaster):
 		return "no_master"
+	case errors.Is(err, ErrNoRoom):
+		return "no_room"
 	case errors.Is(err, ErrUnsure):
 		return "unsure"
 	}
@@ -195,6 +197,22 @@ func (n *Node) toMaster(ctx context.Context, it *item) (outcome, error) {
 			return outcome{}, fmt.Errorf("%w: %w", ErrUnsure, ctx.Err())
 		}
 	}
+}
+
+// enough waits for room, no longer than a proposal may wait at all.
+func (p *proposals) enough(ctx context.Context, size int64, wait time.Duration) error {
+	limited, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	err := p.room.Acquire(limited, size)
+	switch nobody, _ := p.leaderless(); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", ErrNoRoom, ctx.Err())
+	case nobody:
+		return fmt.Errorf("%w: %w", ErrNoRoom, ErrNoMaster)
+	}
+	return ErrNoRoom
 }
 
 // enter waits for a master, then numbers it and hands it over.

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"raptorpack/filestore"
 	"raptorpack/filestore/filestoretest"
 	"raptorpack/proto/buspb"
@@ -303,5 +305,60 @@ func TestManyProposersShareSyncs(t *testing.T) {
 			t.Fatal("entry time went back")
 		}
 		last = at
+	}
+}
+
+func TestWaitingProposalsAreBounded(t *testing.T) {
+	disk := filestoretest.NewPowerCut(t, 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, disk, "a-1", func(o *replication.Options) { o.MaxPendingBytes = 4000 }).load()
+		answers := make(chan error, 10)
+		for range cap(answers) {
+			go func() { answers <- r.node.Propose(t.Context(), mutation("word")) }()
+		}
+		time.Sleep(31 * time.Second) // those without room wait once more for a master
+		for range cap(answers) {
+			wantErr(t, <-answers, replication.ErrNoMaster)
+		}
+		r.lead(1)
+		r.propose("later")
+		r.wantCount("word", 0)
+		r.close()
+	})
+}
+
+func TestMetricsCountWhatHappened(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	r := newRig(t, filestoretest.NewPowerCut(t, 1), "a-1", func(o *replication.Options) { o.Registerer = reg }).load().run().lead(1)
+	r.propose("word")
+	wantErr(t, r.node.Propose(t.Context(), mutation("refuse")), errNo)
+	r.fact("fact")
+	r.drained()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			name := f.GetName()
+			for _, l := range m.Label {
+				name += " " + l.GetValue()
+			}
+			got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	for name, want := range map[string]float64{
+		"raptorpack_replication_index":                 4,
+		"raptorpack_replication_epoch":                 1,
+		"raptorpack_replication_entries_total applied": 3,
+		"raptorpack_replication_entries_total refused": 1,
+		"raptorpack_replication_facts_total own":       1,
+		"raptorpack_replication_outbox_lag_entries":    0,
+		"raptorpack_replication_ledger_failures_total": 0,
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %v, want %v", name, got[name], want)
+		}
 	}
 }

@@ -80,7 +80,7 @@ func (s *snapshots) last() *manifest {
 func (s *snapshots) advance(newest, older *manifest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.newest, s.older = newest, older
+	s.newest = newest
 	if older != nil {
 		kept := slices.Clone(s.mentions)
 		s.mentions = slices.DeleteFunc(kept, func(m mention) bool { return m.Index <= older.Index })

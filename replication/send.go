@@ -21,7 +21,7 @@ var sendRetry = retry.Policy{First: 20 * time.Millisecond, Cap: time.Second}
 func (n *Node) Run(ctx context.Context) error {
 	o := n.outbox
 	own := &cursor{store: n.store, name: n.o.Incarnation}
-	failures := 0
+	failures, told := 0, ""
 	for ctx.Err() == nil {
 		batch, err := o.nextBatch(ctx, own)
 		if err == nil && len(batch) == 0 {
@@ -37,11 +37,12 @@ func (n *Node) Run(ctx context.Context) error {
 		if err == nil {
 			o.took(batch)
 			n.m.facts.WithLabelValues("own").Add(float64(len(batch)))
-			failures = 0
+			failures, told = 0, ""
 			continue
 		}
 		failures++
-		if ctx.Err() == nil && !errors.Is(err, ErrNoMaster) && !errors.Is(err, ErrUnsure) {
+		if told != err.Error() && ctx.Err() == nil && !errors.Is(err, ErrNoMaster) && !errors.Is(err, ErrUnsure) {
+			told = err.Error()
 			n.log.Error("facts are not taken", "seq", o.lastSent()+1, "err", err)
 		}
 		n.awaitMaster(ctx, sendRetry.Pause(failures))
@@ -186,39 +187,66 @@ func (r *reign) deliver(ctx context.Context, incarnation string, batch []*number
 	return errs
 }
 
+// endedEvery says at which of its rounds adopt asks anew who has ended.
+const endedEvery = 8
+
+// adopter reads the outboxes of other incarnations for one reign.
+type adopter struct {
+	n       *Node
+	r       *reign
+	cursors map[string]*cursor
+	over    map[string]bool   // incarnations that write no more
+	done    map[string]bool   // of those, the ones read to their end
+	ailing  map[string]string // what was told last
+}
+
 // adopt takes what the outboxes of other incarnations still hold, dead ones
 // and those cut off alike: a fact is true whoever brings it, and its number
 // keeps it from being taken twice.
 func (n *Node) adopt(ctx context.Context, r *reign) error {
-	cursors := map[string]*cursor{}
-	ailing := map[string]string{}
-	for {
-		names, err := listOutboxes(ctx, n.store)
-		if err != nil && ctx.Err() == nil {
-			n.log.Warn("outboxes cannot be listed", "err", err)
+	a := &adopter{n: n, r: r, cursors: map[string]*cursor{}, done: map[string]bool{}, ailing: map[string]string{}}
+	for round := 0; ; round++ {
+		if err := a.round(ctx, round%endedEvery == 0); err != nil && ctx.Err() == nil {
+			n.log.Warn("outboxes of other incarnations cannot be listed", "err", err)
 		}
-		behind := 0
-		for _, name := range names {
-			if name == n.o.Incarnation {
-				continue
-			}
-			if cursors[name] == nil {
-				cursors[name] = &cursor{store: n.store, name: name}
-			}
-			err := n.adoptOne(ctx, r, cursors[name])
-			if ctx.Err() != nil {
-				return nil
-			}
-			if err != nil {
-				behind++
-			}
-			n.tellAiling(ailing, name, err)
-		}
-		n.m.foreignLag.Set(float64(behind))
 		if !retry.Sleep(ctx, n.o.TailEvery) {
 			return nil
 		}
 	}
+}
+
+// round looks into every outbox that may still hold something. Who has ended
+// is asked before reading, so that the end then found is the last.
+func (a *adopter) round(ctx context.Context, askEnded bool) (err error) {
+	if askEnded {
+		if a.over, err = a.n.ended(ctx); err != nil {
+			return err
+		}
+	}
+	names, err := listOutboxes(ctx, a.n.store)
+	if err != nil {
+		return err
+	}
+	behind := 0
+	for _, name := range names {
+		if name == a.n.o.Incarnation || a.done[name] {
+			continue
+		}
+		if a.cursors[name] == nil {
+			a.cursors[name] = &cursor{store: a.n.store, name: name}
+		}
+		err := a.n.adoptOne(ctx, a.r, a.cursors[name])
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			behind++
+		}
+		a.done[name] = err == nil && a.over[name]
+		a.n.tellAiling(a.ailing, name, err)
+	}
+	a.n.m.foreignLag.Set(float64(behind))
+	return nil
 }
 
 // tellAiling logs once when an outbox cannot be read on, and once when it can.

@@ -27,8 +27,7 @@ type snapshots struct {
 	running  bool
 	notUntil time.Time
 	newest   *manifest // nil: none known
-	older    *manifest // the verified one before it, nil: none known
-	mentions []mention // of entries after older, or after newest if there is no older
+	mentions []mention // of entries after the verified snapshot before newest, or after newest if none is known
 }
 
 func newSnapshots() *snapshots { return &snapshots{jobs: make(chan *views, 1)} }
@@ -281,7 +280,7 @@ func (n *Node) restore(ctx context.Context, name string) error {
 func (s *snapshots) begin(m *manifest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.newest, s.older, s.entries, s.bytes, s.mentions = m, nil, 0, 0, nil
+	s.newest, s.entries, s.bytes, s.mentions = m, 0, 0, nil
 	if m != nil {
 		s.mentions = m.Blobs
 	}

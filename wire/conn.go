@@ -71,6 +71,9 @@ func (o *ConnOptions) setDefaults() {
 	setDefault(&o.WriteWait, 30*time.Second)
 }
 
+// IsUpgrade reports whether a request asks for a WebSocket.
+func IsUpgrade(r *http.Request) bool { return websocket.IsWebSocketUpgrade(r) }
+
 // Upgrade turns a request into a WebSocket. The handler must return soon after,
 // so that the server's buffers and goroutine go away; the connection then lives
 // in a goroutine of the caller's. On an error the answer is written already.
@@ -106,7 +109,10 @@ func newSocket(ws *websocket.Conn, o ConnOptions) *socket {
 	return s
 }
 
-// alive pushes the read deadline. It runs in the reading goroutine.
+// alive pushes the read deadline. It runs in the reading goroutine, outside the
+// frame of Next, whose size each idle connection keeps.
+//
+//go:noinline
 func (s *socket) alive() error {
 	s.extended = time.Now()
 	return s.ws.SetReadDeadline(s.extended.Add(s.silence))
@@ -127,15 +133,23 @@ func (s *socket) pong(payload string) error {
 // Next implements Conn.
 func (s *socket) Next() (io.Reader, error) {
 	if err := s.alive(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrClosed, err)
+		return nil, s.ended(err)
 	}
 	_, r, err := s.ws.NextReader()
 	if err != nil {
 		return nil, s.ended(err)
 	}
-	return &message{socket: s, reader: r, end: s.extended.Add(messagePatience)}, nil
+	return s.message(r), nil
 }
 
+//go:noinline
+func (s *socket) message(r io.Reader) io.Reader {
+	return &message{socket: s, reader: r, end: s.extended.Add(messagePatience)}
+}
+
+// ended tells why reading ended. It stands outside Next as alive does.
+//
+//go:noinline
 func (s *socket) ended(err error) error {
 	if errors.Is(err, websocket.ErrReadLimit) {
 		return fmt.Errorf("message over %d bytes: %w: %w", s.limit, ErrTooLarge, err)

@@ -5,7 +5,7 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // fixed by the protocol, sections 4.2 and 4.4
+	"crypto/sha1" // fixed by the protocol, sections 4.2 and 4.4
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"

@@ -34,7 +34,10 @@ func Inflate(stream []byte, limit int64, reserve Reserve) ([]byte, error) {
 		return nil, fmt.Errorf("zlib header: %w", ErrMalformed)
 	}
 	defer inflaters.Put(z)
-	plain, err := readWithin(z, limit, min(int64(len(stream))*4, firstInflate), reserve)
+	// What does not compress comes out as long as it went in, which is memory that
+	// the sender has paid for.
+	step := max(min(int64(len(stream))*4, firstInflate), int64(len(stream))+1)
+	plain, err := readWithin(z, limit, step, reserve)
 	switch {
 	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrBusy):
 		return nil, fmt.Errorf("inflate: %w", err)
@@ -117,7 +120,7 @@ func Deflate(plain []byte) []byte {
 	z := deflaters.Get().(*zlib.Writer)
 	defer deflaters.Put(z)
 	z.Reset(&out)
-	z.Write(plain) //nolint:errcheck // a bytes.Buffer takes everything
-	z.Close()      //nolint:errcheck // as above
+	z.Write(plain) // a bytes.Buffer takes everything
+	z.Close()      // as above
 	return out.Bytes()
 }

@@ -187,7 +187,7 @@ func TestSilentAnswerEndsThePoll(t *testing.T) {
 		for range 5 { // pads keep it alive beyond the limit
 			w.Write(wire.Pad)
 			w.(http.Flusher).Flush()
-			time.Sleep(60 * time.Millisecond) //nolint // paces a real server
+			<-time.After(60 * time.Millisecond) // paces a real server
 		}
 		select {
 		case <-release:

@@ -34,7 +34,7 @@ var homes = map[string]string{
 	"github.com/Velocidex/ordereddict":        "vql",
 	"github.com/hashicorp/memberlist":         "cluster",
 	"github.com/spf13/cobra":                  "cmd/raptorpack",
-	"github.com/gorilla/websocket":            "wire frontend",
+	"github.com/gorilla/websocket":            "wire",
 	"github.com/danielgtaylor/huma/v2":        "api",
 	"github.com/fsnotify/fsnotify":            "config artifacts",
 	"go.yaml.in/yaml/v3":                      "config artifacts client vql vql/endpoint api cmd/raptorpack",
