@@ -22,7 +22,8 @@ import (
 	"raptorpack/frontend"
 	"raptorpack/proto/buspb"
 	"raptorpack/replication"
-	"raptorpack/vql"
+	"raptorpack/vql/endpoint"
+	"raptorpack/vql/server"
 )
 
 // doors are the listeners that are not for clients.
@@ -95,6 +96,8 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 	return api.Options{
 		Ledger: ledger{n.ledger}, Users: n.users, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Audit: d.audit,
 		Status: n.Status, Online: n.board.Connected, Engine: engine, Authority: authority, ReadStored: n.readStored,
+		Accessors:   server.Accessors(endpoint.Accessors()),
+		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil },
 		ClearNames:  c.Frontend.DoNotCompressArtifacts, Registerer: n.registry, Logger: n.component("api"),
 	}, nil
@@ -105,14 +108,11 @@ type ledger struct{ *replication.Node }
 
 func (l ledger) ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error) {
 	index, err := l.Node.ProposeIndex(ctx, m)
-	if errors.Is(err, replication.ErrNoMaster) || errors.Is(err, replication.ErrUnsure) {
+	if errors.Is(err, replication.ErrNoMaster) || errors.Is(err, replication.ErrUnsure) || errors.Is(err, replication.ErrNoRoom) {
 		err = fmt.Errorf("%w: %w", api.ErrNoMaster, err)
 	}
 	return index, err
 }
-
-// serverEngine holds what queries may call on a server.
-func serverEngine() (*vql.Engine, error) { return vql.NewEngine(nil, nil) }
 
 func (n *Node) readStored(ctx context.Context, path string, offset int64, length int, expand bool) ([]byte, error) {
 	file, err := n.store.OpenUpload(ctx, path)

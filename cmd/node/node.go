@@ -44,11 +44,18 @@ type Options struct {
 	Tune Tuning
 }
 
-// Tuning are times that only tests change.
+// Tuning are times and sizes that only tests change.
 type Tuning struct {
 	LeaseTTL       time.Duration // mastership; 4 s
 	IncarnationTTL time.Duration // 30 s
 	Silence        time.Duration // before a running flow is asked about; 60 s
+
+	CommitWait  time.Duration // before a post that is not durable is refused; 20 s
+	RetryDelay  time.Duration // paces refusals; 2 s
+	DrainWindow time.Duration // over which clients are handed over at a stop; 15 s
+	DiskEvery   time.Duration // how often the space on the disk is looked at; 10 s
+
+	SnapshotEntries int64 // entries that call for a snapshot; 100,000
 }
 
 // Node is one server process, wired and not yet running.
@@ -130,7 +137,9 @@ func (n *Node) open(ctx context.Context) error {
 		}
 	}
 	var err error
-	n.store, err = filestore.Open(root, filestore.Options{FS: n.o.FS, Registerer: n.registry, Logger: n.component("filestore")})
+	n.store, err = filestore.Open(root, filestore.Options{
+		FS: n.o.FS, DiskEvery: n.o.Tune.DiskEvery, Registerer: n.registry, Logger: n.component("filestore"),
+	})
 	if err != nil {
 		return err
 	}
@@ -176,7 +185,8 @@ func (n *Node) wire(ctx context.Context) error {
 
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Registerer: n.registry, Logger: n.component("replication"),
-		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events},
+		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events},
+		SnapshotEntries: n.o.Tune.SnapshotEntries,
 	})
 	if err != nil {
 		return err
@@ -226,6 +236,7 @@ func (n *Node) loadArtifacts() (*artifacts.Repository, error) {
 
 func (n *Node) openFrontend(ctx context.Context) error {
 	c := n.o.Config
+	n.checkExpiry("Frontend.certificate", c.Frontend.Certificate)
 	key, err := config.PrivateKey(c.Frontend.PrivateKey)
 	if err != nil {
 		return fmt.Errorf("Frontend.private_key: %w", err)
@@ -240,6 +251,7 @@ func (n *Node) openFrontend(ctx context.Context) error {
 		MaxPoll: seconds(c.Client.MaxPollSeconds), PollJitter: seconds(c.Client.MaxPollStdSeconds), PingWait: seconds(c.Client.WSPingWaitSeconds),
 		MaxBody: max(4*c.Client.MaxUploadBytes, 32<<20), Sessions: 2 * c.Frontend.Resources.ExpectedClients,
 		EnrolPerSecond: float64(c.Frontend.Resources.EnrollmentsPerSecond),
+		CommitWait:     n.o.Tune.CommitWait, RetryDelay: n.o.Tune.RetryDelay, DrainWindow: n.o.Tune.DrainWindow,
 		Registerer:     n.registry, Logger: n.component("frontend"),
 	}
 	if o.Listener, err = frontend.Listen(ctx, n.listenOptions()); err != nil {
@@ -277,8 +289,28 @@ func (n *Node) setCertificate(c *config.Loaded) error {
 		if err := errors.Join(errs[:]...); err != nil {
 			return fmt.Errorf("read TLS certificate: %w", err)
 		}
+		n.checkExpiry("Frontend.tls_certificate_filename", string(certificate))
 	}
 	return n.certificate.Set(certificate, key)
+}
+
+// expirySoon is how long before its end a certificate is spoken of.
+const expirySoon = 30 * 24 * time.Hour
+
+// checkExpiry tells early, and loudly when it is too late, that agents stop
+// talking to this node: they never trust an expired certificate. key says where
+// the certificate stands.
+func (n *Node) checkExpiry(key, text string) {
+	certificate, err := config.Certificate(text)
+	if err != nil {
+		return // whoever uses it says so
+	}
+	switch left := time.Until(certificate.NotAfter); {
+	case left <= 0:
+		n.log.Error("server certificate has expired, agents refuse this node", "key", key, "since", certificate.NotAfter)
+	case left < expirySoon:
+		n.log.Warn("server certificate expires soon", "key", key, "at", certificate.NotAfter)
+	}
 }
 
 // Reload takes over what may change while the node runs: TLS certificates.
@@ -296,11 +328,14 @@ func (n *Node) Reload(fresh *config.Loaded) error {
 
 // Ready says why this node cannot serve, nil if it can.
 func (n *Node) Ready() error {
+	trouble := n.incarnation.Trouble()
 	switch epoch, _, _ := n.ledger.Position(); {
 	case n.draining.Load():
 		return errors.New("draining")
 	case !n.incarnation.Valid():
 		return errors.New("the filestore does not answer: this node's lease has lapsed")
+	case trouble != nil:
+		return fmt.Errorf("the filestore does not take this node's heartbeat: %w", trouble)
 	case epoch == 0:
 		return errors.New("no master has written to the ledger yet")
 	}

@@ -1,0 +1,64 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"raptorpack/api"
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/vql"
+	"raptorpack/vql/endpoint"
+	"raptorpack/vql/server"
+)
+
+// serverEngine holds what queries may call on a server: its own primitives, and
+// those of the endpoint as far as permissions go.
+func serverEngine() (*vql.Engine, error) {
+	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
+	return vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
+}
+
+// queryHost is what one query's primitives work on, in the name of who. Queries
+// run behind the doors, so these are open by then.
+func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
+	return &server.Host{
+		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
+		Ledger: n.ledger, Files: n.store,
+		Collect: func(ctx context.Context, c server.Collection) (ids.Flow, error) {
+			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c), "")
+			if err != nil {
+				return ids.Flow{}, err
+			}
+			return ids.ParseFlow(started.Flow)
+		},
+		Audit: func(ctx context.Context, operation, object string, details map[string]string) {
+			event := api.AuditEvent{
+				Time: time.Now().UTC(), Principal: who.Name, Address: who.Address, Operation: operation, Object: object, Details: details,
+			}
+			// The change has happened: a trail that cannot be kept does not undo it.
+			if err := d.audit.Record(context.WithoutCancel(ctx), event); err != nil {
+				n.component("api").Error("audit line was not kept", "operation", operation, "object", object, "err", err)
+			}
+		},
+		OrgInfo: func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
+	}
+}
+
+func collectRequest(c server.Collection) api.CollectRequest {
+	r := api.CollectRequest{Urgent: c.Urgent, Limits: api.CollectLimits{
+		TimeoutSeconds: c.TimeoutSeconds, CPUPercent: c.CPUPercent, IOPS: c.IOPS, MaxRows: c.MaxRows, MaxUploadBytes: c.MaxUploadBytes,
+	}}
+	for _, a := range c.Artifacts {
+		r.Artifacts = append(r.Artifacts, api.CollectSpec{Name: a.Name, Parameters: parametersOf(a)})
+	}
+	return r
+}
+
+func parametersOf(a flows.Artifact) map[string]string {
+	out := make(map[string]string, len(a.Parameters))
+	for _, p := range a.Parameters {
+		out[p.Name] = p.Value
+	}
+	return out
+}

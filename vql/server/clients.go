@@ -1,0 +1,210 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"raptorpack/clients"
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/users"
+	"raptorpack/vql"
+)
+
+// searchPage is how many clients one search gives. Each search looks at all of
+// them under the room's lock, some 10 ms of 200,000, so pages are few.
+const searchPage = 10_000
+
+type clientsArgs struct {
+	Search   string `vql:"search" doc:"Words to search for: host:web* label:prod ip:10.1.* mac: os: recent online; all, or nothing, is every client."`
+	ClientID string `vql:"client_id" doc:"This client alone."`
+}
+
+var clientsPlugin = vql.NewPlugin(vql.Spec{
+	Name: "clients", Permission: "READ_RESULTS", Doc: "Lists clients. Times are microseconds.",
+	Columns: []string{
+		"client_id", "agent_information", "os_info", "first_seen_at", "last_seen_at", "last_ip", "labels",
+		"last_interrogate_flow_id", "last_interrogate_artifact_name", "last_hunt_timestamp", "last_event_table_version",
+		"last_label_timestamp", "in_flight_flows",
+	},
+}, func(ctx context.Context, scope *vql.Scope, args *clientsArgs, emit vql.Emit) error {
+	h, err := hostOf(scope)
+	if err != nil {
+		return err
+	}
+	if args.ClientID != "" {
+		row, err := h.client(args.ClientID)
+		if err != nil {
+			return err
+		}
+		return emit(row)
+	}
+	for after, first := uint32(0), true; first || after != 0; first = false {
+		if err := scope.Charge(ctx); err != nil {
+			return err
+		}
+		page, err := h.Clients.Search(h.Org, searchText(args.Search), after, searchPage, time.Now())
+		if err != nil {
+			return err
+		}
+		for _, m := range page.Matches {
+			if err := emit(h.clientRow(m.Record, m.Seen)); err != nil {
+				return err
+			}
+		}
+		after = page.Next
+	}
+	return nil
+})
+
+// searchText takes the customary words with nothing behind their colon.
+func searchText(text string) string {
+	switch strings.ToLower(strings.TrimSpace(text)) {
+	case "", "all", "all:":
+		return ""
+	case "recent:":
+		return "recent"
+	}
+	return text
+}
+
+type clientArgs struct {
+	ClientID string `vql:"client_id,required" doc:"The client."`
+}
+
+var clientInfoFunction = vql.NewFunction(vql.Spec{
+	Name: "client_info", Permission: "READ_RESULTS", Doc: "Describes a client as clients() does; NULL when it is unknown.",
+}, func(_ context.Context, scope *vql.Scope, args *clientArgs) (vql.Value, error) {
+	h, err := hostOf(scope)
+	if err != nil {
+		return nil, err
+	}
+	row, err := h.client(args.ClientID)
+	if err != nil {
+		return nil, err
+	}
+	return row, nil
+})
+
+func (h *Host) client(text string) (*vql.Dict, error) {
+	id, err := ids.ParseClient(text)
+	if err != nil {
+		return nil, err
+	}
+	record, err := h.Clients.Lookup(h.Org, id)
+	if err != nil {
+		return nil, err
+	}
+	return h.clientRow(record, h.Clients.Seen(h.Org, id)), nil
+}
+
+func (h *Host) clientRow(r *clients.Record, seen clients.Seen) *vql.Dict {
+	agent := vql.NewDict().Set("version", r.Version).Set("name", r.Name).Set("build_time", r.BuildTime).Set("build_url", r.BuildURL)
+	host := vql.NewDict().Set("system", r.System).Set("hostname", r.Hostname).Set("release", r.Release).
+		Set("machine", r.Architecture).Set("fqdn", r.FQDN).Set("mac_addresses", list(r.MACs))
+	return vql.NewDict().
+		Set("client_id", r.Client.String()).
+		Set("agent_information", agent).
+		Set("os_info", host).
+		Set("first_seen_at", micros(r.FirstSeen)).
+		Set("last_seen_at", micros(seen.At)).
+		Set("last_ip", seen.Address).
+		Set("labels", list(r.Labels)).
+		Set("last_interrogate_flow_id", r.Interrogation.String()).
+		Set("last_interrogate_artifact_name", h.interrogationArtifact(r)).
+		Set("last_hunt_timestamp", int64(0)).
+		Set("last_event_table_version", int64(0)).
+		Set("last_label_timestamp", micros(r.LabelsChanged)).
+		Set("in_flight_flows", h.inFlight(r.Client))
+}
+
+// interrogationArtifact is what asked the client about its host last, as far as
+// that flow is still known.
+func (h *Host) interrogationArtifact(r *clients.Record) string {
+	f, err := h.Flows.Flow(flows.Key{Org: h.Org, Client: r.Client, Flow: r.Interrogation})
+	if err != nil || len(f.Spec.Artifacts) == 0 {
+		return ""
+	}
+	return f.Spec.Artifacts[0].Name
+}
+
+// inFlight maps the flows that have not ended to the time they were started.
+func (h *Host) inFlight(client ids.Client) *vql.Dict {
+	out := vql.NewDict()
+	for _, f := range slices.Backward(h.Flows.List(h.Org, client, ids.Flow{}, 0)) {
+		if !f.State.Final() {
+			out.Set(f.Flow.String(), micros(f.Created))
+		}
+	}
+	return out
+}
+
+var clientMetadataFunction = vql.NewFunction(vql.Spec{
+	Name: "client_metadata", Permission: "READ_RESULTS", Doc: "Gives the metadata of a client as a dict.",
+}, func(_ context.Context, scope *vql.Scope, args *clientArgs) (vql.Value, error) {
+	h, err := hostOf(scope)
+	if err != nil {
+		return nil, err
+	}
+	id, err := ids.ParseClient(args.ClientID)
+	if err != nil {
+		return nil, err
+	}
+	if id == ids.Server {
+		if err := need(scope, users.ServerAdmin); err != nil {
+			return nil, err
+		}
+		return vql.NewDict(), nil
+	}
+	record, err := h.Clients.Lookup(h.Org, id)
+	if err != nil {
+		return nil, err
+	}
+	return metadataOf(record), nil
+})
+
+func metadataOf(r *clients.Record) *vql.Dict {
+	out := vql.NewDict()
+	for _, key := range slices.Sorted(maps.Keys(r.Metadata)) {
+		out.Set(key, r.Metadata[key])
+	}
+	return out
+}
+
+type serverMetadataArgs struct {
+	Metadata *vql.Dict `vql:"metadata" doc:"What to set; this version keeps none."`
+	Rest     vql.Rest
+}
+
+var serverMetadataFunction = vql.NewFunction(vql.Spec{
+	Name: "server_metadata", Permission: "SERVER_ADMIN",
+	Doc: "Gives the server's metadata. This version keeps none: the dict is always empty, and nothing can be set.",
+}, func(_ context.Context, scope *vql.Scope, args *serverMetadataArgs) (vql.Value, error) {
+	if _, err := hostOf(scope); err != nil {
+		return nil, err
+	}
+	if args.Metadata != nil && args.Metadata.Len() > 0 || len(args.Rest) > 0 {
+		return nil, fmt.Errorf("set metadata of the server: %w", ErrUnsupported)
+	}
+	return vql.NewDict(), nil
+})
+
+// micros is how queries see times of records: microseconds, 0 for never.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// list makes nil an empty list, not NULL.
+func list(texts []string) []string {
+	if texts == nil {
+		return []string{}
+	}
+	return texts
+}

@@ -1,0 +1,35 @@
+// Package server holds the query primitives of a server: functions, plugins and
+// accessors over clients, flows, artifacts and users.
+//
+// It owns how these are named and shaped in queries, and which permission each
+// needs. It never keeps state of its own, never applies a change (it plans one
+// with the room and proposes it), never starts a collection past the doors'
+// checks (Host.Collect is theirs), and never imports the endpoint's primitives:
+// who composes an engine hands those to Guard.
+//
+// Main walk: Functions and Plugins list the declarations for vql.NewEngine; Guard
+// and Accessors make those of the endpoint safe for people who share a server;
+// each primitive takes the session's *Host and reads a room, or plans, proposes
+// and leaves an audit line.
+//
+// Permissions: the engine checks Spec.Permission. Where the needed permission
+// depends on the arguments, the primitive asks Scope.Allowed itself. What a
+// primitive of the endpoint forgets to declare, Guard adds; what it opens, it
+// opens through the guarded accessors.
+//
+// Not declared, because what they work on does not exist yet, so that
+// version(plugin="hunts") is NULL and artifacts choose another way: hunt, hunts,
+// hunt_add, hunt_delete, hunt_flows, hunt_results, hunt_update; monitoring,
+// monitoring_logs, watch_monitoring, delete_events, get_client_monitoring,
+// get_server_monitoring, set_client_monitoring, set_server_monitoring;
+// notebook_delete, timeline, timelines, timeline_add, timeline_delete; inventory,
+// inventory_add, inventory_get; create_flow_download, create_hunt_download,
+// import_collection; server_set_metadata, favorites_save, favorites_delete,
+// user_message, user_options, org_create, org_delete; killkillkill, rekey;
+// file_store_delete, vfs_ls; verify; repack, deb_create, rpm_create, collect.
+// server_metadata is there and always empty, because many artifacts only look
+// for a key in it.
+//
+// Locking rule: none is needed. Rooms hand out immutable records, a Host is not
+// changed after it was handed in, and primitives share nothing.
+package server

@@ -1,0 +1,144 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"raptorpack/artifacts"
+	"raptorpack/clients"
+	"raptorpack/filestore"
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+	"raptorpack/users"
+	"raptorpack/vql"
+)
+
+var (
+	// ErrNoServer means that the session has no Host: the query does not run on a
+	// server.
+	ErrNoServer = errors.New("this query does not run on a server")
+
+	// ErrUnsupported means that this version has no such thing. Trying again does
+	// not help.
+	ErrUnsupported = errors.New("not available in this version")
+
+	// ErrArgument means that the arguments contradict each other or name nothing.
+	ErrArgument = errors.New("bad argument")
+)
+
+// Proposer brings changes into the ledger.
+type Proposer interface {
+	// Propose returns when m is durable in the ledger and this node has applied
+	// it: who writes here reads it here.
+	Propose(ctx context.Context, m *buspb.Mutation) error
+}
+
+// Host is what server primitives work on, in the name of one principal: a service
+// of the session (vql.SessionOptions.Services, as *Host). It must not be changed
+// once handed in, and is safe for concurrent use. The permissions of its
+// principal are the session's.
+type Host struct {
+	Org       ids.Org
+	Principal string // who asks, as the audit trail names them
+
+	Clients   *clients.Room
+	Flows     *flows.Room
+	Artifacts *artifacts.Room
+	Users     *users.Room
+	Ledger    Proposer
+
+	// Collect starts a collection. It checks the principal's permissions, the
+	// artifacts' required permissions too, and leaves the audit line: all doors
+	// start collections by the same function.
+	Collect func(ctx context.Context, c Collection) (ids.Flow, error)
+
+	// Files is where the rooms' files lie, for the fs accessor and for listing
+	// them; nil: neither works.
+	Files *filestore.Store
+
+	// Audit leaves a line in the audit trail once a change is in the ledger; nil:
+	// none. What cannot be kept is its own to tell.
+	Audit func(ctx context.Context, operation, object string, details map[string]string)
+
+	// OrgInfo describes the org to those who may administrate the server; nil:
+	// nothing is told.
+	OrgInfo func(ids.Org) OrgInfo
+}
+
+// OrgInfo is what somebody needs who deploys clients of an org.
+type OrgInfo struct {
+	Nonce        string
+	ClientConfig *vql.Dict // the file that clients are given
+}
+
+// Collection is a wish to run artifacts on one client.
+type Collection struct {
+	Client    ids.Client
+	Artifacts []flows.Artifact
+	Urgent    bool
+
+	// Limits; 0 leaves what the artifacts say.
+	TimeoutSeconds uint64
+	CPUPercent     float64
+	IOPS           float64
+	MaxRows        uint64
+	MaxUploadBytes uint64
+}
+
+// hostOf returns the session's Host.
+func hostOf(scope *vql.Scope) (*Host, error) {
+	h, ok := vql.Service[*Host](scope)
+	if !ok || h == nil {
+		return nil, ErrNoServer
+	}
+	return h, nil
+}
+
+// change proposes a planned mutation and leaves its audit line.
+func (h *Host) change(ctx context.Context, m *buspb.Mutation, operation, object string, details map[string]string) error {
+	m.Principal = h.Principal
+	if err := h.Ledger.Propose(ctx, m); err != nil {
+		return err
+	}
+	if h.Audit != nil {
+		h.Audit(ctx, operation, object, details)
+	}
+	return nil
+}
+
+// sameOrg refuses org ids other than the Host's own.
+func (h *Host) sameOrg(texts ...string) error {
+	for _, text := range texts {
+		if text == "" {
+			continue // the present org
+		}
+		org, err := ids.ParseOrg(text)
+		if err != nil {
+			return err
+		}
+		if org != h.Org {
+			return fmt.Errorf("org %.40q: queries reach their own org only: %w", text, ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// key reads the ids of a flow.
+func (h *Host) key(client, flow string) (flows.Key, error) {
+	c, err := ids.ParseClient(client)
+	if err != nil {
+		return flows.Key{}, err
+	}
+	f, err := ids.ParseFlow(flow)
+	if err != nil {
+		return flows.Key{}, err
+	}
+	return flows.Key{Org: h.Org, Client: c, Flow: f}, nil
+}
+
+// need asks for one permission more than the Spec says.
+func need(scope *vql.Scope, permission users.Permission) error {
+	return scope.Allowed(string(permission))
+}

@@ -1,0 +1,21 @@
+package server
+
+import "raptorpack/vql"
+
+// Functions lists the functions of this package for vql.NewEngine.
+func Functions() []*vql.Function {
+	return []*vql.Function{
+		artifactDeleteFunction, artifactSetFunction, cancelFlowFunction, clientInfoFunction, clientMetadataFunction,
+		clientSetMetadataFunction, collectClientFunction, getFlowFunction, labelFunction, orgFunction, passwdFunction,
+		serverMetadataFunction, userCreateFunction, userDeleteFunction, userGrantFunction, whoamiFunction,
+	}
+}
+
+// Plugins lists the plugins of this package for vql.NewEngine.
+func Plugins() []*vql.Plugin {
+	return []*vql.Plugin{
+		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteFlowPlugin, enumerateFlowPlugin,
+		flowLogsPlugin, flowResultsPlugin, flowsPlugin, guiUsersPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
+		usersPlugin,
+	}
+}
