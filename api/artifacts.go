@@ -53,14 +53,15 @@ func (s *Server) artifactRoutes() {
 }
 
 func (s *Server) listArtifacts(ctx context.Context, in *struct {
-	reading
+	Reading
 	Query string `query:"q" doc:"a part of the name, case ignored"`
 	Type  string `query:"type" doc:"CLIENT, CLIENT_EVENT, SERVER ..."`
-}) (*body[List[Artifact]], error) {
+},
+) (*body[List[Artifact]], error) {
 	if _, err := s.may(ctx, users.ReadResults); err != nil {
 		return nil, err
 	}
-	if err := s.fresh(ctx, in.reading); err != nil {
+	if err := s.fresh(ctx, in.Reading); err != nil {
 		return nil, err
 	}
 	out := List[Artifact]{Items: []Artifact{}, AsOf: s.asOf()}
@@ -74,18 +75,20 @@ func (s *Server) listArtifacts(ctx context.Context, in *struct {
 	return &body[List[Artifact]]{out}, nil
 }
 
-type artifactPath struct {
+// ArtifactPath names an artifact in a path.
+type ArtifactPath struct {
 	Name string `path:"name"`
 }
 
 func (s *Server) showArtifact(ctx context.Context, in *struct {
-	reading
-	artifactPath
-}) (*body[Artifact], error) {
+	Reading
+	ArtifactPath
+},
+) (*body[Artifact], error) {
 	if _, err := s.may(ctx, users.ReadResults); err != nil {
 		return nil, err
 	}
-	if err := s.fresh(ctx, in.reading); err != nil {
+	if err := s.fresh(ctx, in.Reading); err != nil {
 		return nil, err
 	}
 	d, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(in.Name)
@@ -98,11 +101,12 @@ func (s *Server) showArtifact(ctx context.Context, in *struct {
 }
 
 func (s *Server) setArtifact(ctx context.Context, in *struct {
-	writing
+	Writing
 	Body struct {
 		Text string `json:"text" maxLength:"4194304"`
 	}
-}) (*body[Done], error) {
+},
+) (*body[Done], error) {
 	who, err := s.may(ctx)
 	if err != nil {
 		return nil, err
@@ -114,7 +118,12 @@ func (s *Server) setArtifact(ctx context.Context, in *struct {
 	if err := users.CheckRoles(who.Name, who.Roles, writerOf(d)); err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	if old, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(d.Name); err == nil {
+		if err := users.CheckRoles(who.Name, who.Roles, writerOf(old)); err != nil {
+			return nil, err
+		}
+	}
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}
@@ -132,9 +141,10 @@ func writerOf(d *artifacts.Definition) users.Permission {
 }
 
 func (s *Server) deleteArtifact(ctx context.Context, in *struct {
-	writing
-	artifactPath
-}) (*body[Done], error) {
+	Writing
+	ArtifactPath
+},
+) (*body[Done], error) {
 	who, err := s.may(ctx)
 	if err != nil {
 		return nil, err
@@ -150,7 +160,7 @@ func (s *Server) deleteArtifact(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}

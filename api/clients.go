@@ -49,7 +49,8 @@ func (s *Server) client(r *clients.Record, seen clients.Seen) Client {
 	}
 }
 
-type clientPath struct {
+// ClientPath names a client in a path.
+type ClientPath struct {
 	Client string `path:"client" doc:"client id"`
 }
 
@@ -62,7 +63,7 @@ func (s *Server) clientRoutes() {
 }
 
 type searchIn struct {
-	reading
+	Reading
 	Query  string `query:"q" doc:"the search grammar: host:web* label:prod os:linux seen:<2h online -label:lab"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"200"`
 	Cursor string `query:"cursor"`
@@ -72,7 +73,7 @@ func (s *Server) searchClients(ctx context.Context, in *searchIn) (*body[List[Cl
 	if _, err := s.may(ctx, users.ReadResults); err != nil {
 		return nil, err
 	}
-	if err := s.fresh(ctx, in.reading); err != nil {
+	if err := s.fresh(ctx, in.Reading); err != nil {
 		return nil, err
 	}
 	after, err := parseCursor(in.Cursor)
@@ -105,13 +106,14 @@ func parseCursor(text string) (uint32, error) {
 }
 
 func (s *Server) showClient(ctx context.Context, in *struct {
-	reading
-	clientPath
-}) (*body[Client], error) {
+	Reading
+	ClientPath
+},
+) (*body[Client], error) {
 	if _, err := s.may(ctx, users.ReadResults); err != nil {
 		return nil, err
 	}
-	if err := s.fresh(ctx, in.reading); err != nil {
+	if err := s.fresh(ctx, in.Reading); err != nil {
 		return nil, err
 	}
 	id, err := ids.ParseClient(in.Client)
@@ -126,7 +128,7 @@ func (s *Server) showClient(ctx context.Context, in *struct {
 }
 
 type labelIn struct {
-	writing
+	Writing
 	Body struct {
 		Clients []string `json:"clients" minItems:"1" maxItems:"10000"`
 		Add     []string `json:"add,omitempty"`
@@ -147,7 +149,7 @@ func (s *Server) labelClients(ctx context.Context, in *labelIn) (*body[Done], er
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}
@@ -158,8 +160,8 @@ func (s *Server) labelClients(ctx context.Context, in *labelIn) (*body[Done], er
 }
 
 type metadataIn struct {
-	writing
-	clientPath
+	Writing
+	ClientPath
 	Body struct {
 		Set    map[string]string `json:"set,omitempty"`
 		Remove []string          `json:"remove,omitempty"`
@@ -179,7 +181,7 @@ func (s *Server) setMetadata(ctx context.Context, in *metadataIn) (*body[Done], 
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}
@@ -188,9 +190,10 @@ func (s *Server) setMetadata(ctx context.Context, in *metadataIn) (*body[Done], 
 }
 
 func (s *Server) deleteClient(ctx context.Context, in *struct {
-	writing
-	clientPath
-}) (*body[Done], error) {
+	Writing
+	ClientPath
+},
+) (*body[Done], error) {
 	who, err := s.may(ctx, users.DeleteResults)
 	if err != nil {
 		return nil, err
@@ -203,7 +206,7 @@ func (s *Server) deleteClient(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}

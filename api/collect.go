@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"raptorpack/artifacts"
 	"raptorpack/flows"
@@ -41,8 +42,8 @@ type Collected struct {
 }
 
 type collectIn struct {
-	writing
-	clientPath
+	Writing
+	ClientPath
 	Body CollectRequest
 }
 
@@ -92,6 +93,9 @@ func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client,
 	if err := mayLaunch(who, request.Definitions); err != nil {
 		return nil, err
 	}
+	if err := knownParameters(named, request.Definitions); err != nil {
+		return nil, err
+	}
 	hideRedacted(named, request.Definitions)
 	m, flow, err := flows.PlanStart(flows.Start{
 		Org: ids.RootOrg, Clients: []ids.Client{client}, Creator: who.Name, Artifacts: named, Urgent: r.Urgent,
@@ -104,9 +108,12 @@ func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client,
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, writing{Key: key}, m)
+	done, err := s.propose(ctx, who, Writing{Key: key}, m)
 	if err != nil {
 		return nil, err
+	}
+	if key != "" {
+		flow = s.startedBy(client, flow, done.Index)
 	}
 	s.audit(ctx, who, "collect", client.String(), map[string]string{"flow": flow.String(), "artifacts": artifactNames(named)})
 	return &Collected{Flow: flow.String(), Index: done.Index}, nil
@@ -134,11 +141,38 @@ func mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
 	return nil
 }
 
+// startedBy is the flow that a ledger entry started. A wish that came a second
+// time with its key is answered with the entry, and so with the flow, of the first.
+func (s *Server) startedBy(client ids.Client, planned ids.Flow, index uint64) ids.Flow {
+	if f, err := s.o.Flows.Flow(flows.Key{Org: ids.RootOrg, Client: client, Flow: planned}); err == nil && f.Index == index {
+		return planned
+	}
+	for _, f := range s.o.Flows.List(ids.RootOrg, client, ids.Flow{}, 0) {
+		if f.Index == index {
+			return f.Flow
+		}
+	}
+	return planned // deleted meanwhile
+}
+
+// knownParameters refuses names that an artifact does not have: a slip would
+// otherwise collect something else than was meant.
+func knownParameters(named []flows.Artifact, definitions []*artifacts.Definition) error {
+	for i, d := range definitions {
+		for _, p := range named[i].Parameters {
+			if _, ok := d.Parameter(p.Name); !ok {
+				return fmt.Errorf("%s has no parameter %.60q: %w", d.Name, p.Name, flows.ErrInvalid)
+			}
+		}
+	}
+	return nil
+}
+
 // hideRedacted keeps values of redacted parameters out of the flow's record.
 func hideRedacted(named []flows.Artifact, definitions []*artifacts.Definition) {
 	for i, d := range definitions {
 		for j, p := range named[i].Parameters {
-			if parameter, ok := d.Parameter(p.Name); ok && parameter.Type == "redacted" {
+			if parameter, ok := d.Parameter(p.Name); ok && strings.EqualFold(parameter.Type, "redacted") {
 				named[i].Parameters[j].Value = "<redacted>"
 			}
 		}
@@ -151,9 +185,10 @@ func (s *Server) collectRoutes() {
 }
 
 func (s *Server) interrogate(ctx context.Context, in *struct {
-	writing
-	clientPath
-}) (*body[Collected], error) {
+	Writing
+	ClientPath
+},
+) (*body[Collected], error) {
 	who, err := s.may(ctx, users.CollectClient)
 	if err != nil {
 		return nil, err
@@ -174,7 +209,7 @@ func (s *Server) interrogate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.propose(ctx, who, writing{}, m); err != nil {
+	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
 		return nil, err
 	}
 	return &body[Collected]{*started}, nil

@@ -35,13 +35,14 @@ type Done struct {
 	Index uint64 `json:"index" doc:"the ledger entry; send it as X-Raptorpack-Index to read your own write on any node"`
 }
 
-// reading are the headers that each read may carry.
-type reading struct {
+// Reading are the headers that each read may carry. Like all parameters that are
+// embedded it is exported, since huma passes over unexported ones.
+type Reading struct {
 	Index uint64 `header:"X-Raptorpack-Index" doc:"answer only from a state at this entry or later"`
 }
 
-// writing are the headers that each change may carry.
-type writing struct {
+// Writing are the headers that each change may carry.
+type Writing struct {
 	Key string `header:"Idempotency-Key" maxLength:"128" doc:"a change sent twice with the same key is done once"`
 }
 
@@ -51,7 +52,7 @@ func (s *Server) asOf() AsOf {
 }
 
 // fresh waits until this node has applied what the caller has seen.
-func (s *Server) fresh(ctx context.Context, r reading) error {
+func (s *Server) fresh(ctx context.Context, r Reading) error {
 	if r.Index == 0 {
 		return nil
 	}
@@ -61,7 +62,7 @@ func (s *Server) fresh(ctx context.Context, r reading) error {
 }
 
 // propose brings a change into the ledger in the name of who.
-func (s *Server) propose(ctx context.Context, who *Principal, w writing, m *buspb.Mutation) (Done, error) {
+func (s *Server) propose(ctx context.Context, who *Principal, w Writing, m *buspb.Mutation) (Done, error) {
 	m.Principal = who.Name
 	if w.Key != "" {
 		m.RequestId = who.Name + "/" + w.Key

@@ -22,6 +22,9 @@ import (
 // Trying again helps.
 var ErrNoMaster = errors.New("no master at the moment")
 
+// errLeaving ends calls of a node that stops.
+var errLeaving = errors.New("this node is stopping")
+
 // kinds maps what went wrong to both doors; the first that fits counts.
 var kinds = []struct {
 	cause error
@@ -46,7 +49,10 @@ var kinds = []struct {
 	{clients.ErrQuery, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{artifacts.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{users.ErrRefused, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{filestore.ErrBadCursor, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{filestore.ErrBadName, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{filestore.ErrFull, http.StatusInsufficientStorage, codes.ResourceExhausted},
+	{errLeaving, http.StatusServiceUnavailable, codes.Unavailable},
 	{ErrNoMaster, http.StatusServiceUnavailable, codes.Unavailable},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, codes.DeadlineExceeded},
 	{context.Canceled, 499, codes.Canceled},

@@ -92,12 +92,13 @@ func showSpecs(all []flows.Artifact) []CollectSpec {
 	return out
 }
 
-type flowPath struct {
-	clientPath
+// FlowPath names a flow of a client in a path.
+type FlowPath struct {
+	ClientPath
 	Flow string `path:"flow" doc:"flow id"`
 }
 
-func (p flowPath) key() (flows.Key, error) {
+func (p FlowPath) key() (flows.Key, error) {
 	client, err := ids.ParseClient(p.Client)
 	if err != nil {
 		return flows.Key{}, err
@@ -118,18 +119,37 @@ func (s *Server) flowRoutes() {
 	get(s, one+"/uploads", "flowUploads", "List the finished uploads", s.flowUploads)
 	get(s, one+"/uploads/{number}/content", "downloadUpload", "Download one upload", s.downloadUpload)
 	s.mux.HandleFunc("GET "+prefix+one+"/events", s.flowEvents)
+	s.describeEvents(prefix + one + "/events")
+}
+
+// describeEvents puts the event stream, which huma does not serve, into the
+// document.
+func (s *Server) describeEvents(path string) {
+	text := &huma.Schema{Type: huma.TypeString}
+	parameter := func(name string) *huma.Param {
+		return &huma.Param{Name: name, In: "path", Required: true, Schema: text}
+	}
+	s.api.OpenAPI().AddOperation(&huma.Operation{
+		Method: http.MethodGet, Path: path, OperationID: "flowEvents", Summary: "Follow one collection until it has ended",
+		Parameters: []*huma.Param{parameter("client"), parameter("flow")},
+		Responses: map[string]*huma.Response{"200": {
+			Description: "Server-sent events named flow; the data of each is a Flow.",
+			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: text}},
+		}},
+	})
 }
 
 func (s *Server) listFlows(ctx context.Context, in *struct {
-	reading
-	clientPath
+	Reading
+	ClientPath
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	Cursor string `query:"cursor"`
-}) (*body[List[Flow]], error) {
+},
+) (*body[List[Flow]], error) {
 	if _, err := s.may(ctx, users.ReadResults); err != nil {
 		return nil, err
 	}
-	if err := s.fresh(ctx, in.reading); err != nil {
+	if err := s.fresh(ctx, in.Reading); err != nil {
 		return nil, err
 	}
 	client, err := ids.ParseClient(in.Client)
@@ -155,13 +175,14 @@ func (s *Server) listFlows(ctx context.Context, in *struct {
 	return &body[List[Flow]]{out}, nil
 }
 
-type flowIn struct {
-	reading
-	flowPath
+// FlowIn is a request about one flow.
+type FlowIn struct {
+	Reading
+	FlowPath
 }
 
 // readFlow checks that the caller may read, and finds the flow.
-func (s *Server) readFlow(ctx context.Context, r reading, p flowPath) (*flows.Flow, error) {
+func (s *Server) readFlow(ctx context.Context, r Reading, p FlowPath) (*flows.Flow, error) {
 	if _, err := s.may(ctx, users.ReadResults); err != nil {
 		return nil, err
 	}
@@ -175,8 +196,8 @@ func (s *Server) readFlow(ctx context.Context, r reading, p flowPath) (*flows.Fl
 	return s.o.Flows.Flow(key)
 }
 
-func (s *Server) showFlow(ctx context.Context, in *flowIn) (*body[Flow], error) {
-	f, err := s.readFlow(ctx, in.reading, in.flowPath)
+func (s *Server) showFlow(ctx context.Context, in *FlowIn) (*body[Flow], error) {
+	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -184,9 +205,10 @@ func (s *Server) showFlow(ctx context.Context, in *flowIn) (*body[Flow], error) 
 }
 
 func (s *Server) cancelFlow(ctx context.Context, in *struct {
-	writing
-	flowPath
-}) (*body[Done], error) {
+	Writing
+	FlowPath
+},
+) (*body[Done], error) {
 	who, err := s.may(ctx, users.CollectClient)
 	if err != nil {
 		return nil, err
@@ -199,7 +221,7 @@ func (s *Server) cancelFlow(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}
@@ -208,9 +230,10 @@ func (s *Server) cancelFlow(ctx context.Context, in *struct {
 }
 
 func (s *Server) deleteFlow(ctx context.Context, in *struct {
-	writing
-	flowPath
-}) (*body[Done], error) {
+	Writing
+	FlowPath
+},
+) (*body[Done], error) {
 	who, err := s.may(ctx, users.DeleteResults)
 	if err != nil {
 		return nil, err
@@ -223,7 +246,7 @@ func (s *Server) deleteFlow(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}
@@ -233,13 +256,14 @@ func (s *Server) deleteFlow(ctx context.Context, in *struct {
 
 // Rows is a page of stored rows; they pass through as the bytes that are stored.
 type Rows struct {
-	Items []json.RawMessage `json:"items" nullable:"false"`
-	From  int64             `json:"from" doc:"place of the first row among all"`
-	Next  string            `json:"next,omitempty"`
-	Total int64             `json:"total"`
-	Holes []RowHole         `json:"holes,omitempty" doc:"row numbers that are missing before or between these rows"`
-	State string            `json:"state" doc:"the flow's state: more rows may come while it is not final"`
-	AsOf  AsOf              `json:"asOf"`
+	Items  []json.RawMessage `json:"items" nullable:"false"`
+	From   int64             `json:"from" doc:"place of the first row among all"`
+	Next   string            `json:"next,omitempty"`
+	Total  int64             `json:"total"`
+	Holes  []RowHole         `json:"holes,omitempty" doc:"row numbers that are missing before or between these rows"`
+	Damage []RowDamage       `json:"damage,omitempty" doc:"parts of files that cannot be used; while the flow runs, a torn end may be a write under way"`
+	State  string            `json:"state" doc:"the flow's state: more rows may come while it is not final"`
+	AsOf   AsOf              `json:"asOf"`
 }
 
 // RowHole is a range of missing rows, end excluded.
@@ -248,8 +272,17 @@ type RowHole struct {
 	End   int64 `json:"end"`
 }
 
+// RowDamage is a part of a stored file that cannot be used: rows that lay there
+// are missing.
+type RowDamage struct {
+	Path   string `json:"path" doc:"below the filestore's folder"`
+	Offset int64  `json:"offset"`
+	Bytes  int64  `json:"bytes"`
+	Kind   string `json:"kind" enum:"torn,checksum,beyond_seal,lost,member"`
+}
+
 type rowsIn struct {
-	flowIn
+	FlowIn
 	Name   string `query:"name" doc:"the result, as Artifact or Artifact/Source; may be left out when there is only one"`
 	From   int64  `query:"from" minimum:"0" doc:"rows to skip"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"10000" default:"200"`
@@ -257,7 +290,7 @@ type rowsIn struct {
 }
 
 func (s *Server) flowResults(ctx context.Context, in *rowsIn) (*body[Rows], error) {
-	f, err := s.readFlow(ctx, in.reading, in.flowPath)
+	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +309,7 @@ func (s *Server) flowResults(ctx context.Context, in *rowsIn) (*body[Rows], erro
 }
 
 func (s *Server) flowLogs(ctx context.Context, in *rowsIn) (*body[Rows], error) {
-	f, err := s.readFlow(ctx, in.reading, in.flowPath)
+	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -295,11 +328,14 @@ func (s *Server) rowsPage(f *flows.Flow, page *filestore.RowsPage) *body[Rows] {
 	for _, hole := range page.Holes {
 		out.Holes = append(out.Holes, RowHole{hole.Rows.Start, hole.Rows.End})
 	}
+	for _, d := range page.Damage {
+		out.Damage = append(out.Damage, RowDamage{Path: d.Path, Offset: d.Offset, Bytes: d.Bytes, Kind: string(d.Kind)})
+	}
 	return &body[Rows]{out}
 }
 
-func (s *Server) flowUploads(ctx context.Context, in *flowIn) (*body[List[flows.Upload]], error) {
-	f, err := s.readFlow(ctx, in.reading, in.flowPath)
+func (s *Server) flowUploads(ctx context.Context, in *FlowIn) (*body[List[flows.Upload]], error) {
+	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -316,11 +352,12 @@ func (s *Server) flowUploads(ctx context.Context, in *flowIn) (*body[List[flows.
 // downloadUpload streams what a client uploaded: hostile bytes, so never shown in
 // place.
 func (s *Server) downloadUpload(ctx context.Context, in *struct {
-	flowIn
+	FlowIn
 	Number int64 `path:"number"`
 	Expand bool  `query:"expand" doc:"give a sparse file its holes back, as zeros"`
-}) (*huma.StreamResponse, error) {
-	f, err := s.readFlow(ctx, in.reading, in.flowPath)
+},
+) (*huma.StreamResponse, error) {
+	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -353,7 +390,7 @@ func (s *Server) downloadUpload(ctx context.Context, in *struct {
 // at most four a second, a comment each 15 s.
 func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
-	f, err := s.readFlow(ctx, reading{}, flowPath{clientPath{r.PathValue("client")}, r.PathValue("flow")})
+	f, err := s.readFlow(ctx, Reading{}, FlowPath{ClientPath{r.PathValue("client")}, r.PathValue("flow")})
 	if err != nil {
 		writeProblem(w, s.fail(err))
 		return

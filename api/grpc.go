@@ -5,13 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
@@ -55,7 +55,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		}))
 	server := grpc.NewServer(options...)
 	wirepb.RegisterAPIServer(server, &programs{s: s})
-	healthpb.RegisterHealthServer(server, health.NewServer())
+	healthpb.RegisterHealthServer(server, &healthCheck{s: s})
 	reflection.Register(server)
 	return server
 }
@@ -102,6 +102,47 @@ func (s *Server) stopGRPC(grace context.Context) {
 	}
 }
 
+// healthCheck answers the standard health service by what the node says of
+// itself.
+type healthCheck struct {
+	healthpb.UnimplementedHealthServer
+	s *Server
+}
+
+func (h *healthCheck) state() healthpb.HealthCheckResponse_ServingStatus {
+	if h.s.o.Status().Ready != "" {
+		return healthpb.HealthCheckResponse_NOT_SERVING
+	}
+	return healthpb.HealthCheckResponse_SERVING
+}
+
+// Check answers once.
+func (h *healthCheck) Check(context.Context, *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+	return &healthpb.HealthCheckResponse{Status: h.state()}, nil
+}
+
+// Watch tells each change.
+func (h *healthCheck) Watch(_ *healthpb.HealthCheckRequest, stream grpc.ServerStreamingServer[healthpb.HealthCheckResponse]) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	last := healthpb.HealthCheckResponse_UNKNOWN
+	for {
+		if now := h.state(); now != last {
+			last = now
+			if err := stream.Send(&healthpb.HealthCheckResponse{Status: now}); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-h.s.leaving:
+			return h.s.failGRPC(errLeaving)
+		case <-stream.Context().Done():
+			return h.s.failGRPC(context.Cause(stream.Context()))
+		}
+	}
+}
+
 // programs answers the calls of proto.API.
 type programs struct {
 	wirepb.UnimplementedAPIServer
@@ -127,7 +168,7 @@ func (p *programs) Query(in *wirepb.VQLCollectorArgs, stream grpc.ServerStreamin
 	if _, err := ids.ParseOrg(in.GetOrgId()); err != nil {
 		return p.s.failGRPC(err)
 	}
-	run := &queryRun{s: p.s, who: who, in: in, stream: stream}
+	run := &queryRun{s: p.s, who: who, in: in, stream: stream, out: make(chan *wirepb.VQLResponse, 16), ended: make(chan struct{})}
 	if err := run.run(ctx); err != nil {
 		return p.s.failGRPC(err)
 	}
@@ -141,6 +182,10 @@ type queryRun struct {
 	who    *Principal
 	in     *wirepb.VQLCollectorArgs
 	stream grpc.ServerStreamingServer[wirepb.VQLResponse]
+
+	out    chan *wirepb.VQLResponse // 16 slots; full: the query waits for the caller to read
+	ended  chan struct{}            // closed when nobody reads out any more
+	broken error                    // why the stream takes no more
 }
 
 func (q *queryRun) run(ctx context.Context) error {
@@ -153,43 +198,72 @@ func (q *queryRun) run(ctx context.Context) error {
 		defer cancel()
 	}
 	q.s.audit(ctx, q.who, "query", "", map[string]string{"vql": shorten(q.in.GetQuery()[0].GetVql(), 2000)})
-	out := make(chan *wirepb.VQLResponse, 16) // full: the query waits for the caller to read
-	done := make(chan error, 1)               // one value: how the queries ended
 	work, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() {
-		done <- q.queries(work, out)
-		close(out)
-	}()
-	var broken error
-	for message := range out {
-		if broken != nil {
-			continue
-		}
-		if broken = q.stream.Send(message); broken != nil {
+	defer close(q.ended)
+	done := make(chan error, 1) // one value: how the queries ended
+	go func() { done <- q.queries(work) }()
+	leaving := q.s.leaving
+	for {
+		select {
+		case message := <-q.out:
+			q.deliver(message, stop)
+		case <-leaving:
+			leaving = nil
+			q.broken = errLeaving
 			stop()
+		case err := <-done:
+			q.rest(stop)
+			if q.broken != nil {
+				return q.broken
+			}
+			if errors.Is(err, context.Canceled) {
+				return context.Cause(ctx)
+			}
+			return err
 		}
 	}
-	err := <-done
-	if broken != nil || errors.Is(err, context.Canceled) {
-		return context.Cause(ctx)
-	}
-	return err
 }
 
-func (q *queryRun) queries(ctx context.Context, out chan<- *wirepb.VQLResponse) error {
+// deliver sends a message; when the caller is gone the queries are told to stop,
+// and what they still give is dropped.
+func (q *queryRun) deliver(message *wirepb.VQLResponse, stop func()) {
+	if q.broken != nil {
+		return
+	}
+	if q.broken = q.stream.Send(message); q.broken != nil {
+		stop()
+	}
+}
+
+// rest delivers what the queries left behind.
+func (q *queryRun) rest(stop func()) {
+	for {
+		select {
+		case message := <-q.out:
+			q.deliver(message, stop)
+		default:
+			return
+		}
+	}
+}
+
+// send hands a message to the one who writes to the stream. A log line that comes
+// after the end of the call is dropped.
+func (q *queryRun) send(message *wirepb.VQLResponse) {
+	select {
+	case q.out <- message:
+	case <-q.ended:
+	}
+}
+
+func (q *queryRun) queries(ctx context.Context) error {
 	env := vql.NewDict()
 	for _, e := range q.in.GetEnv() {
 		env.Set(e.GetKey(), e.GetValue())
 	}
-	send := func(m *wirepb.VQLResponse) {
-		select {
-		case out <- m:
-		case <-ctx.Done():
-		}
-	}
 	scope := q.s.newScope(q.who, env, func(level, message string) {
-		send(&wirepb.VQLResponse{Log: level + ":" + message, Timestamp: uint64(time.Now().UnixMicro())})
+		q.send(&wirepb.VQLResponse{Log: level + ":" + message, Timestamp: uint64(time.Now().UnixMicro())})
 	})
 	defer scope.Close()
 	for id, request := range q.in.GetQuery() {
@@ -197,7 +271,7 @@ func (q *queryRun) queries(ctx context.Context, out chan<- *wirepb.VQLResponse) 
 		if err != nil {
 			return fmt.Errorf("query %d: %w: %w", id+1, flows.ErrInvalid, err)
 		}
-		batch := &rowBatch{send: send, query: request, id: uint64(id), maxRow: int(q.in.GetMaxRow()), maxWait: time.Duration(q.in.GetMaxWait()) * time.Second, scope: scope}
+		batch := &rowBatch{send: q.send, query: request, id: uint64(id), maxRow: int(q.in.GetMaxRow()), maxWait: time.Duration(q.in.GetMaxWait()) * time.Second, scope: scope}
 		if err := batch.run(ctx, program); err != nil {
 			return err
 		}
@@ -208,7 +282,9 @@ func (q *queryRun) queries(ctx context.Context, out chan<- *wirepb.VQLResponse) 
 
 // newScope makes a root scope in which who may do what its roles allow.
 func (s *Server) newScope(who *Principal, env *vql.Dict, log func(level, message string)) *vql.Scope {
-	o := vql.SessionOptions{Env: env, Log: log, Permissions: roleCheck{who}, Artifacts: s.o.Artifacts.Repository(ids.RootOrg)}
+	o := vql.SessionOptions{
+		Env: env, Log: log, Permissions: roleCheck{who}, Accessors: s.o.Accessors, Artifacts: s.o.Artifacts.Repository(ids.RootOrg),
+	}
 	if s.o.Services != nil {
 		o.Services = s.o.Services(*who)
 	}
@@ -308,6 +384,9 @@ func (b *rowBatch) flush() {
 func (p *programs) VFSGetBuffer(ctx context.Context, in *wirepb.VFSFileBuffer) (*wirepb.VFSFileBuffer, error) {
 	if _, err := p.s.may(ctx, users.ReadResults); err != nil {
 		return nil, p.s.failGRPC(err)
+	}
+	if in.GetOffset() > math.MaxInt64 {
+		return nil, p.s.failGRPC(fmt.Errorf("offset %d: %w", in.GetOffset(), flows.ErrInvalid))
 	}
 	data, err := p.s.o.ReadStored(ctx, strings.Join(in.GetComponents(), "/"), int64(in.GetOffset()), int(min(in.GetLength(), maxPiece)), in.GetPadding())
 	if err != nil {

@@ -88,6 +88,9 @@ type Options struct {
 	Engine   *vql.Engine
 	Services func(Principal) []any
 
+	// Accessors open files for queries; each has to ask for a permission itself.
+	Accessors map[string]vql.Accessor
+
 	// Authority signed the certificates of callers and of this server.
 	Authority   *x509.Certificate
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -110,11 +113,12 @@ type Server struct {
 	mux     *http.ServeMux
 	api     huma.API
 	grpc    *grpc.Server
+	leaving chan struct{} // closed when Run begins to end
 }
 
 // New wires a Server; it serves nothing before Run.
 func New(o Options) (*Server, error) {
-	s := &Server{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux()}
+	s := &Server{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), leaving: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -150,7 +154,7 @@ func (s *Server) Handler() http.Handler {
 	return s.metrics.count(s.identify(guard.Handler(s.mux)))
 }
 
-// Run serves both doors until ctx ends, finishes what is under way, and returns
+// Run serves both doors, once, until ctx ends, finishes what is under way, and returns
 // nil when told to stop.
 func (s *Server) Run(ctx context.Context) error {
 	server := &http.Server{
@@ -172,6 +176,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case failure = <-failed:
 		failure = fmt.Errorf("serve operators: %w", failure)
 	}
+	close(s.leaving)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := server.Shutdown(grace)

@@ -46,7 +46,7 @@ func (s *Server) signIn(ctx context.Context, in *signInIn) (*cookieOut, error) {
 		return nil, err
 	}
 	who := &Principal{Name: account.Name, Roles: account.Roles}
-	if _, err := s.propose(ctx, who, writing{}, m); err != nil {
+	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
 		return nil, err
 	}
 	s.audit(ctx, who, "sign-in", account.Name, nil)
@@ -68,7 +68,7 @@ func (s *Server) signOut(ctx context.Context, _ *struct{}) (*cookieOut, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := s.propose(ctx, who, writing{}, m); err != nil {
+		if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -32,7 +33,7 @@ func (s *Server) userRoutes() {
 	register(s, http.MethodPost, "/users/{name}/keys", "makeKey", "Make an API key", s.makeKey)
 }
 
-func (s *Server) listUsers(ctx context.Context, in *reading) (*body[List[User]], error) {
+func (s *Server) listUsers(ctx context.Context, in *Reading) (*body[List[User]], error) {
 	if _, err := s.may(ctx, users.ServerAdmin); err != nil {
 		return nil, err
 	}
@@ -48,12 +49,12 @@ func (s *Server) listUsers(ctx context.Context, in *reading) (*body[List[User]],
 }
 
 type userIn struct {
-	writing
+	Writing
 	Name string `path:"name"`
 	Body struct {
 		Roles    []string `json:"roles"`
 		Password string   `json:"password,omitempty" doc:"8 bytes or more; left out keeps what is there"`
-		Locked   bool     `json:"locked,omitempty"`
+		Locked   *bool    `json:"locked,omitempty" doc:"left out keeps what is there"`
 	}
 }
 
@@ -65,17 +66,24 @@ func (s *Server) setUser(ctx context.Context, in *userIn) (*body[Done], error) {
 	if err := within(who, in.Body.Roles); err != nil {
 		return nil, err
 	}
+	locked, err := s.mayChange(who, in.Name)
+	if err != nil {
+		return nil, err
+	}
+	if in.Body.Locked != nil {
+		locked = *in.Body.Locked
+	}
 	var hash []byte
 	if in.Body.Password != "" {
 		if hash, err = s.o.Users.HashPassword(ctx, in.Body.Password); err != nil {
 			return nil, err
 		}
 	}
-	m, err := s.o.Users.PlanSet(in.Name, in.Body.Roles, hash, in.Body.Locked)
+	m, err := s.o.Users.PlanSet(in.Name, in.Body.Roles, hash, locked)
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}
@@ -93,19 +101,36 @@ func within(who *Principal, roles []string) error {
 	return nil
 }
 
+// mayChange keeps people from taking over or removing accounts that may do more
+// than they. It returns whether the account is locked; an unknown one is not.
+func (s *Server) mayChange(who *Principal, name string) (locked bool, err error) {
+	account, err := s.o.Users.Account(name)
+	if errors.Is(err, users.ErrUnknownUser) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return account.Locked, within(who, account.Roles)
+}
+
 func (s *Server) deleteUser(ctx context.Context, in *struct {
-	writing
+	Writing
 	Name string `path:"name"`
-}) (*body[Done], error) {
+},
+) (*body[Done], error) {
 	who, err := s.may(ctx, users.ServerAdmin)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := s.mayChange(who, in.Name); err != nil {
 		return nil, err
 	}
 	m, err := s.o.Users.PlanDelete(in.Name)
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, in.writing, m)
+	done, err := s.propose(ctx, who, in.Writing, m)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +150,8 @@ func (s *Server) makeKey(ctx context.Context, in *struct {
 		Note string `json:"note,omitempty" maxLength:"200"`
 		Days int    `json:"days,omitempty" minimum:"1" maximum:"3650" default:"365"`
 	}
-}) (*body[Key], error) {
+},
+) (*body[Key], error) {
 	who, err := s.may(ctx)
 	if err != nil {
 		return nil, err
@@ -149,7 +175,7 @@ func (s *Server) makeKey(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.propose(ctx, who, writing{}, m); err != nil {
+	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
 		return nil, err
 	}
 	s.audit(ctx, who, "user.key", in.Name, map[string]string{"note": in.Body.Note})

@@ -252,7 +252,7 @@ func (n *Node) openFrontend(ctx context.Context) error {
 		MaxBody: max(4*c.Client.MaxUploadBytes, 32<<20), Sessions: 2 * c.Frontend.Resources.ExpectedClients,
 		EnrolPerSecond: float64(c.Frontend.Resources.EnrollmentsPerSecond),
 		CommitWait:     n.o.Tune.CommitWait, RetryDelay: n.o.Tune.RetryDelay, DrainWindow: n.o.Tune.DrainWindow,
-		Registerer:     n.registry, Logger: n.component("frontend"),
+		Registerer: n.registry, Logger: n.component("frontend"),
 	}
 	if o.Listener, err = frontend.Listen(ctx, n.listenOptions()); err != nil {
 		return err
