@@ -349,11 +349,18 @@ func (p *parser) reportFields(r *Report) map[string]field {
 // line returns where a field's text begins; 1 when it is not in the file.
 func (d *Definition) line(key string) int { return max(d.places[key].line, 1) }
 
+// maxNameBytes bounds an artifact's name: with a source's it becomes the name of a
+// result, of which flows take 1,000 bytes.
+const maxNameBytes = 250
+
 // check looks at what one file alone can get wrong.
 func (p *parser) check() {
 	d := p.d
-	if !validName.MatchString(d.Name) {
+	switch {
+	case !validName.MatchString(d.Name):
 		p.report(d.line("name"), "yaml_error", "name: %.60q: expected words of letters, digits and _ with dots between", d.Name)
+	case len(d.Name) > maxNameBytes:
+		p.report(d.line("name"), "yaml_error", "name: %.60q: %d bytes, at most %d are allowed", d.Name, len(d.Name), maxNameBytes)
 	}
 	if len(d.Aliases) > maxAliases {
 		p.report(d.line("aliases[0]"), "yaml_error", "aliases: more than %d", maxAliases)

@@ -151,7 +151,13 @@ func (s *servers) moveOn(p peer, cause error) time.Duration {
 	}
 	s.generation++
 	s.session = nil
-	if p.url != p.base && !errors.Is(cause, wire.ErrForged) {
+	switch {
+	case p.url == p.base:
+		// POST does not get through either: the server is away, and sockets are not
+		// to blame. When it is back they come first again.
+		delete(s.plain, p.base)
+	case errors.Is(cause, wire.ErrForged), errors.Is(cause, errAnswer): // the socket carried that
+	default:
 		s.plain[p.base] = time.Now().Add(s.options.FallbackTime)
 		return 0
 	}

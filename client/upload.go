@@ -343,8 +343,11 @@ func (s *sending) deliver(ctx context.Context, data []byte) error {
 	b.DataLength = uint64(len(data))
 	if u.output.compress {
 		b.Data, b.UncompressedLength = wire.Deflate(data), uint64(len(data))
-	} else {
-		b.Data = slices.Clone(data)
+	}
+	// What does not compress goes as it is: inflating it would cost the server as
+	// much as taking it in.
+	if len(b.Data) == 0 || len(b.Data) > len(data)-len(data)/32 {
+		b.Data, b.UncompressedLength = slices.Clone(data), 0
 	}
 	m := &uploadMark{
 		ID: s.state.ID, Data: true, Offset: s.state.Offset, Sum: s.state.Sum,

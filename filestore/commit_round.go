@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -86,11 +87,22 @@ func (c *Committer) hopeless(ctx context.Context, t *ticket) bool {
 			return true
 		}
 	}
+	if outOfFiles(t.failed) {
+		// A new part would need another descriptor: say no, so that whoever sends
+		// comes later and the process is not kept busy with trying.
+		t.failed = fmt.Errorf("%w: %w", ErrBusy, t.failed)
+		return true
+	}
 	if ctx.Err() != nil {
 		t.failed = fmt.Errorf("%w: %w", ErrStopped, t.failed)
 		return true
 	}
 	return t.gone()
+}
+
+// outOfFiles reports that the process or the machine has no descriptor left.
+func outOfFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // acknowledge is the second step: all data of these tickets is durable. The

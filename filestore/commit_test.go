@@ -408,3 +408,16 @@ func TestCommitsAreCounted(t *testing.T) {
 		}
 	}
 }
+
+func TestWithoutDescriptorsACommitIsRefusedAndNotTriedForEver(t *testing.T) {
+	s, faulty := newFaulty(t)
+	k := launch(t, s, "web-1")
+	fault := faulty.Inject(filestoretest.Fault{Op: filestoretest.Create, Err: syscall.EMFILE, Times: filestoretest.Always})
+	a := batch(client(1), 0, "{1};")
+	a.Set = huntSet
+	if err := k.Submit(t.Context(), &filestore.Commit{Appends: []filestore.Append{a}}); !errors.Is(err, filestore.ErrBusy) {
+		t.Errorf("without descriptors: %v, want ErrBusy", err)
+	}
+	fault.Lift()
+	check(t, k.Submit(t.Context(), &filestore.Commit{Appends: []filestore.Append{a}}))
+}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -278,6 +279,42 @@ func TestIncarnationSurvivesAFailedRenewal(t *testing.T) {
 		check(t, stop())
 		check(t, i.Release(t.Context()))
 	})
+}
+
+func TestTroubleWithTheHeartbeatIsToldHalfWayToTheEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault filestoretest.Fault
+		want  string
+	}{
+		"refused":   {filestoretest.Fault{Op: filestoretest.Write, Err: syscall.EROFS}, "filestore is read-only"},
+		"no answer": {filestoretest.Fault{Op: filestoretest.Write, Hang: true}, "no answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, faulty := newFaulty(t)
+				i := start(t, s, "fe")
+				stop := running(t, i.Run)
+				time.Sleep(time.Minute + time.Second) // just after a renewal
+				c.fault.Path, c.fault.Times = "nodes/fe/1", filestoretest.Always
+				fault := faulty.Inject(c.fault)
+				time.Sleep(13 * time.Second)
+				if err := i.Trouble(); err != nil {
+					t.Errorf("told before half of the lease has passed: %v", err)
+				}
+				time.Sleep(4 * time.Second)
+				if err := i.Trouble(); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "nodes/fe/1") || !i.Valid() {
+					t.Errorf("trouble %v, valid %v", err, i.Valid())
+				}
+				fault.Lift()
+				time.Sleep(10 * time.Second)
+				if err := i.Trouble(); err != nil || !i.Valid() {
+					t.Errorf("afterwards: %v, valid %v", err, i.Valid())
+				}
+				check(t, stop())
+				check(t, i.Release(t.Context()))
+			})
+		})
+	}
 }
 
 func TestLateRenewalDoesNotCount(t *testing.T) {

@@ -1,6 +1,7 @@
 package filestore
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -27,7 +28,10 @@ type usageFS interface{ Usage() (Usage, error) }
 // not by symbolic links either: whoever may write to the share must not be
 // able to point us elsewhere. The directory is held open, so that after an
 // unmount nothing is written to what lies beneath the mount point.
-type Dir struct{ root *os.Root }
+type Dir struct {
+	root *os.Root
+	top  *os.File // the same directory, for the short way of openBeneath
+}
 
 // OpenOS opens an existing directory as an FS.
 func OpenOS(root string) (*Dir, error) {
@@ -35,14 +39,29 @@ func OpenOS(root string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open filestore: %w", err)
 	}
-	return &Dir{dir}, nil
+	top, err := dir.Open(".")
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open filestore: %w", err), dir.Close())
+	}
+	return &Dir{dir, top}, nil
 }
 
 // Close lets go of the directory; open files stay open.
-func (d *Dir) Close() error { return d.root.Close() }
+func (d *Dir) Close() error { return errors.Join(d.root.Close(), d.top.Close()) }
 
 // Open implements FS.
-func (d *Dir) Open(path string) (File, error) { return d.open(path, os.O_RDONLY) }
+func (d *Dir) Open(path string) (File, error) {
+	if err := within("open", path); err != nil {
+		return nil, err
+	}
+	// The long way: opening each directory makes an NFS client ask again what
+	// other nodes have put there.
+	f, err := d.root.Open(path)
+	if err != nil {
+		return nil, err // not f: a nil *os.File is no nil File
+	}
+	return f, nil
+}
 
 // Create implements FS.
 func (d *Dir) Create(path string) (File, error) {
@@ -56,7 +75,7 @@ func (d *Dir) open(path string, flag int) (File, error) {
 	if err := within("open", path); err != nil {
 		return nil, err
 	}
-	f, err := d.root.OpenFile(path, flag, 0o640)
+	f, err := d.openBeneath(path, flag, 0o640)
 	if err != nil {
 		return nil, err // not f: a nil *os.File is no nil File
 	}
@@ -68,7 +87,7 @@ func (d *Dir) Mkdir(path string) error {
 	if err := within("mkdir", path); err != nil {
 		return err
 	}
-	return d.root.Mkdir(path, 0o750)
+	return d.mkdirBeneath(path, 0o750)
 }
 
 // Link implements FS.
@@ -126,7 +145,7 @@ func (d *Dir) SyncDir(path string) error {
 	if err := within("syncdir", path); err != nil {
 		return err
 	}
-	f, err := d.root.Open(path)
+	f, err := d.openBeneath(path, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package filestore
 
 import (
+	"io/fs"
 	"os"
 	"runtime"
 	"time"
@@ -18,3 +19,9 @@ func syncDirectory(f *os.File) error {
 
 // bootTime is not known here: the monotonic clock decides alone.
 func bootTime() time.Duration { return 0 }
+
+func (d *Dir) openBeneath(name string, flag int, mode fs.FileMode) (*os.File, error) {
+	return d.root.OpenFile(name, flag, mode)
+}
+
+func (d *Dir) mkdirBeneath(name string, mode fs.FileMode) error { return d.root.Mkdir(name, mode) }

@@ -2,12 +2,16 @@ package flows
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
 
 	"github.com/klauspost/compress/zlib"
+	"golang.org/x/sync/semaphore"
+
+	"raptorpack/proto/wirepb"
 )
 
 const (
@@ -17,6 +21,13 @@ const (
 	// maxPacketInflated bounds all of a packet's parts together.
 	maxPacketInflated = 128 << 20
 
+	// smallInflated is what a packet of an honest agent hardly exceeds. Those
+	// beyond share memory of their own, so that they cannot hold up the others.
+	smallInflated = 8 << 20
+
+	smallMemory = 128 << 20 // bytes of small packets that are inflated at a time
+	largeMemory = 256 << 20 // and of large ones, at least maxPacketInflated
+
 	// deflateRatio is more than deflate can reach (RFC 1951: 1032 to 1).
 	deflateRatio = 1100
 )
@@ -25,6 +36,43 @@ const (
 var errInflate = errors.New("compressed bytes are not what they claim")
 
 var inflaters = sync.Pool{}
+
+// inflateMemory bounds what all packets that are taken in at the same time may
+// inflate to: a few kilobytes of a hostile client become a thousand times as much.
+type inflateMemory struct{ small, large *semaphore.Weighted }
+
+func newInflateMemory() inflateMemory {
+	return inflateMemory{semaphore.NewWeighted(smallMemory), semaphore.NewWeighted(largeMemory)}
+}
+
+// reserve waits for room for a whole packet, so that no two packets that hold a
+// part wait for each other.
+func (m inflateMemory) reserve(ctx context.Context, size int64) (release func(), err error) {
+	from := m.small
+	if size > smallInflated {
+		from = m.large
+	}
+	if err := from.Acquire(ctx, size); err != nil {
+		return nil, fmt.Errorf("room to inflate %d bytes: %w", size, context.Cause(ctx))
+	}
+	return func() { from.Release(size) }, nil
+}
+
+// declaredBytes is what the compressed parts of messages may inflate to: what
+// they declare, within the bounds that inflate holds them to.
+func declaredBytes(messages []*wirepb.VeloMessage) int64 {
+	var sum int64
+	for _, m := range messages {
+		add := func(data []byte, declared uint64, limit int64) {
+			if declared <= uint64(limit) && declared <= uint64(len(data))*deflateRatio {
+				sum = min(sum+int64(declared), maxPacketInflated)
+			}
+		}
+		add(m.GetVqlResponse().GetCompressedJsonResponse(), m.GetVqlResponse().GetUncompressedSize(), maxInflated)
+		add(m.GetFileBuffer().GetData(), m.GetFileBuffer().GetUncompressedLength(), maxBuffer)
+	}
+	return sum
+}
 
 // inflate gives the plain bytes of zlib data whose length the client declares.
 // Memory is only taken for what the data can hold.

@@ -32,16 +32,25 @@ type upEnd struct {
 // dead letters and are no error. The messages are given away.
 func (r *Room) Ingest(ctx context.Context, peer Peer, messages []*wirepb.VeloMessage) error {
 	start := time.Now()
-	p := r.packet(peer)
-	for _, m := range messages {
-		p.take(m)
-	}
-	err := p.store(ctx)
-	r.metrics.ingest(time.Now().Sub(start), err)
+	err := r.ingest(ctx, peer, messages)
+	r.metrics.ingest(time.Since(start), err)
 	if err != nil {
 		return fmt.Errorf("take in from %s: %w: %w", peer.Client, ErrTryAgain, err)
 	}
 	return nil
+}
+
+func (r *Room) ingest(ctx context.Context, peer Peer, messages []*wirepb.VeloMessage) error {
+	release, err := r.inflate.reserve(ctx, declaredBytes(messages))
+	if err != nil {
+		return err
+	}
+	defer release()
+	p := r.packet(peer)
+	for _, m := range messages {
+		p.take(m)
+	}
+	return p.store(ctx)
 }
 
 // store makes the packet durable: data and facts in one commit, or, when an

@@ -86,6 +86,7 @@ type Room struct {
 	o       Options
 	log     *slog.Logger
 	metrics *metrics
+	inflate inflateMemory
 	seen    *eventMemory
 	shards  [64]shard
 
@@ -108,7 +109,7 @@ type shard struct {
 // New wires a room. Nothing runs before Run.
 func New(o Options) *Room {
 	o.setDefaults()
-	r := &Room{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), seen: newEventMemory(o.EventMemory)}
+	r := &Room{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), inflate: newInflateMemory(), seen: newEventMemory(o.EventMemory)}
 	for i := range r.shards {
 		r.shards[i].locals = map[Key]*local{}
 		r.shards[i].visits = map[owner]*visit{}

@@ -19,6 +19,10 @@ const (
 	firstRead    = 4 << 10 // memory is taken in steps that double, from here
 	firstInflate = 64 << 10
 	lastStep     = 8 << 20
+
+	// heldInflate is how much of a stream is inflated into memory before anybody
+	// has looked how long it gets. Agents keep their elements far below.
+	heldInflate = 8 << 20
 )
 
 var inflaters = sync.Pool{}
@@ -34,10 +38,10 @@ func Inflate(stream []byte, limit int64, reserve Reserve) ([]byte, error) {
 		return nil, fmt.Errorf("zlib header: %w", ErrMalformed)
 	}
 	defer inflaters.Put(z)
-	// What does not compress comes out as long as it went in, which is memory that
-	// the sender has paid for.
-	step := max(min(int64(len(stream))*4, firstInflate), int64(len(stream))+1)
-	plain, err := readWithin(z, limit, step, reserve)
+	plain, err := readWithin(z, min(limit, heldInflate), min(int64(len(stream))*4, firstInflate), reserve)
+	if errors.Is(err, ErrTooLarge) && limit > heldInflate {
+		plain, err = inflateLarge(z, source, limit, reserve)
+	}
 	switch {
 	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrBusy):
 		return nil, fmt.Errorf("inflate: %w", err)
@@ -45,6 +49,43 @@ func Inflate(stream []byte, limit int64, reserve Reserve) ([]byte, error) {
 		return nil, fmt.Errorf("zlib stream: %w", ErrMalformed)
 	case source.Len() != 0:
 		return nil, fmt.Errorf("%d bytes behind the zlib stream: %w", source.Len(), ErrMalformed)
+	}
+	return plain, nil
+}
+
+// inflateLarge inflates twice: first to see how long it gets, so that what goes
+// beyond the limit costs no memory, and what does not is never copied.
+func inflateLarge(z io.Reader, source *bytes.Reader, limit int64, reserve Reserve) ([]byte, error) {
+	rewind := func() error {
+		if _, err := source.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		return z.(zlib.Resetter).Reset(source, nil)
+	}
+	if err := rewind(); err != nil {
+		return nil, err
+	}
+	size, err := io.Copy(io.Discard, io.LimitReader(z, limit+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case size > limit:
+		return nil, fmt.Errorf("more than %d bytes: %w", limit, ErrTooLarge)
+	}
+	if err := rewind(); err != nil {
+		return nil, err
+	}
+	plain, err := grow(nil, size, reserve)
+	if err != nil {
+		return nil, err
+	}
+	plain = plain[:size]
+	if _, err := io.ReadFull(z, plain); err != nil {
+		return nil, err
+	}
+	// One read more: the end has to be there, with the right checksum.
+	if n, err := z.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		return nil, ErrMalformed
 	}
 	return plain, nil
 }

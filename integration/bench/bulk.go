@@ -10,8 +10,8 @@ import (
 
 // rowQuery makes rows like those of a listing of files: long, and much alike.
 const rowQuery = `SELECT _value AS Number,
-        format(format='/var/lib/application/data/shard-%%03d/segment-%%08d.log', args=[_value %% 100, _value]) AS OSPath,
-        4096 + _value %% 10000 AS Size, '-rw-r-----' AS Mode, 'application' AS User, 'application' AS Group, FALSE AS IsDir,
+        format(format='/var/lib/application/data/shard-007/segment-%%08d.log', args=[_value]) AS OSPath,
+        4096 + 512 * _value AS Size, '-rw-r-----' AS Mode, 'application' AS User, 'application' AS Group, FALSE AS IsDir,
         timestamp(epoch=1760000000 + _value) AS Mtime, timestamp(epoch=1760000000 + _value) AS Ctime,
         'ext4 on /dev/mapper/data-lv0, mounted at /var/lib/application with relatime,errors=remount-ro' AS Mount,
         'the quick brown fox jumps over the lazy dog and then over the next one until the row has its length' AS Note

@@ -70,6 +70,10 @@ func run(ctx context.Context, args []string) error {
 	return b.measure(ctx)
 }
 
+// ownDescriptors is what the server may need beside sockets in a storm of
+// enrolments: 512 open segments and those of the commits under way.
+const ownDescriptors = 3000
+
 // serve is the server's process.
 func serve(ctx context.Context, path string) error {
 	loaded, err := config.Load(path, config.Options{})
@@ -115,8 +119,9 @@ func newBench(s settings) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Two sockets each, on both sides; some descriptors are the processes' own.
-	if most := int(limit-200) / 2; b.clients > most {
+	// Two sockets each, on both sides; some descriptors are the server's own, for
+	// its store.
+	if most := int(limit-ownDescriptors) / 2; b.clients > most {
 		b.note("a process may open %d files: %d clients instead of %d", limit, most, b.clients)
 		b.clients = most
 	}

@@ -1,0 +1,24 @@
+//go:build unix
+
+package pool
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// RaiseDescriptorLimit lets this process open as many files as it may, and want
+// if it has the right to. It returns the limit that holds now.
+func RaiseDescriptorLimit(want uint64) (uint64, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("read the limit of descriptors: %w", err)
+	}
+	for _, hard := range []uint64{max(want, limit.Max), limit.Max} {
+		if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: hard, Max: hard}) == nil {
+			return hard, nil
+		}
+	}
+	return limit.Cur, nil
+}
