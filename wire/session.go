@@ -117,8 +117,15 @@ func (s *Session) Seal(lists ...[]byte) ([]byte, error) {
 		return s.SealPacked(false, lists...)
 	}
 	deflated := make([][]byte, len(lists))
+	before, after := 0, 0
 	for i, list := range lists {
 		deflated[i] = Deflate(list)
+		before, after = before+len(list), after+len(deflated[i])
+	}
+	if after > before-before/16 {
+		// Uploads of what is compressed already: inflating it would cost the server
+		// more than the few bytes that it saves.
+		return s.SealPacked(false, lists...)
 	}
 	return s.SealPacked(true, deflated...)
 }

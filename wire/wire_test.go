@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"sync"
@@ -430,5 +431,28 @@ func TestFramesAreWhatAgentsRead(t *testing.T) {
 	}
 	if f, err := wire.ParseFrame([]byte(`{}`)); err != nil || f.Code != 0 {
 		t.Errorf("empty frame: %+v, %v", f, err)
+	}
+}
+
+// What does not compress goes as it is, and comes out alike; all else is deflated.
+func TestSealDeflatesOnlyWhatShrinks(t *testing.T) {
+	p := newPair(t, wire.OpenerOptions{}, wire.IdentityOptions{})
+	p.keys.Set(&wiretest.ClientKey(t, 0).PublicKey)
+	noise := make([]byte, 64<<10)
+	rand.Read(noise)
+	for name, c := range map[string]struct {
+		data   []byte
+		shrink bool
+	}{
+		"noise": {noise, false}, "zeros": {make([]byte, 64<<10), true},
+	} {
+		body := seal(t, p.session, &wirepb.VeloMessage{SessionId: "F.1", FileBuffer: &wirepb.FileBuffer{Data: c.data}})
+		if small := len(body) < len(c.data)/2; small != c.shrink {
+			t.Errorf("%s: %d bytes became %d", name, len(c.data), len(body))
+		}
+		messages, err := open(t, p.opener, body).Messages()
+		if err != nil || len(messages) != 1 || !bytes.Equal(messages[0].FileBuffer.Data, c.data) {
+			t.Errorf("%s did not come back: %v", name, err)
+		}
 	}
 }
