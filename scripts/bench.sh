@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Benchmarks of the parts: bench.sh [PATTERN] [TIME]. Prints what Go's tools compare
-# (benchstat), after the machine and its load, without which no figure means much.
+# Measures one node under simulated agents and prints each figure beside its aim;
+# with PARTS=PATTERN the Go benchmarks of the packages instead, for benchstat.
+#
+#   bench.sh [flags of integration/bench, as -clients 1000 -idle 10m -only plain,flows]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 GO=${GO:-go}
-pattern=${1:-.} time=${2:-1s}
 echo "commit: $(git describe --always --dirty 2>/dev/null || echo unknown)"
 echo "load:   $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) cores"
-for package in filestore replication flows wire frontend notifier clients client vql vql/endpoint; do
-	$GO test -run '^$' -bench "$pattern" -benchtime "$time" -benchmem "./$package"
-done
-if bin/raptorpack pool --help 2>/dev/null | grep -q -- --bench; then
-	bin/raptorpack pool --bench
+if [ -n "${PARTS:-}" ]; then
+	for dir in $(grep -rlE '^func Benchmark[A-Z]' --include='*_test.go' . | grep -v '^./integration/lab/' | xargs -n1 dirname | sort -u); do
+		$GO test -run '^$' -bench "$PARTS" -benchtime "${BENCHTIME:-1s}" -benchmem "$dir"
+	done
+	exit 0
 fi
+CGO_ENABLED=0 $GO build -trimpath -o bin/bench ./integration/bench
+exec bin/bench "$@"

@@ -170,6 +170,7 @@ END
 if [ "${DEMO_WAIT:-}" = 1 ]; then
 	echo
 	echo "It stays up: Ctrl-C ends it."
+	trap 'exit 0' INT TERM
 	while kill -0 "$server" 2>/dev/null && kill -0 "$agent" 2>/dev/null; do sleep 0.5; done
 	echo "demo: a process ended by itself" >&2
 	exit 1

@@ -1,14 +1,44 @@
 #!/usr/bin/env bash
-# Runs the kill stories on a real NFSv4.1 mount (integration/lab/umlnfs): the node
-# and its agent run in one guest, the store lies on the server of another network
-# namespace. A lab that cannot be started fails.
+# Runs the stories on a real NFSv4.1 server (integration/lab/umlnfs), in both modes
+# of the lab; one that cannot be started fails. Arguments go to both test programs
+# (-long, or LONG=1: full size). LAB_STORIES=run or cluster runs one of them only.
+#
+#   run      kill -9 of node and agent: both in one guest, the store on the server
+#            of another network namespace
+#   cluster  power cuts: node, agent and NFS server are kernels of their own
 set -euo pipefail
 cd "$(dirname "$0")/.."
+go=${GO:-go}
+case ${LAB_STORIES:=run cluster} in
+run | cluster | "run cluster") ;;
+*)
+	echo "LAB_STORIES=$LAB_STORIES: run or cluster" >&2
+	exit 2
+	;;
+esac
+[[ ${LONG:-} != 1 ]] || set -- -long "$@"
+limit=30m mem=1G
+for word in "$@"; do
+	# The agent keeps what is not delivered yet in its machine's memory.
+	[[ $word != -long ]] || limit=90m mem=2G
+done
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 export CGO_ENABLED=0
-go build -o "$out/raptorpack" ./cmd/raptorpack
-go test -c -o "$out/integration.test" ./integration
-integration/lab/umlnfs/umlnfs.sh run -nodes 1 -mem 3G -timeout 30m -- \
-	on c1 env RAPTORPACK_BINARY="$out/raptorpack" RAPTORPACK_LABS=required TMPDIR=/run/tmp HOME=/run/tmp \
-	"$out/integration.test" -test.v -test.timeout 25m -test.run 'TestKilled|TestChecker' -stores /mnt "$@"
+$go build -o "$out/raptorpack" ./cmd/raptorpack
+lab=integration/lab/umlnfs/umlnfs.sh
+
+if [[ $LAB_STORIES == *run* ]]; then
+	$go test -c -o "$out/integration.test" ./integration
+	$lab run -nodes 1 -mem 3G -disk-mb 4096 -timeout $limit -- \
+		on c1 env RAPTORPACK_BINARY="$out/raptorpack" RAPTORPACK_LABS=required TMPDIR=/run/tmp HOME=/run/tmp \
+		"$out/integration.test" -test.v -test.timeout $limit -test.run 'TestKilled|TestChecker' -stores /mnt "$@"
+fi
+if [[ $LAB_STORIES == *cluster* ]]; then
+	$go vet -tags nfslab ./integration
+	$go build -tags raptorpack_nosync -o "$out/raptorpack-nosync" ./cmd/raptorpack
+	$go test -tags nfslab -c -o "$out/cluster.test" ./integration
+	RAPTORPACK_BINARY="$out/raptorpack" RAPTORPACK_BINARY_NOSYNC="$out/raptorpack-nosync" \
+		$lab cluster -nodes 2 -mem $mem -disk-mb 4096 -timeout $limit -- \
+		"$out/cluster.test" -test.v -test.timeout $limit -test.run 'TestCluster' "$@"
+fi

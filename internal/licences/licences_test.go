@@ -53,9 +53,9 @@ func TestEveryModuleOfTheBinaryMayBeShipped(t *testing.T) {
 
 func TestALicenceThatIsNotListedIsNamed(t *testing.T) {
 	for text, want := range map[string]string{
-		"Permission is hereby granted, free of\ncharge, to any person obtaining a copy": "MIT",
-		"Apache License\n  Version 2.0, January 2004":                                      "Apache-2.0",
-		"GNU AFFERO GENERAL PUBLIC\nLICENSE Version 3":                                  "",
+		"Permission is hereby granted, free of\ncharge, to any person obtaining a copy":                                       "MIT",
+		"Apache License\n  Version 2.0, January 2004":                                                                         "Apache-2.0",
+		"GNU AFFERO GENERAL PUBLIC\nLICENSE Version 3":                                                                        "",
 		"MIT: Permission is hereby granted, free of charge, to any person obtaining a copy. Dual: GNU General Public License": "",
 		"All rights reserved.": "",
 	} {

@@ -90,7 +90,7 @@ var meanings = map[string]string{
 	"Frontend.proxy_header":                        "HTTP header that a balancer puts the client's address into.",
 	"Frontend.proxy_protocol":                      "The balancer speaks the PROXY protocol, version 1 or 2.",
 	"Frontend.do_not_compress_artifacts":           "Clients are told the real names of results and get artifacts with their comments.",
-	"Frontend.default_client_monitoring_artifacts": "Event artifacts of all clients. " + later,
+	"Frontend.default_client_monitoring_artifacts": "Event artifacts that a new deployment runs on all clients. Read once: later the ledger has the table.",
 	"Frontend.collection_error_regex":              later,
 	"Frontend.artifact_definitions_directory":      "Folder of artifact files that are loaded at start, beside the built-in ones.",
 
@@ -127,8 +127,8 @@ var meanings = map[string]string{
 
 	"defaults.hunt_expiry_hours":               later,
 	"defaults.unauthenticated_lru_timeout_sec": later,
-	"defaults.event_max_wait":                  later,
-	"defaults.event_max_wait_jitter":           later,
+	"defaults.event_max_wait":                  "Seconds that event rows wait for company on the client.",
+	"defaults.event_max_wait_jitter":           "Random seconds added to it.",
 	"defaults.max_rows":                        "Rows of a collection at most, where neither artifact nor operator says otherwise; 0: no limit.",
 	"defaults.max_logs":                        "Log lines of a collection at most; 0: no limit.",
 	"defaults.max_row_buffer_size":             later,

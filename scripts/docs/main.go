@@ -24,6 +24,7 @@ import (
 	"raptorpack/config"
 	"raptorpack/users"
 	"raptorpack/vql"
+	"raptorpack/vql/server"
 )
 
 // part is one generated piece of a page.
@@ -48,8 +49,9 @@ func run(check bool) error {
 		{"configuration.md", "keys", configuration},
 		{"configuration.md", "inert", inert},
 		{"metrics.md", "metrics", metrics},
-		{"vql.md", "core", func() (string, error) { return primitives(true) }},
-		{"vql.md", "endpoint", func() (string, error) { return primitives(false) }},
+		{"vql.md", "core", func() (string, error) { return primitives(coreEngine) }},
+		{"vql.md", "endpoint", func() (string, error) { return primitives(agent.Engine) }},
+		{"vql.md", "server", func() (string, error) { return primitives(serverEngine) }},
 		{"artifacts.md", "builtin", builtIns},
 		{"permissions.md", "roles", roles},
 	} {
@@ -186,23 +188,30 @@ func cell(text string) string {
 	return strings.ReplaceAll(text, "|", `\|`)
 }
 
-// primitives prints the functions and plugins of the language's core, or those
-// that an endpoint has besides.
-func primitives(core bool) (string, error) {
-	engine, err := vql.NewEngine(nil, nil)
+func coreEngine() (*vql.Engine, error) { return vql.NewEngine(nil, nil) }
+
+func serverEngine() (*vql.Engine, error) {
+	return vql.NewEngine(server.Functions(), server.Plugins())
+}
+
+// primitives prints the functions and plugins of an engine. Those that every
+// engine has are printed with the core's alone.
+func primitives(make func() (*vql.Engine, error)) (string, error) {
+	core, err := coreEngine()
+	if err != nil {
+		return "", err
+	}
+	engine, err := make()
 	if err != nil {
 		return "", err
 	}
 	entries := engine.Reference()
-	if !core {
-		shared := map[string]bool{}
-		for _, e := range entries {
-			shared[e.Kind+e.Name] = true
+	if shared := core.Reference(); len(shared) < len(entries) {
+		everywhere := map[string]bool{}
+		for _, e := range shared {
+			everywhere[e.Kind+e.Name] = true
 		}
-		if engine, err = agent.Engine(); err != nil {
-			return "", err
-		}
-		entries = slices.DeleteFunc(engine.Reference(), func(e vql.Entry) bool { return shared[e.Kind+e.Name] })
+		entries = slices.DeleteFunc(entries, func(e vql.Entry) bool { return everywhere[e.Kind+e.Name] })
 	}
 	var out strings.Builder
 	for _, kind := range []string{"plugin", "function"} {
