@@ -25,3 +25,17 @@ const MaxDeliveries = maxDeliveries
 
 // TellDue writes the facts that are due, as Run does.
 func (r *Room) TellDue(ctx context.Context) error { return r.tellDue(ctx) }
+
+// InflateMemory bounds what packets inflate to.
+type InflateMemory struct{ inflateMemory }
+
+// NewInflateMemory makes one as a Room has it.
+func NewInflateMemory() InflateMemory { return InflateMemory{newInflateMemory()} }
+
+// Reserve waits for room.
+func (m InflateMemory) Reserve(ctx context.Context, size int64) (release func(), err error) {
+	return m.reserve(ctx, size)
+}
+
+// MaxPacketInflated bounds one packet.
+const MaxPacketInflated = maxPacketInflated

@@ -103,11 +103,11 @@ func (c Check) checkRows(ctx context.Context, reader *filestore.Reader, set file
 		if a.Kind != "rows" || a.Name != c.Result {
 			continue
 		}
+		named++
 		if a.First+a.Count >= int64(len(offsets)) {
 			errs = append(errs, fmt.Errorf("rows %d to %d were acknowledged and are not there", a.First, a.First+a.Count))
 			continue
 		}
-		named++
 		stored := lines.Bytes()[offsets[a.First]:offsets[a.First+a.Count]]
 		if crc32.Checksum(stored, castagnoli) != a.CRC {
 			errs = append(errs, fmt.Errorf("rows %d to %d were acknowledged with other bytes", a.First, a.First+a.Count))

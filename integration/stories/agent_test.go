@@ -44,9 +44,9 @@ type endpoint struct {
 	stop    func()
 
 	mu    sync.Mutex
-	acked int64                // rows, of any flow
-	watch func(acked int64)    // told of each acknowledgement, from the sender's goroutine
-	edit  func(*client.Options) // before it starts
+	acked int64             // rows, of any flow
+	flows map[string]int64  // rows, by flow
+	watch func(acked int64) // told of each acknowledgement, from the sender's goroutine
 }
 
 // agent starts an agent with the n-th test key and waits until it is connected.
@@ -62,7 +62,7 @@ func (p *pack) newAgent(n int, edit func(*client.Options)) *endpoint {
 	p.t.Helper()
 	key := wiretest.ClientKey(p.t, n)
 	a := &endpoint{
-		p: p, id: ids.ClientOfKey(&key.PublicKey).String(), log: &record{},
+		p: p, id: ids.ClientOfKey(&key.PublicKey).String(), log: &record{}, flows: map[string]int64{},
 		history: filepath.Join(p.t.TempDir(), "history.jsonl"),
 	}
 	file := p.file.Client
@@ -111,15 +111,15 @@ func (p *pack) newAgent(n int, edit func(*client.Options)) *endpoint {
 }
 
 func (a *endpoint) acknowledged(messages [][]byte) {
-	rows := int64(0)
+	a.mu.Lock()
 	for _, raw := range messages {
 		var m wirepb.VeloMessage
 		if err := proto.Unmarshal(raw, &m); err == nil {
-			rows += int64(m.GetVqlResponse().GetTotalRows())
+			rows := int64(m.GetVqlResponse().GetTotalRows())
+			a.acked += rows
+			a.flows[m.SessionId] += rows
 		}
 	}
-	a.mu.Lock()
-	a.acked += rows
 	acked, watch := a.acked, a.watch
 	a.mu.Unlock()
 	if watch != nil {
@@ -159,6 +159,22 @@ func (a *endpoint) waitOnline() {
 		var c struct{ Online bool }
 		err := a.p.get("/clients/"+a.id, &c)
 		return err == nil && c.Online, fmt.Sprint(err, " ", a.log.tail(500))
+	})
+}
+
+// waitQuiet waits until the agent has nothing to do or to say: the interrogation
+// of a new client is over.
+func (a *endpoint) waitQuiet() {
+	a.p.t.Helper()
+	wait(a.p.t, "agent "+a.id+" to have nothing to do", func() (bool, string) {
+		var all struct{ Items []flowState }
+		err := a.p.get("/clients/"+a.id+"/flows", &all)
+		for _, f := range all.Items {
+			if f.State != "completed" {
+				return false, fmt.Sprintf("%+v", f)
+			}
+		}
+		return err == nil && len(all.Items) > 0, fmt.Sprint(err)
 	})
 }
 
@@ -227,6 +243,12 @@ func (c *collection) complete() {
 
 func (c *collection) check(t *testing.T) {
 	t.Helper()
+	// The server knows of the end a moment before the agent hears of it.
+	wait(t, "the last acknowledgement", func() (bool, string) {
+		c.a.mu.Lock()
+		defer c.a.mu.Unlock()
+		return c.a.flows[c.flow] >= c.rows, fmt.Sprint(c.a.flows[c.flow])
+	})
 	err := integration.Check{
 		Store: c.a.p.store, Client: c.a.id, Flow: c.flow, Result: numbersName, Rows: c.rows, History: c.a.history,
 	}.Run(t.Context())

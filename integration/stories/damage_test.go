@@ -107,7 +107,7 @@ func TestFlippedByteInASegmentIsToldAndTheRestServed(t *testing.T) {
 	p.restart()
 	wantPrefix(t, c.read(), segment, someRows, "checksum", "torn")
 	p.waitLog("segment has damage", filepath.Base(segment), "offset=")
-	p.waitMetric(1, "raptorpack_filestore_damage_total")
+	p.waitMetric(1, "raptorpack_filestore_read_damage_total")
 }
 
 func TestCutSegmentTailIsToldAndTheRestServed(t *testing.T) {

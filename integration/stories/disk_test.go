@@ -63,7 +63,7 @@ func (p *pack) makeReadOnly() {
 
 func TestReadOnlyStoreIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	p := launch(t, options{tune: func(u *node.Tuning) { u.LeaseTTL, u.IncarnationTTL = 400*time.Millisecond, 12*time.Second }})
+	p := launch(t, options{tune: func(u *node.Tuning) { u.LeaseTTL, u.IncarnationTTL = 400*time.Millisecond, 16*time.Second }})
 	a := p.agent(0)
 	first := p.node.Status().Epoch
 	broken := a.atRow(1000, p.makeReadOnly)
@@ -104,7 +104,7 @@ func TestStoreThatIsReadOnlyAtStartIsToldClearly(t *testing.T) {
 
 func TestFailedSyncsCostNothing(t *testing.T) {
 	t.Parallel()
-	p := launch(t, options{tune: func(u *node.Tuning) { u.IncarnationTTL = 2 * time.Second }})
+	p := launch(t, options{tune: func(u *node.Tuning) { u.IncarnationTTL = 8 * time.Second }})
 	a := p.agent(0)
 	places := []struct {
 		name   string
