@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"raptorpack/users"
 )
@@ -37,6 +40,11 @@ type principalKey struct{}
 // signing in and health need nobody.
 func (s *Server) identify(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.allowed(r.RemoteAddr) {
+			s.log.Warn("caller comes from an address that is not allowed", "address", r.RemoteAddr)
+			writeProblem(w, huma.NewError(http.StatusForbidden, "this address is not allowed"))
+			return
+		}
 		who, err := s.callerOf(r)
 		if err != nil && !errors.Is(err, errNobody) {
 			s.log.Info("caller refused", "address", r.RemoteAddr, "err", err)
@@ -44,6 +52,15 @@ func (s *Server) identify(next http.Handler) http.Handler {
 		ctx := context.WithValue(r.Context(), principalKey{}, who)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// allowed holds the caller's address against Options.Allowed.
+func (s *Server) allowed(remote string) bool {
+	if len(s.o.Allowed) == 0 {
+		return true
+	}
+	at, err := netip.ParseAddrPort(remote)
+	return err == nil && slices.ContainsFunc(s.o.Allowed, func(p netip.Prefix) bool { return p.Contains(at.Addr().Unmap()) })
 }
 
 var errNobody = errors.New("not signed in")

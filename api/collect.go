@@ -101,7 +101,7 @@ func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client,
 		Org: ids.RootOrg, Clients: []ids.Client{client}, Creator: who.Name, Artifacts: named, Urgent: r.Urgent,
 		Request: &wirepb.FlowRequest{
 			VqlClientActions: request.Queries, MaxRows: request.MaxRows, MaxUploadBytes: request.MaxUploadBytes,
-			Compression: wirepb.FlowRequest_ZLIB,
+			Compression: wirepb.FlowRequest_ZLIB, LogErrorRegex: s.o.ErrorPattern,
 		},
 		Names: request.Names,
 	})

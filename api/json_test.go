@@ -1,8 +1,10 @@
 package api_test
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -279,4 +281,16 @@ func TestCrossSiteWritesAreRefused(t *testing.T) {
 	w.want(403, "analyst", "POST", path, body, "Origin", "https://evil.example")
 	w.want(200, "analyst", "POST", path, body, "Sec-Fetch-Site", "same-origin")
 	w.want(200, "analyst", "GET", "/api/v1/me", nil, "Sec-Fetch-Site", "cross-site")
+}
+
+func TestAddressesThatAreNotAllowedAreRefused(t *testing.T) {
+	for network, want := range map[string]int{"127.0.0.0/8": http.StatusUnauthorized, "192.0.2.0/24": http.StatusForbidden} {
+		w := newWorld(t, func(o *api.Options) { o.Allowed = []netip.Prefix{netip.MustParsePrefix(network)} })
+		answer, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}).Get(w.base + "/api/v1/me")
+		w.check(err)
+		answer.Body.Close()
+		if answer.StatusCode != want {
+			t.Errorf("allowed %s: status %d, want %d", network, answer.StatusCode, want)
+		}
+	}
 }

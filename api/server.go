@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -98,6 +99,14 @@ type Options struct {
 	HTTP      net.Listener // nil: no JSON door
 	PlainHTTP bool         // no TLS: only behind a proxy that adds it, or on loopback
 	GRPC      net.Listener // nil: no gRPC door
+
+	// Allowed bounds who may speak to the JSON door (GUI.allowed_cidr); empty:
+	// everybody who can reach it.
+	Allowed []netip.Prefix
+
+	// ErrorPattern makes log lines of collections count as errors
+	// (Frontend.collection_error_regex); empty: the client's own default.
+	ErrorPattern string
 
 	ClearNames bool // clients are told the real names of results
 

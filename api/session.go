@@ -41,7 +41,7 @@ func (s *Server) signIn(ctx context.Context, in *signInIn) (*cookieOut, error) {
 		return nil, err
 	}
 	expires := time.Now().Add(sessionLife)
-	m, secret, err := s.o.Users.PlanSession(account.Name, "sign-in", expires)
+	m, secret, err := s.o.Users.PlanSession(account.Name, users.SignInNote, expires)
 	if err != nil {
 		return nil, err
 	}

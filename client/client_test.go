@@ -461,7 +461,7 @@ func TestFlowRequestedTwiceRunsOnce(t *testing.T) {
 	s.send(request, request)
 	a.waitDelivered(s, "F.1")
 	a.kill() // the end is known after a restart, too
-	a = start(t, o)
+	start(t, o)
 	before := len(s.received())
 	s.send(request)
 	waitFor(t, "the repeated end", func() bool {

@@ -222,9 +222,15 @@ func (r *Record) inform(info *buspb.ClientInfo, now time.Time) {
 		into *string
 		text string
 	}{
-		{&r.Hostname, info.GetHostname()}, {&r.FQDN, info.GetFqdn()}, {&r.System, info.GetSystem()},
-		{&r.Release, info.GetRelease()}, {&r.Architecture, info.GetArchitecture()}, {&r.Version, info.GetClientVersion()},
-		{&r.Name, info.GetClientName()}, {&r.BuildTime, info.GetBuildTime()}, {&r.BuildURL, info.GetBuildUrl()},
+		{&r.Hostname, info.GetHostname()},
+		{&r.FQDN, info.GetFqdn()},
+		{&r.System, info.GetSystem()},
+		{&r.Release, info.GetRelease()},
+		{&r.Architecture, info.GetArchitecture()},
+		{&r.Version, info.GetClientVersion()},
+		{&r.Name, info.GetClientName()},
+		{&r.BuildTime, info.GetBuildTime()},
+		{&r.BuildURL, info.GetBuildUrl()},
 	} {
 		if f.text != "" {
 			*f.into = f.text

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -252,7 +251,7 @@ func WriteNew(path string, text []byte) error {
 
 // Replace replaces a file in one step, keeping it readable by its owner only.
 func Replace(path string, text []byte) error {
-	if err := renameio.WriteFile(path, text, 0o600, renameio.WithStaticPermissions(0o600)); err != nil {
+	if err := replaceFile(path, text); err != nil {
 		return fmt.Errorf("replace configuration: %w", err)
 	}
 	return nil

@@ -55,7 +55,7 @@ func processStart(pid int) (start uint64, dead bool, err error) {
 	// Field 2 is the command in parentheses and may hold anything.
 	end := bytes.LastIndexByte(stat, ')')
 	fields := bytes.Fields(stat[end+1:])
-	const state, threads, started = 3 - 3, 20 - 3, 22 - 3
+	const state, threads, started = 0, 17, 19 // fields 3, 20 and 22 of proc(5)
 	if end < 0 || len(fields) <= started {
 		return 0, false, fmt.Errorf("process %d: %w", pid, ErrBadRecord)
 	}

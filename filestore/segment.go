@@ -216,7 +216,6 @@ type indexDecoder struct {
 	bad     bool
 	strings []string
 	flows   []ids.Flow // parsed, by string; zero: not yet
-	clients map[int]ids.Client
 }
 
 func (d *indexDecoder) extents() ([]Extent, int64) {

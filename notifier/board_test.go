@@ -37,8 +37,10 @@ func TestWakeRingsOnlyTheClientsBell(t *testing.T) {
 	_, twoBell := b.Register(ids.RootOrg, client(t, 2))
 	defer one.Close()
 
-	if !b.Wake(ids.RootOrg, client(t, 1)) || !b.Wake(ids.RootOrg, client(t, 1)) {
-		t.Fatal("wake did not find the connection")
+	for range 2 {
+		if !b.Wake(ids.RootOrg, client(t, 1)) {
+			t.Fatal("wake did not find the connection")
+		}
 	}
 	if !rang(oneBell) || rang(oneBell) {
 		t.Error("two wakes must leave exactly one signal")

@@ -29,11 +29,10 @@ type story struct {
 	runs  int
 	words int
 
-	mu      sync.Mutex
-	told    map[string]bool // acknowledged: exactly once, for ever
-	asked   map[string]bool // anything asked for: at most once
-	resend  []string        // request ids whose answer was lost
-	refused int
+	mu     sync.Mutex
+	told   map[string]bool // acknowledged: exactly once, for ever
+	asked  map[string]bool // anything asked for: at most once
+	resend []string        // request ids whose answer was lost
 }
 
 func (s *story) word() string { s.words++; return fmt.Sprintf("word-%d", s.words) }

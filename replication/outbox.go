@@ -15,6 +15,9 @@ import (
 	"raptorpack/proto/buspb"
 )
 
+// tellEvery paces the log lines about a disk that is tried again and again.
+const tellEvery = 30 * time.Second
+
 // Outbox is this node's numbered stream of facts: durable first, then sent to
 // whoever leads, in order, each taken once. Safe for concurrent use.
 type Outbox struct {
@@ -24,6 +27,7 @@ type Outbox struct {
 	writing chan struct{} // one slot: who holds it writes; others wait, or leave
 	file    *outboxWriter // nil: none open; guarded by writing
 	part    uint64        // of the next file, if its first fact had one before
+	told    time.Time     // when an ailing file was last logged; guarded by writing
 
 	mu      sync.Mutex
 	seq     uint64        // last number given
@@ -181,7 +185,10 @@ func (o *Outbox) await(ctx context.Context, last uint64) error {
 	}
 	if err := o.write(ctx, pending); err != nil {
 		o.n.m.outboxFailed.Inc()
-		o.n.log.Warn("outbox file is finished after an error", "seq", pending[0].seq, "err", err)
+		if time.Since(o.told) > tellEvery {
+			o.told = time.Now()
+			o.n.log.Warn("outbox file is finished after an error", "seq", pending[0].seq, "err", err)
+		}
 		o.finish(ctx)
 		return err
 	}

@@ -61,6 +61,9 @@ type Session struct {
 	Note    string
 }
 
+// SignInNote marks sessions that began with a password. They end when it changes.
+const SignInNote = "sign-in"
+
 // Room is the state of all operators. Safe for concurrent use.
 type Room struct {
 	hashers hashers
@@ -117,8 +120,12 @@ func (r *Room) set(set *buspb.UserSet, now time.Time) error {
 		}
 	}
 	r.accounts[account.Name] = account
-	if account.Locked {
+	switch {
+	case account.Locked:
 		r.dropSessions(account.Name)
+	case len(set.GetPasswordHash()) > 0:
+		// Whoever knew the old password is out; API keys were not made from it.
+		maps.DeleteFunc(r.sessions, func(_ [32]byte, s Session) bool { return s.User == account.Name && s.Note == SignInNote })
 	}
 	return nil
 }

@@ -206,3 +206,23 @@ func FuzzApply(f *testing.F) {
 		}
 	})
 }
+
+func TestANewPasswordEndsSignInsAndLeavesKeys(t *testing.T) {
+	h := newHouse(t)
+	h.add("ada", "first password", "reader")
+	m, browser, err := h.PlanSession("ada", users.SignInNote, noon.Add(time.Hour))
+	h.must(m, err)
+	m, key, err := h.PlanSession("ada", "robot", noon.Add(time.Hour))
+	h.must(m, err)
+	h.must(h.PlanSet("ada", []string{"analyst"}, nil, false)) // roles alone end nothing
+	if _, err := h.SessionUser(browser, noon); err != nil {
+		t.Errorf("a change of roles ended the session: %v", err)
+	}
+	h.add("ada", "second password", "analyst")
+	if _, err := h.SessionUser(browser, noon); !errors.Is(err, users.ErrDenied) {
+		t.Errorf("after a new password the old session says %v", err)
+	}
+	if _, err := h.SessionUser(key, noon); err != nil {
+		t.Errorf("the API key is gone: %v", err)
+	}
+}

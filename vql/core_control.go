@@ -87,7 +87,7 @@ func logFunction(ctx context.Context, scope *Scope, args *logArgs) (Value, error
 }
 
 // dueKey remembers when something was last done; see due.
-type dueKey struct{ kind, text string }
+type dueKey struct{ kind string }
 
 // due reports whether text is new within a number of seconds.
 func (s *Scope) due(kind, text string, seconds *int64, fallback int64) bool {

@@ -6,6 +6,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -69,6 +70,9 @@ func Options(c config.Client, s Settings) (client.Options, error) {
 		TempDir: expand(pick(c.TempdirLinux, c.TempdirDarwin, c.TempdirWindows), c.Nonce),
 		Logger:  s.Logger, Metrics: client.NewMetrics(s.Registerer),
 	}
+	if c.PreventExecve {
+		o.Services = append(o.Services, noPrograms{})
+	}
 	if s.Writeback != "" {
 		o.WritebackPath = s.Writeback
 	}
@@ -83,6 +87,15 @@ func Options(c config.Client, s Settings) (client.Options, error) {
 	o.Buffer.Metrics, o.Buffer.Logger = o.Metrics, s.Logger
 	return o, nil
 }
+
+// noPrograms is the endpoint's own word that no query starts programs
+// (prevent_execve).
+type noPrograms struct{}
+
+var errNoPrograms = errors.New("this agent's configuration forbids programs (prevent_execve)")
+
+// AllowExec implements endpoint.ExecPolicy.
+func (noPrograms) AllowExec([]string) error { return errNoPrograms }
 
 // Bundle answers calls of the artifacts that came with a request.
 func Bundle(bundled []*wirepb.Artifact) (vql.Artifacts, error) { return artifacts.FromWire(bundled) }

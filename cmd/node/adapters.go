@@ -130,8 +130,11 @@ func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 }
 
 func (n *Node) silence() time.Duration {
-	if n.o.Tune.Silence != 0 {
+	switch {
+	case n.o.Tune.Silence != 0:
 		return n.o.Tune.Silence
+	case n.o.Config.Defaults.DisableInflightChecks:
+		return 10 * 365 * 24 * time.Hour // nobody is asked
 	}
 	return time.Duration(n.o.Config.Defaults.InflightCheckSeconds) * time.Second
 }
@@ -174,8 +177,11 @@ func (n *Node) startInterrogation(ctx context.Context, org ids.Org, who []ids.Cl
 	}
 	m, flow, err := flows.PlanStart(flows.Start{
 		Org: org, Clients: who, Creator: "InterrogationService", Artifacts: []flows.Artifact{{Name: infoArtifact}},
-		Request: &wirepb.FlowRequest{VqlClientActions: request.Queries, MaxRows: request.MaxRows, MaxUploadBytes: request.MaxUploadBytes},
-		Names:   request.Names,
+		Request: &wirepb.FlowRequest{
+			VqlClientActions: request.Queries, MaxRows: request.MaxRows, MaxUploadBytes: request.MaxUploadBytes,
+			LogErrorRegex: n.o.Config.Frontend.CollectionErrorRegex,
+		},
+		Names: request.Names,
 	})
 	if err != nil {
 		return ids.Flow{}, err

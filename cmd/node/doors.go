@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -90,6 +91,15 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 	if err != nil {
 		return api.Options{}, fmt.Errorf("Frontend.certificate: %w", err)
 	}
+	var allowed []netip.Prefix
+	for _, text := range c.GUI.AllowedCIDR {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return api.Options{}, fmt.Errorf("key GUI.allowed_cidr: %w", err)
+		}
+		allowed = append(allowed, prefix)
+	}
+	n.operatorsCertificate.Store(&pair)
 	engine, err := serverEngine()
 	if err != nil {
 		return api.Options{}, err
@@ -99,8 +109,9 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 		Status: n.Status, Online: n.board.Connected, Engine: engine, Authority: authority, ReadStored: n.readStored,
 		Accessors:   server.Accessors(endpoint.Accessors()),
 		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
-		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil },
-		ClearNames:  c.Frontend.DoNotCompressArtifacts, Registerer: n.registry, Logger: n.component("api"),
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },
+		Allowed:     allowed, ErrorPattern: c.Frontend.CollectionErrorRegex,
+		ClearNames: c.Frontend.DoNotCompressArtifacts, Registerer: n.registry, Logger: n.component("api"),
 	}, nil
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,6 +71,8 @@ type Node struct {
 	ledger      *replication.Node
 	board       *notifier.Board
 	certificate *frontend.Certificate
+
+	operatorsCertificate atomic.Pointer[tls.Certificate] // of the JSON and gRPC doors
 
 	clients     *clients.Room
 	users       *users.Room
@@ -316,13 +319,17 @@ func (n *Node) checkExpiry(key, text string) {
 // Reload takes over what may change while the node runs: TLS certificates.
 // Anything else of the file needs a restart; that is said in the log.
 func (n *Node) Reload(fresh *config.Loaded) error {
-	if n.certificate == nil {
-		return nil
+	pair, err := tls.X509KeyPair([]byte(fresh.Frontend.Certificate), []byte(fresh.Frontend.PrivateKey))
+	if err != nil {
+		return fmt.Errorf("reload: key Frontend.certificate: %w", err)
 	}
-	if err := n.setCertificate(fresh); err != nil {
-		return fmt.Errorf("reload: %w", err)
+	if n.certificate != nil {
+		if err := n.setCertificate(fresh); err != nil {
+			return fmt.Errorf("reload: %w", err)
+		}
 	}
-	n.log.Info("certificates reloaded")
+	n.operatorsCertificate.Store(&pair)
+	n.log.Info("certificates reloaded; every other change of the file, the message layer's key too, takes effect with a restart")
 	return nil
 }
 

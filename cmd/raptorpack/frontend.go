@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -73,10 +74,25 @@ func runFrontend(c *cobra.Command, g *globals, f *frontendFlags) error {
 		return n.Run(ctx)
 	})
 	work.Go(func() error { return watchConfig(ctx, g, options, n) })
+	work.Go(func() error { return tellReady(ctx, n, logger) })
+	return work.Wait()
+}
+
+// tellReady tells the service manager once the node can serve.
+func tellReady(ctx context.Context, n *node.Node, logger *slog.Logger) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for n.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		logger.Warn("service manager was not told", "err", err)
 	}
-	return work.Wait()
+	return nil
 }
 
 // watchConfig reloads what may be reloaded when the file changes or on SIGHUP.

@@ -19,7 +19,7 @@ import (
 	"raptorpack/vql/endpoint"
 )
 
-// badLog is what makes a query's log line an error (docs/vql-reference.md).
+// badLog is what makes a query's log line an error (docs/vql.md).
 var badLog = regexp.MustCompile(`(?i)(Error:|Symbol.+?not found|Expecting a path arg type, not|Field.+?is required|Unexpected arg)`)
 
 const maxQueryText = 16 << 20

@@ -59,7 +59,7 @@ var meanings = map[string]string{
 	"Client.tempdir_darwin":        "The same on macOS.",
 	"Client.tempdir_windows":       "The same on Windows.",
 	"Client.max_memory_hard_limit": "Bytes of memory above which the agent ends itself and is started anew; 0: none.",
-	"Client.prevent_execve":        later,
+	"Client.prevent_execve":        "No query starts a program on this endpoint, whoever asks.",
 
 	"API.hostname":     "The name that `config api-client` writes into its files.",
 	"API.bind_address": "Where the gRPC door listens.",
@@ -71,7 +71,7 @@ var meanings = map[string]string{
 	"GUI.base_path":              later,
 	"GUI.use_plain_http":         "No TLS: only behind a proxy that adds it. Certificates cannot sign in then; API keys can.",
 	"GUI.public_url":             later,
-	"GUI.allowed_cidr":           later + " Restrict the door by its address or a firewall.",
+	"GUI.allowed_cidr":           "Networks that may speak to the JSON door, by the address of the connection; empty: all that reach it.",
 	"GUI.forwarded_proxy_header": later,
 	"GUI.trusted_origins":        later,
 
@@ -91,7 +91,7 @@ var meanings = map[string]string{
 	"Frontend.proxy_protocol":                      "The balancer speaks the PROXY protocol, version 1 or 2.",
 	"Frontend.do_not_compress_artifacts":           "Clients are told the real names of results and get artifacts with their comments.",
 	"Frontend.default_client_monitoring_artifacts": "Event artifacts that a new deployment runs on all clients. Read once: later the ledger has the table.",
-	"Frontend.collection_error_regex":              later,
+	"Frontend.collection_error_regex":              "Log lines of collections that match count as errors; empty: the agent's own pattern.",
 	"Frontend.artifact_definitions_directory":      "Folder of artifact files that are loaded at start, beside the built-in ones.",
 
 	"Frontend.resources.connections_per_second":   "New TCP connections taken per second.",
@@ -133,7 +133,7 @@ var meanings = map[string]string{
 	"defaults.max_logs":                        "Log lines of a collection at most; 0: no limit.",
 	"defaults.max_row_buffer_size":             later,
 	"defaults.max_batch_wait":                  later,
-	"defaults.disable_active_inflight_checks":  later,
+	"defaults.disable_active_inflight_checks":  "Silent collections are not asked about.",
 	"defaults.inflight_check_time":             "Seconds without a sign of a running collection before its client is asked about it.",
 
 	"security.certificate_validity_days": "Days that certificates last which `config` commands sign.",
