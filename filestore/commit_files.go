@@ -19,8 +19,8 @@ type fileCache[K comparable, V fileState] struct {
 
 	mu      sync.Mutex
 	entries map[K]*fileEntry[K, V]
-	order   *list.List // of *fileEntry, last used first
-	open    int        // entries whose files are open, as of their last release
+	opened  *list.List // of *fileEntry whose files were open at their last release, last used first
+	closed  *list.List // of the others, in the same order
 }
 
 // fileState is what a cache asks of its values.
@@ -33,15 +33,15 @@ type fileEntry[K comparable, V fileState] struct {
 
 	// Guarded by the cache's mutex.
 	users   int
-	place   *list.Element
+	open    bool          // in opened, else in closed
+	place   *list.Element // there
 	used    time.Time
-	counted bool // in open
 	dropped bool // no longer in entries
 }
 
 func newFileCache[K comparable, V fileState](maxOpen int, fresh func(K) V) *fileCache[K, V] {
 	return &fileCache[K, V]{
-		fresh: fresh, maxOpen: maxOpen, entries: make(map[K]*fileEntry[K, V]), order: list.New(),
+		fresh: fresh, maxOpen: maxOpen, entries: make(map[K]*fileEntry[K, V]), opened: list.New(), closed: list.New(),
 	}
 }
 
@@ -51,7 +51,7 @@ func (c *fileCache[K, V]) acquire(ctx context.Context, key K) (*fileEntry[K, V],
 	e := c.entries[key]
 	if e == nil {
 		e = &fileEntry[K, V]{key: key, value: c.fresh(key), held: make(chan struct{}, 1)}
-		e.place = c.order.PushFront(e)
+		e.place = c.closed.PushFront(e)
 		c.entries[key] = e
 	}
 	e.users++
@@ -69,16 +69,22 @@ func (c *fileCache[K, V]) release(e *fileEntry[K, V]) {
 	open := e.value.isOpen()
 	<-e.held
 	c.mu.Lock()
-	if open != e.counted && !e.dropped {
-		e.counted = open
-		c.open += map[bool]int{true: 1, false: -1}[open]
-	}
 	e.used = time.Now()
 	if !e.dropped {
-		c.order.MoveToFront(e.place)
+		c.list(e).Remove(e.place)
+		e.open = open
+		e.place = c.list(e).PushFront(e)
 	}
 	e.users--
 	c.mu.Unlock()
+}
+
+// list is where an entry stands; the mutex is held.
+func (c *fileCache[K, V]) list(e *fileEntry[K, V]) *list.List {
+	if e.open {
+		return c.opened
+	}
+	return c.closed
 }
 
 func (c *fileCache[K, V]) leave(e *fileEntry[K, V]) {
@@ -107,30 +113,29 @@ func (c *fileCache[K, V]) closeIdle(before time.Time, closeFile func(V)) {
 	c.closeSome(before, closeFile)
 }
 
+// closeSome looks at no more entries than it closes or forgets, and those in use:
+// it runs after each commit, with thousands of closed files known.
 func (c *fileCache[K, V]) closeSome(before time.Time, closeFile func(V)) {
 	c.mu.Lock()
-	if c.open <= c.maxOpen && before.IsZero() && len(c.entries) <= maxKnownFiles {
-		c.mu.Unlock()
-		return
-	}
 	var closing []*fileEntry[K, V]
-	surplus := c.open - c.maxOpen
-	var next *list.Element
-	for at := c.order.Back(); at != nil; at = next {
-		next = at.Prev()
+	surplus := c.opened.Len() - c.maxOpen
+	for at := c.opened.Back(); at != nil; at = at.Prev() {
 		e := at.Value.(*fileEntry[K, V])
-		switch {
-		case e.users > 0:
-		case e.counted && (surplus > 0 || e.used.Before(before)):
+		if surplus <= 0 && !e.used.Before(before) {
+			break
+		}
+		if e.users == 0 {
 			e.users++ // a waiting user finds it closed, and opens it again
 			e.held <- struct{}{}
 			closing = append(closing, e)
 			surplus--
-		case !e.counted && len(c.entries) > maxKnownFiles:
-			c.remove(e)
 		}
-		if surplus <= 0 && len(c.entries) <= maxKnownFiles && !e.used.Before(before) {
-			break
+	}
+	var next *list.Element
+	for at := c.closed.Back(); at != nil && len(c.entries) > maxKnownFiles; at = next {
+		next = at.Prev()
+		if e := at.Value.(*fileEntry[K, V]); e.users == 0 {
+			c.remove(e)
 		}
 	}
 	c.mu.Unlock()
@@ -143,11 +148,8 @@ func (c *fileCache[K, V]) closeSome(before time.Time, closeFile func(V)) {
 // remove forgets an entry; the mutex is held.
 func (c *fileCache[K, V]) remove(e *fileEntry[K, V]) {
 	delete(c.entries, e.key)
-	c.order.Remove(e.place)
+	c.list(e).Remove(e.place)
 	e.dropped = true
-	if e.counted {
-		c.open--
-	}
 }
 
 // drop closes and forgets the files whose keys match, once nobody uses them.
