@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"math/big"
 	"net/http"
 	"net/netip"
@@ -132,11 +133,12 @@ func TestProxyProtocolTellsTheAddress(t *testing.T) {
 }
 
 func TestDoorShedsConnections(t *testing.T) {
-	l, err := frontend.Listen(t.Context(), frontend.ListenOptions{Address: "127.0.0.1:0", PerSecond: -1, MaxConnections: 1})
+	var told lockedBuffer
+	l, err := frontend.Listen(t.Context(), frontend.ListenOptions{Address: "127.0.0.1:0", PerSecond: -1, MaxConnections: 1, Logger: slog.New(slog.NewTextHandler(&told, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := launch(t, false, func(o *frontend.Options) { o.Listener.Close(); o.Listener = l })
+	launch(t, false, func(o *frontend.Options) { o.Listener.Close(); o.Listener = l })
 	first := dialRaw(t, l.Addr().String())
 	io.WriteString(first, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 	if _, err := first.Read(make([]byte, 64)); err != nil {
@@ -146,7 +148,11 @@ func TestDoorShedsConnections(t *testing.T) {
 	if _, err := second.Read(make([]byte, 1)); err == nil {
 		t.Error("a connection over the limit was served")
 	}
-	_ = n
+	third := dialRaw(t, l.Addr().String())
+	third.Read(make([]byte, 1)) // until it is shed, too
+	if n := strings.Count(told.String(), "too many are open"); n != 1 {
+		t.Errorf("told %d times: %s", n, told.String())
+	}
 }
 
 func TestCertificateIsExchangedWhileServing(t *testing.T) {

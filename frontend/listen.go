@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -32,12 +33,16 @@ type ListenOptions struct {
 	TrustedProxies []netip.Prefix
 
 	Registerer prometheus.Registerer // nil: counted, not exported
+	Logger     *slog.Logger          // nil: slog.Default()
 }
 
 // Listen opens the door. Give the listener to Options.
 func Listen(ctx context.Context, o ListenOptions) (net.Listener, error) {
 	orDefault(&o.PerSecond, 1000)
 	orDefault(&o.MaxConnections, 200_000)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
 	config := net.ListenConfig{KeepAlive: 5 * time.Minute}
 	inner, err := config.Listen(ctx, "tcp", o.Address)
 	if err != nil {
@@ -76,6 +81,10 @@ type door struct {
 	open    atomic.Int64
 	taken   prometheus.Counter
 	shed    prometheus.Counter
+	logger  *slog.Logger
+
+	// The two reasons to shed, each told once a minute.
+	full, hurried rate.Sometimes
 }
 
 func newDoor(inner net.Listener, o ListenOptions) *door {
@@ -83,6 +92,7 @@ func newDoor(inner net.Listener, o ListenOptions) *door {
 	d := &door{
 		Listener: inner, max: o.MaxConnections,
 		taken: accepts.WithLabelValues("taken"), shed: accepts.WithLabelValues("shed"),
+		logger: o.Logger, full: rate.Sometimes{Interval: time.Minute}, hurried: rate.Sometimes{Interval: time.Minute},
 	}
 	if o.PerSecond > 0 {
 		d.limiter = rate.NewLimiter(rate.Limit(o.PerSecond), int(max(1, 2*o.PerSecond)))
@@ -97,7 +107,7 @@ func (d *door) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if d.open.Load() < d.max && (d.limiter == nil || d.limiter.Allow()) {
+		if d.admits(conn) {
 			d.open.Add(1)
 			d.taken.Inc()
 			return &guest{Conn: conn, door: d}, nil
@@ -105,6 +115,26 @@ func (d *door) Accept() (net.Conn, error) {
 		d.shed.Inc()
 		conn.Close() // nobody is served on it
 	}
+}
+
+// admits decides about a connection; of those that it turns away it tells now
+// and then, because their clients look connected by the socket they have.
+func (d *door) admits(conn net.Conn) bool {
+	if open := d.open.Load(); open >= d.max {
+		d.full.Do(func() {
+			d.logger.Warn("connections are turned away: too many are open; raise the limit on open files or add a node",
+				"open", open, "limit", d.max, "address", conn.RemoteAddr().String())
+		})
+		return false
+	}
+	if d.limiter == nil || d.limiter.Allow() {
+		return true
+	}
+	d.hurried.Do(func() {
+		d.logger.Warn("connections are turned away: too many come at once (Frontend.resources.connections_per_second)",
+			"per_second", float64(d.limiter.Limit()), "address", conn.RemoteAddr().String())
+	})
+	return false
 }
 
 // guest is an open connection that counts.

@@ -43,7 +43,7 @@ func (n *Node) listenOptions() frontend.ListenOptions {
 	return frontend.ListenOptions{
 		Address:   net.JoinHostPort(c.BindAddress, strconv.Itoa(c.BindPort)),
 		PerSecond: float64(c.Resources.ConnectionsPerSecond), ProxyProtocol: c.ProxyProtocol, Registerer: n.registry,
-		MaxConnections: maxConnections(),
+		MaxConnections: maxConnections(), Logger: n.component("frontend"),
 	}
 }
 
