@@ -6,7 +6,8 @@
 // from /metrics. Agents and operator are the driver's. Processor time is measured,
 // not the clock, since machines that run this are shared; the load average is
 // printed with each table. Raw output, server logs and CPU profiles of what missed
-// its aim stay in the folder that -out names.
+// its aim stay in the folder that -out names. That the counters of file operations
+// are the kernel's is shown by scripts/count-ops.sh.
 //
 // Main walk: main, then one function per measurement in the order of the table.
 package main
