@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,11 @@ const (
 	headWait  = time.Minute // a body may take this long,
 	slowest   = 8 << 10     // and a second more for so many bytes
 	writeWait = 30 * time.Second
+
+	// What a refused client still sends is taken so long, and so far: beyond
+	// the largest post of a client with customary settings.
+	lingerTime  = 2 * time.Second
+	lingerBytes = 8 << 20
 )
 
 func (f *Frontend) routes() http.Handler {
@@ -53,10 +59,26 @@ func (f *Frontend) write(w http.ResponseWriter, r *http.Request, route string, a
 	if f.draining.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	w.WriteHeader(a.code)
+	text := ""
 	if a.text != "" {
-		io.WriteString(w, a.text+"\n") // the client has gone: nobody to tell
+		text = a.text + "\n"
 	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	if a.code == http.StatusOK || r.ProtoMajor != 1 || r.Body == http.NoBody {
+		w.WriteHeader(a.code)
+		io.WriteString(w, text) // the client has gone: nobody to tell
+		return
+	}
+	control := http.NewResponseController(w)
+	// Without deadlines (a wrapped writer) the server's own limits hold. With
+	// them, the server's own reading of what is left has an end too.
+	_ = control.SetReadDeadline(time.Now().Add(lingerTime))
+	w.WriteHeader(a.code)
+	io.WriteString(w, text) // as above
+	_ = control.Flush()     // as above
+	// A connection closed while its client still sends is reset, and the reset
+	// overtakes the answer.
+	_, _ = io.CopyN(io.Discard, r.Body, lingerBytes) // an end, or enough, or gone
 }
 
 func (f *Frontend) serveServerPEM(w http.ResponseWriter, r *http.Request) {

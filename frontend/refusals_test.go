@@ -1,11 +1,13 @@
 package frontend_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -226,6 +228,31 @@ func TestOversizedBodiesAreRefusedAndKept(t *testing.T) {
 	}
 	if code := n.rawPost(t, "reader", make([]byte, 100_000), nil); code != http.StatusServiceUnavailable {
 		t.Errorf("check-in of 100 kB: %d, want 503", code)
+	}
+}
+
+// late is a body whose sender goes on only once it has the answer.
+type late struct {
+	io.Reader
+	answer *httptest.ResponseRecorder
+	early  bool
+}
+
+func (l *late) Read(p []byte) (int, error) {
+	l.early = l.early || !l.answer.Flushed
+	return l.Reader.Read(p)
+}
+
+func TestRefusedClientsMaySendToTheEnd(t *testing.T) {
+	n := launch(t, false, nil)
+	answer := httptest.NewRecorder()
+	rest := bytes.NewReader(make([]byte, 100_000))
+	body := &late{Reader: rest, answer: answer}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/reader", body)
+	r.ContentLength = rest.Size()
+	n.frontend.Handler().ServeHTTP(answer, r)
+	if answer.Code != http.StatusServiceUnavailable || body.early || rest.Len() != 0 {
+		t.Errorf("code %d, read before the answer: %t, bytes never read: %d; closing then resets the connection, and the answer is lost", answer.Code, body.early, rest.Len())
 	}
 }
 
