@@ -175,9 +175,12 @@ func (o *Opener) known(s *session, envelope *outer) (*Packet, error) {
 
 // unknown opens a packet of a session that is not authenticated yet.
 func (o *Opener) unknown(ctx context.Context, name fingerprint, envelope *outer) (*Packet, error) {
-	c, err := o.decipher(ctx, name, envelope)
+	c, s, err := o.decipher(ctx, name, envelope)
 	if err != nil {
 		return nil, err
+	}
+	if s != nil {
+		return o.known(s, envelope)
 	}
 	client, err := ids.ParseClient(c.source)
 	if err != nil || client == ids.Server {
@@ -197,38 +200,45 @@ func (o *Opener) unknown(ctx context.Context, name fingerprint, envelope *outer)
 		packet.limits = limits{element: o.options.MaxStranger, packet: o.options.MaxStranger}
 		return packet, nil
 	}
-	s := &session{properties: c.properties, org: packet.Org, client: client}
-	s, _ = o.sessions.SetIfAbsent(name, s)
-	o.strangers.Invalidate(name)
+	s, _ = o.sessions.SetIfAbsent(name, &session{properties: c.properties, org: packet.Org, client: client})
+	o.strangers.Invalidate(name) // only now: decipherOnce looks in this order
 	o.remember(s, envelope.iv, packet)
 	return packet, nil
 }
 
-// decipher returns the secrets of a session and checks the packet's MAC. The
-// private key is used once per session, however many packets wait for it.
-func (o *Opener) decipher(ctx context.Context, name fingerprint, envelope *outer) (*opened, error) {
+// decipher returns the secrets of a session, with the packet's MAC checked, or
+// the session itself if another packet made it known meanwhile. The private key is
+// used once per session, however many packets wait for it.
+func (o *Opener) decipher(ctx context.Context, name fingerprint, envelope *outer) (*opened, *session, error) {
 	if c, ok := o.strangers.GetIfPresent(name); ok {
 		o.metrics.sessions.WithLabelValues("stranger").Inc()
-		return c, c.checkMAC(envelope)
+		return c, nil, c.checkMAC(envelope)
 	}
 	if want := o.identity.key.Size(); len(envelope.cipher) != want {
-		return nil, fmt.Errorf("sealed cipher of %d bytes, not %d: %w", len(envelope.cipher), want, ErrMalformed)
+		return nil, nil, fmt.Errorf("sealed cipher of %d bytes, not %d: %w", len(envelope.cipher), want, ErrMalformed)
 	}
 	if len(envelope.mac) != macSize || len(envelope.iv) != keySize || len(envelope.encrypted) == 0 {
-		return nil, fmt.Errorf("envelope without MAC, iv or payload: %w", ErrMalformed)
+		return nil, nil, fmt.Errorf("envelope without MAC, iv or payload: %w", ErrMalformed)
 	}
 	o.metrics.sessions.WithLabelValues("new").Inc()
 	result, err, _ := o.flights.Do(string(name[:]), func() (any, error) { return o.decipherOnce(ctx, name, envelope) })
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if s, ok := result.(*session); ok {
+		return nil, s, nil
 	}
 	c := result.(*opened)
-	return c, c.checkMAC(envelope)
+	return c, nil, c.checkMAC(envelope)
 }
 
-func (o *Opener) decipherOnce(ctx context.Context, name fingerprint, envelope *outer) (*opened, error) {
+// decipherOnce returns an *opened or a *session.
+func (o *Opener) decipherOnce(ctx context.Context, name fingerprint, envelope *outer) (any, error) {
 	if c, ok := o.strangers.GetIfPresent(name); ok {
 		return c, nil // another packet was faster
+	}
+	if s, ok := o.sessions.GetIfPresent(name); ok {
+		return s, nil // even that one's signature is checked
 	}
 	var c *opened
 	err := o.identity.private(ctx, "open session", func(key *rsa.PrivateKey) error {

@@ -197,8 +197,8 @@ func TestSimultaneousPacketsOfANewSessionShareOneOperation(t *testing.T) {
 		})
 	}
 	done.Wait()
-	if n := p.privateOperations(t); n > 2 { // 2: one may come just when the first has left the cache of strangers
-		t.Errorf("%d private-key operations", n)
+	if n := p.privateOperations(t); n != 1 {
+		t.Errorf("%d private-key operations, want 1", n)
 	}
 }
 
