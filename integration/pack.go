@@ -41,7 +41,6 @@ type Options struct {
 	Store  string         // folder of the filestore; empty: a temporary one
 	Merge  map[string]any // laid over the generated file
 	Binary string         // empty: built from this tree
-	Env    []string       // for the server
 }
 
 // Agent is one agent process with its folder.
@@ -171,6 +170,7 @@ func (p *Pack) start(name string, args ...string) *process {
 	}
 	cmd := exec.Command(p.binary, args...)
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "RAPTORPACK_CLOCK="+p.clock(name))
 	// Whatever becomes of the test, nothing outlives it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -285,6 +285,55 @@ func (a *Agent) Kill() { a.process.kill(syscall.SIGKILL) }
 
 // History is the file that the agent writes acknowledgements to.
 func (a *Agent) History() string { return filepath.Join(a.dir, "history.jsonl") }
+
+// clock is the file that says how far the clock of a process stands off; only a
+// program built for it looks.
+func (p *Pack) clock(name string) string { return p.path(name + ".clock") }
+
+// SetClock puts the server's clock that far off the true time, now or for its
+// next start.
+func (p *Pack) SetClock(off time.Duration) {
+	p.t.Helper()
+	p.setClock("server", p.server, off)
+}
+
+// SetClock puts the agent's clock that far off the true time, now or for its next
+// start.
+func (a *Agent) SetClock(off time.Duration) {
+	a.pack.t.Helper()
+	a.pack.setClock(filepath.Base(a.dir), a.process, off)
+}
+
+func (p *Pack) setClock(name string, q *process, off time.Duration) {
+	p.t.Helper()
+	p.write(name+".clock", []byte(off.String()))
+	select {
+	case <-q.done:
+		return
+	default:
+	}
+	if err := q.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		p.t.Fatal(err)
+	}
+	p.wait("the clock of "+name+" to be set", func() (bool, string) {
+		taken, err := os.ReadFile(p.clock(name) + ".taken")
+		return string(taken) == off.String(), fmt.Sprintf("%s, %v", taken, err)
+	})
+}
+
+// Command runs the program as an operator on the server's host would, and returns
+// what it printed.
+func (p *Pack) Command(args ...string) []byte {
+	p.t.Helper()
+	cmd := exec.Command(p.binary, append(args, "--config", p.path("server.yaml"))...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		p.t.Fatalf("raptorpack %s: %v\n%s%s", strings.Join(args, " "), err, out, errs.Bytes())
+	}
+	return out
+}
 
 func (p *Pack) stopAll() {
 	p.mu.Lock()
