@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"sync"
 
 	"github.com/klauspost/compress/flate"
+
+	"raptorpack/internal/freelist"
 )
 
 // Scan is what a walk over a segment's members found.
@@ -38,13 +39,13 @@ type scanner struct {
 	pool []byte
 }
 
-var scanBuffers = sync.Pool{New: func() any { b := make([]byte, scanWindow); return &b }}
+var scanBuffers = freelist.New(func() *[]byte { b := make([]byte, scanWindow); return &b })
 
 // scanSegment calls found for each valid member of src between from, where a
 // member must begin, and size. It stops at the first that does not hold. The
 // error is a failure to read or found's; damage is told in Scan only.
 func scanSegment(ctx context.Context, src readerAt, from, size int64, found func(Member) error) (Scan, error) {
-	buf := scanBuffers.Get().(*[]byte)
+	buf := scanBuffers.Get()
 	s := scanner{src: src, size: size, at: from, pool: *buf}
 	result, err := s.walk(ctx, Scan{Valid: from, Size: size}, found)
 	if !errors.Is(err, ErrAbandoned) { // else a late read may still fill it
@@ -132,12 +133,12 @@ type inflater struct {
 	flate  io.ReadCloser
 }
 
-var inflaters = sync.Pool{New: func() any { return &inflater{flate: flate.NewReader(nil)} }}
+var inflaters = freelist.New(func() *inflater { return &inflater{flate: flate.NewReader(nil)} })
 
 // readMember reads and inflates one member that a scan has found. The result
 // is the caller's.
 func readMember(ctx context.Context, src readerAt, m Member) ([]byte, error) {
-	f := inflaters.Get().(*inflater)
+	f := inflaters.Get()
 	defer f.free()
 	if int64(cap(f.stored)) < m.Length {
 		f.stored = make([]byte, m.Length)

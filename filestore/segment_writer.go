@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strings"
-	"sync"
 
 	"github.com/klauspost/compress/flate"
+
+	"raptorpack/internal/freelist"
 )
 
 // deflateLevel is the compressor's fastest. Measured on process listings: level
@@ -30,18 +31,18 @@ type packer struct {
 	members int // finished
 }
 
-var packers = sync.Pool{New: func() any {
+var packers = freelist.New(func() *packer {
 	w, err := flate.NewWriter(nil, deflateLevel)
 	if err != nil {
 		panic(err) // the level is a constant
 	}
 	return &packer{deflate: w}
-}}
+})
 
 // maxPooledPack bounds what an idle packer keeps, in bytes.
 const maxPooledPack = 4 << 20
 
-func newPacker() *packer { return packers.Get().(*packer) }
+func newPacker() *packer { return packers.Get() }
 
 // free gives the packer back; its bytes must not be used any more.
 func (p *packer) free() {

@@ -1,16 +1,14 @@
 package flows
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
-	"github.com/klauspost/compress/zlib"
 	"golang.org/x/sync/semaphore"
 
+	"raptorpack/internal/inflate"
 	"raptorpack/proto/wirepb"
 )
 
@@ -34,8 +32,6 @@ const (
 
 // errInflate means that compressed bytes are damaged, or not as long as said.
 var errInflate = errors.New("compressed bytes are not what they claim")
-
-var inflaters = sync.Pool{}
 
 // inflateMemory bounds what all packets that are taken in at the same time may
 // inflate to: a few kilobytes of a hostile client become a thousand times as much.
@@ -83,11 +79,11 @@ func (p *packet) inflate(data []byte, declared uint64, limit int64) ([]byte, err
 	if p.inflated += int64(declared); p.inflated > maxPacketInflated {
 		return nil, fmt.Errorf("packet beyond %d bytes: %w", maxPacketInflated, errInflate)
 	}
-	z, err := inflater(data)
+	z, err := inflate.NewReader(data)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errInflate, err)
 	}
-	defer inflaters.Put(z)
+	defer z.Close()
 	out := make([]byte, declared)
 	if _, err := io.ReadFull(z, out); err != nil {
 		return nil, fmt.Errorf("%w: %w", errInflate, err)
@@ -97,17 +93,4 @@ func (p *packet) inflate(data []byte, declared uint64, limit int64) ([]byte, err
 		return nil, fmt.Errorf("longer than %d bytes: %w", declared, errInflate)
 	}
 	return out, nil
-}
-
-func inflater(data []byte) (io.ReadCloser, error) {
-	in := bytes.NewReader(data)
-	z, ok := inflaters.Get().(io.ReadCloser)
-	if !ok {
-		return zlib.NewReader(in)
-	}
-	if err := z.(zlib.Resetter).Reset(in, nil); err != nil {
-		inflaters.Put(z)
-		return nil, err
-	}
-	return z, nil
 }

@@ -1,6 +1,7 @@
 package flows
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -55,8 +56,8 @@ type local struct {
 // stream is a numbered run of lines.
 type stream struct {
 	have    filestore.Intervals
-	batches map[int64]batch   // durable, by first line
-	flying  map[batch]*flight // on the way
+	batches []batch           // durable, by first line, of which each has one
+	flying  map[batch]*flight // on the way; nil: none
 }
 
 // batch is a part of a stream, as its client cut it.
@@ -99,10 +100,15 @@ func (s *stream) judge(b batch) verdict {
 	if !s.have.Has(b.first, b.end()) {
 		return fresh
 	}
-	if known, ok := s.batches[b.first]; ok && known.count == b.count && known.crc != b.crc {
+	if at, ok := s.find(b.first); ok && s.batches[at].count == b.count && s.batches[at].crc != b.crc {
 		return conflict
 	}
 	return had
+}
+
+// find returns where the batch that begins with a line stands, or would.
+func (s *stream) find(first int64) (int, bool) {
+	return slices.BinarySearchFunc(s.batches, first, func(b batch, first int64) int { return cmp.Compare(b.first, first) })
 }
 
 func (s *stream) reserve(b batch, f *flight) {
@@ -114,16 +120,18 @@ func (s *stream) reserve(b batch, f *flight) {
 
 // settle ends a reservation.
 func (s *stream) settle(b batch, durable bool) {
-	delete(s.flying, b)
+	if delete(s.flying, b); len(s.flying) == 0 {
+		s.flying = nil // even an empty map takes room, and most flows rest
+	}
 	if !durable {
 		return
 	}
 	s.have.Add(b.first, b.end())
-	if s.batches == nil {
-		s.batches = map[int64]batch{}
-	}
-	if _, known := s.batches[b.first]; known || len(s.batches) < maxBatches {
-		s.batches[b.first] = b
+	switch at, known := s.find(b.first); {
+	case known:
+		s.batches[at] = b
+	case len(s.batches) < maxBatches:
+		s.batches = slices.Insert(s.batches, at, b)
 	}
 }
 

@@ -7,13 +7,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zlib"
 	"google.golang.org/protobuf/proto"
 
 	"raptorpack/ids"
+	"raptorpack/internal/freelist"
+	"raptorpack/internal/inflate"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 )
@@ -162,7 +163,7 @@ func planLimits(l Limits, request *wirepb.FlowRequest) *buspb.FlowLimits {
 }
 
 // deflaters keeps compressors, each of which takes about a megabyte.
-var deflaters = sync.Pool{}
+var deflaters = freelist.New(func() *zlib.Writer { return zlib.NewWriter(nil) })
 
 // packRequest serialises and compresses a request. The tick of a stock server,
 // seconds where clients read milliseconds, is never passed on.
@@ -177,11 +178,9 @@ func packRequest(request *wirepb.FlowRequest) ([]byte, error) {
 		return nil, fmt.Errorf("serialise request: %w: %w", ErrInvalid, err)
 	}
 	var packed bytes.Buffer
-	z, ok := deflaters.Get().(*zlib.Writer)
-	if !ok {
-		z = zlib.NewWriter(nil)
-	}
+	z := deflaters.Get()
 	defer deflaters.Put(z)
+	defer z.Reset(nil)
 	z.Reset(&packed)
 	if _, err := z.Write(plain); err != nil {
 		return nil, err // a buffer does not fail
@@ -196,11 +195,11 @@ func packRequest(request *wirepb.FlowRequest) ([]byte, error) {
 }
 
 func unpackRequest(packed []byte) (*wirepb.FlowRequest, error) {
-	z, err := inflater(packed)
+	z, err := inflate.NewReader(packed)
 	if err != nil {
 		return nil, fmt.Errorf("inflate request: %w", err)
 	}
-	defer inflaters.Put(z)
+	defer z.Close()
 	plain, err := io.ReadAll(io.LimitReader(z, maxPlainRequest+1))
 	if err != nil {
 		return nil, fmt.Errorf("inflate request: %w", err)

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/klauspost/compress/zlib"
+
+	"raptorpack/internal/freelist"
+	"raptorpack/internal/inflate"
 )
 
 // Reserve asks for room for that many more bytes of memory and may wait a little
@@ -25,44 +27,35 @@ const (
 	heldInflate = 8 << 20
 )
 
-var inflaters = sync.Pool{}
-
 // Inflate returns the plain bytes of a zlib stream (RFC 1950) of which at most
 // limit bytes come out: ErrTooLarge beyond, ErrMalformed when the stream is
 // damaged, cut or followed by anything. Memory grows as bytes come out, and
 // each step is reserved first.
 func Inflate(stream []byte, limit int64, reserve Reserve) ([]byte, error) {
-	source := bytes.NewReader(stream)
-	z, err := inflater(source)
+	z, err := inflate.NewReader(stream)
 	if err != nil {
 		return nil, fmt.Errorf("zlib header: %w", ErrMalformed)
 	}
-	defer inflaters.Put(z)
+	defer z.Close()
 	plain, err := readWithin(z, min(limit, heldInflate), min(int64(len(stream))*4, firstInflate), reserve)
 	if errors.Is(err, ErrTooLarge) && limit > heldInflate {
-		plain, err = inflateLarge(z, source, limit, reserve)
+		plain, err = inflateLarge(z, limit, reserve)
 	}
 	switch {
 	case errors.Is(err, ErrTooLarge), errors.Is(err, ErrBusy):
 		return nil, fmt.Errorf("inflate: %w", err)
 	case err != nil:
 		return nil, fmt.Errorf("zlib stream: %w", ErrMalformed)
-	case source.Len() != 0:
-		return nil, fmt.Errorf("%d bytes behind the zlib stream: %w", source.Len(), ErrMalformed)
+	case z.Behind() != 0:
+		return nil, fmt.Errorf("%d bytes behind the zlib stream: %w", z.Behind(), ErrMalformed)
 	}
 	return plain, nil
 }
 
 // inflateLarge inflates twice: first to see how long it gets, so that what goes
 // beyond the limit costs no memory, and what does not is never copied.
-func inflateLarge(z io.Reader, source *bytes.Reader, limit int64, reserve Reserve) ([]byte, error) {
-	rewind := func() error {
-		if _, err := source.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		return z.(zlib.Resetter).Reset(source, nil)
-	}
-	if err := rewind(); err != nil {
+func inflateLarge(z *inflate.Reader, limit int64, reserve Reserve) ([]byte, error) {
+	if err := z.Rewind(); err != nil {
 		return nil, err
 	}
 	size, err := io.Copy(io.Discard, io.LimitReader(z, limit+1))
@@ -72,7 +65,7 @@ func inflateLarge(z io.Reader, source *bytes.Reader, limit int64, reserve Reserv
 	case size > limit:
 		return nil, fmt.Errorf("more than %d bytes: %w", limit, ErrTooLarge)
 	}
-	if err := rewind(); err != nil {
+	if err := z.Rewind(); err != nil {
 		return nil, err
 	}
 	plain, err := grow(nil, size, reserve)
@@ -88,17 +81,6 @@ func inflateLarge(z io.Reader, source *bytes.Reader, limit int64, reserve Reserv
 		return nil, ErrMalformed
 	}
 	return plain, nil
-}
-
-func inflater(source io.Reader) (io.ReadCloser, error) {
-	if z, ok := inflaters.Get().(io.ReadCloser); ok {
-		if err := z.(zlib.Resetter).Reset(source, nil); err != nil {
-			inflaters.Put(z)
-			return nil, err
-		}
-		return z, nil
-	}
-	return zlib.NewReader(source)
 }
 
 // ReadWithin reads all of r, at most limit bytes: ErrTooLarge beyond. Memory
@@ -146,22 +128,23 @@ func grow(buffer []byte, by int64, reserve Reserve) ([]byte, error) {
 	return larger, nil
 }
 
-var deflaters = sync.Pool{New: func() any {
+var deflaters = freelist.New(func() *zlib.Writer {
 	z, err := zlib.NewWriterLevel(io.Discard, zlib.BestSpeed)
 	if err != nil {
 		panic(err) // the level is a constant
 	}
 	return z
-}}
+})
 
 // Deflate returns plain as a zlib stream at the fastest level, as the stock
 // client sends it (protocol section 4.6).
 func Deflate(plain []byte) []byte {
 	var out bytes.Buffer
-	z := deflaters.Get().(*zlib.Writer)
-	defer deflaters.Put(z)
+	z := deflaters.Get()
 	z.Reset(&out)
 	z.Write(plain) // a bytes.Buffer takes everything
 	z.Close()      // as above
+	z.Reset(io.Discard)
+	deflaters.Put(z)
 	return out.Bytes()
 }

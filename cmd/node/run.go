@@ -61,7 +61,7 @@ func (n *Node) parts() []*part {
 		&part{name: "committer", run: n.committer.Run},
 		&part{name: "flows", run: n.flows.Run},
 		&part{name: "doors", run: n.doors.run},
-		&part{name: "memory", run: n.trim},
+		&part{name: "memory", run: n.thrift},
 		&part{name: "frontend", run: n.frontend.Run},
 	)
 }
