@@ -163,9 +163,35 @@ func (i *Incarnation) superseded(ctx context.Context) error {
 	return nil
 }
 
+// Await returns once the filestore takes a new file, after Run has told that the
+// lease was lost, or with ctx. One call at a time asks, however long it hangs. The
+// heartbeat itself is left alone: others may be waiting for it to stand still.
+func (i *Incarnation) Await(ctx context.Context) {
+	store := i.claim.store
+	for {
+		temp, err := store.writeTemp(ctx, i.dir, []byte("does it answer?\n"))
+		if err == nil {
+			temp.handle.discard(ctx)
+			store.dropTemp(ctx, temp.path)
+			return
+		}
+		if !retry.Sleep(ctx, i.claim.ttl/16) {
+			return
+		}
+	}
+}
+
 // Release gives the name up cleanly, after Run has returned and everything
-// that relied on the lease has stopped: the next start need not wait.
-func (i *Incarnation) Release(ctx context.Context) error { return i.claim.release(ctx) }
+// that relied on the lease has stopped: the next start need not wait, and nobody
+// seals files of which all bytes count. An incarnation that lost its lease, or of
+// which a file call is still under way, is left to be sealed.
+func (i *Incarnation) Release(ctx context.Context) error {
+	if !i.claim.valid() || i.claim.store.lanes[0].busy() {
+		i.claim.end()
+		return nil
+	}
+	return i.claim.release(ctx)
+}
 
 // IncarnationInfo is what is known of one incarnation.
 type IncarnationInfo struct {

@@ -266,6 +266,52 @@ func TestHungIncarnationLosesItsLease(t *testing.T) {
 	})
 }
 
+// Nobody may take the files of such a one for complete.
+func TestIncarnationThatLostItsLeaseOrStillWritesIsNotReleased(t *testing.T) {
+	released := func(t *testing.T, s *filestore.Store) bool {
+		t.Helper()
+		all, err := s.Incarnations(t.Context())
+		check(t, err)
+		if len(all) != 1 {
+			t.Fatalf("%d incarnations", len(all))
+		}
+		return all[0].Released
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s, faulty := newFaulty(t)
+		i := start(t, s, "fe")
+		faulty.Inject(filestoretest.Fault{Op: filestoretest.Write, Times: filestoretest.Always, Err: syscall.EROFS})
+		wantErr(t, i.Run(limited(t)), filestore.ErrLeaseLost)
+		awaited := make(chan struct{})
+		go func() { defer close(awaited); i.Await(t.Context()) }()
+		time.Sleep(time.Hour)
+		select {
+		case <-awaited:
+			t.Error("a store that takes nothing counts as one that is back")
+		default:
+		}
+		faulty.Clear()
+		<-awaited
+		check(t, i.Release(t.Context()))
+		if released(t, s) {
+			t.Error("released without a lease")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s, faulty := newFaulty(t)
+		i := start(t, s, "fe")
+		late := faulty.Inject(filestoretest.Fault{Op: filestoretest.Mkdir, Hang: true})
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		wantErr(t, s.MkdirAll(impatient, "late"), filestore.ErrAbandoned)
+		check(t, i.Release(t.Context()))
+		if released(t, s) || i.Valid() {
+			t.Error("released while a call was under way")
+		}
+		late.Lift()
+	})
+}
+
 func TestIncarnationSurvivesAFailedRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, faulty := newFaulty(t)

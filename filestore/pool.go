@@ -86,6 +86,9 @@ func (p *pool) enter(ctx context.Context) error {
 
 func (p *pool) leave() { <-p.slots }
 
+// busy reports whether a call is under way.
+func (p *pool) busy() bool { return len(p.slots) > 0 }
+
 // drain takes all slots for good: after it no call is under way.
 func (p *pool) drain(ctx context.Context) error {
 	for range cap(p.slots) {

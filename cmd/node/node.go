@@ -87,13 +87,16 @@ type Node struct {
 	doors      *doors
 	started    time.Time
 	draining   atomic.Bool
-	frontendAt string // address that clients reach, as it was bound
+	keeper     *part         // of the incarnation; runs from the claim on
+	failed     chan error    // what the first part that ended by itself said; room for all
+	lapsed     chan struct{} // closed when the incarnation's lease is lost and the filestore is waited for
+	frontendAt string        // address that clients reach, as it was bound
 }
 
 // New claims the node's name on the store, loads the state and wires every part.
 // A node that was made has to be Run or Closed.
 func New(ctx context.Context, o Options) (*Node, error) {
-	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now()}
+	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), lapsed: make(chan struct{}), failed: make(chan error, maxParts)}
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.abandon(ctx))
@@ -112,7 +115,7 @@ func (n *Node) abandon(ctx context.Context) error {
 		errs = append(errs, n.doors.close())
 	}
 	if n.incarnation != nil {
-		errs = append(errs, n.incarnation.Release(ctx))
+		errs = append(errs, n.keeper.end(ctx), n.incarnation.Release(ctx))
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close(ctx))
@@ -154,6 +157,8 @@ func (n *Node) open(ctx context.Context) error {
 		return err
 	}
 	n.log = n.log.With("node", n.o.Name.String())
+	n.keeper = &part{name: "incarnation", run: n.tend} // loading may take longer than the lease lasts
+	n.keeper.start(context.WithoutCancel(ctx), n.failed)
 	return nil
 }
 

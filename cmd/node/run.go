@@ -6,7 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"raptorpack/filestore"
 )
+
+// maxParts is no less than a node has.
+const maxParts = 16
 
 // part is something that runs while the node does.
 type part struct {
@@ -22,39 +27,79 @@ type part struct {
 func (n *Node) Run(ctx context.Context) error {
 	life := context.WithoutCancel(ctx)
 	parts := n.parts()
-	failed := make(chan error, len(parts)) // one value each
 	for _, p := range parts {
-		p.start(life, failed)
+		if p != n.keeper {
+			p.start(life, n.failed)
+		}
 	}
 	n.log.Info("node runs", "incarnation", n.incarnation.Name(), "frontend", n.frontendAt, "took", time.Since(n.started))
 	var failure error
 	select {
 	case <-ctx.Done():
-	case failure = <-failed:
+	case failure = <-n.failed:
 	}
 	n.draining.Store(true)
 	n.log.Info("node stops", "err", failure)
 	grace, cancel := context.WithTimeout(life, time.Duration(n.o.Config.Pack.DrainSeconds)*time.Second)
 	defer cancel()
 	errs := []error{failure}
+	over := true
 	for _, p := range slices.Backward(parts) {
 		if p.name == "outbox" {
 			n.sendRest(grace)
 		}
-		errs = append(errs, p.end(grace))
+		err := p.end(grace)
+		over = over && !errors.Is(err, errLate)
+		errs = append(errs, err)
 	}
-	errs = append(errs, n.incarnation.Release(grace), n.store.Close(grace))
+	if over { // else something may write yet, and others have to seal our files
+		errs = append(errs, n.incarnation.Release(grace))
+	}
+	errs = append(errs, n.store.Close(grace))
 	return errors.Join(errs...)
+}
+
+// tend renews the incarnation's lease. If it is lost because the filestore did
+// not answer for so long, everybody stays connected and nothing is acknowledged
+// until the filestore answers again. Then the node ends: what comes after needs a
+// new incarnation, since others may have sealed the files of this one.
+func (n *Node) tend(ctx context.Context) error {
+	err := n.incarnation.Run(ctx)
+	if errors.Is(err, filestore.ErrLeaseLost) {
+		close(n.lapsed)
+		n.log.Error("the filestore did not answer for longer than this node's lease: nothing is acknowledged, "+
+			"and once it answers the process ends, to be started anew", "err", err)
+		n.incarnation.Await(ctx)
+	}
+	return err
+}
+
+// lead runs the candidate until ctx ends; without an incarnation it leads no more.
+func (n *Node) lead(ctx context.Context) error {
+	able, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-n.lapsed:
+			cancel()
+		case <-able.Done():
+		}
+	}()
+	err := n.master.Run(able)
+	if able.Err() != nil {
+		<-ctx.Done() // a part that ends by itself ends the node
+	}
+	return err
 }
 
 // parts in the order of starting: what others rely on first.
 func (n *Node) parts() []*part {
 	parts := []*part{
 		{name: "filestore", run: n.store.Run},
-		{name: "incarnation", run: n.incarnation.Run},
+		n.keeper,
 	}
 	if n.master != nil {
-		parts = append(parts, &part{name: "master", run: n.master.Run})
+		parts = append(parts, &part{name: "master", run: n.lead})
 	}
 	return append(parts,
 		&part{name: "outbox", run: n.ledger.Run},
@@ -88,9 +133,11 @@ func (p *part) end(grace context.Context) error {
 		}
 		return nil
 	case <-grace.Done():
-		return fmt.Errorf("%s did not stop in time", p.name)
+		return fmt.Errorf("%s: %w", p.name, errLate)
 	}
 }
+
+var errLate = errors.New("did not stop in time")
 
 // sendRest waits until the master has what this node's outbox holds. Without a
 // master the file keeps it for the next one.
