@@ -574,3 +574,32 @@ func (p *Pack) Progress(a *Agent, flow string) bool {
 	})
 	return !ended
 }
+
+// ConfigFile is the path of the server's configuration.
+func (p *Pack) ConfigFile() string { return p.path("server.yaml") }
+
+// Reload tells the server to read its configuration again.
+func (p *Pack) Reload() {
+	p.t.Helper()
+	if err := p.server.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Certificate is what the server shows of itself at its door for agents.
+func (p *Pack) Certificate() (*x509.Certificate, error) {
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(p.file.Frontend.BindPort), &tls.Config{
+		InsecureSkipVerify: true, // it is what we look at
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return conn.ConnectionState().PeerCertificates[0], nil
+}
+
+// WaitFor waits for a condition that a story sets itself.
+func (p *Pack) WaitFor(what string, met func() (bool, string)) {
+	p.t.Helper()
+	p.wait(what, met)
+}
