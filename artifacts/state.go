@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"raptorpack/ids"
+	"raptorpack/internal/jsonlines"
 	"raptorpack/proto/buspb"
 )
 
@@ -201,21 +202,7 @@ func (r *Room) View() io.WriterTo {
 }
 
 // WriteTo writes one definition per line, by org and name.
-func (v view) WriteTo(w io.Writer) (int64, error) {
-	var written int64
-	for _, l := range v {
-		raw, err := json.Marshal(l)
-		if err != nil {
-			return written, fmt.Errorf("write artifact %s: %w", l.Name, err)
-		}
-		n, err := w.Write(append(raw, '\n'))
-		written += int64(n)
-		if err != nil {
-			return written, err
-		}
-	}
-	return written, nil
-}
+func (v view) WriteTo(w io.Writer) (int64, error) { return jsonlines.Write(w, slices.Values(v)) }
 
 // Restore implements replication.State.
 func (r *Room) Restore(from io.Reader) error {

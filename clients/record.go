@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"raptorpack/ids"
+	"raptorpack/internal/micros"
 )
 
 var (
@@ -95,11 +96,11 @@ type line struct {
 
 func (r *Record) marshal() ([]byte, error) {
 	return json.Marshal(line{
-		Org: r.Org.String(), Ordinal: r.Ordinal, Client: r.Client.String(), FirstSeen: micros(r.FirstSeen),
+		Org: r.Org.String(), Ordinal: r.Ordinal, Client: r.Client.String(), FirstSeen: micros.Of(r.FirstSeen),
 		Hostname: r.Hostname, FQDN: r.FQDN, System: r.System, Release: r.Release, Architecture: r.Architecture,
 		Version: r.Version, Name: r.Name, BuildTime: r.BuildTime, BuildURL: r.BuildURL, InstallTime: r.InstallTime,
-		MACs: r.MACs, Users: r.Users, Labels: r.Labels, LabelsChanged: micros(r.LabelsChanged), Metadata: r.Metadata,
-		Interrogation: r.Interrogation.String(), Interrogated: micros(r.Interrogated), Key: r.key,
+		MACs: r.MACs, Users: r.Users, Labels: r.Labels, LabelsChanged: micros.Of(r.LabelsChanged), Metadata: r.Metadata,
+		Interrogation: r.Interrogation.String(), Interrogated: micros.Of(r.Interrogated), Key: r.key,
 	})
 }
 
@@ -123,11 +124,11 @@ func unmarshal(raw []byte) (*Record, error) {
 		}
 	}
 	r := &Record{
-		Org: org, Ordinal: l.Ordinal, Client: client, FirstSeen: fromMicros(l.FirstSeen),
+		Org: org, Ordinal: l.Ordinal, Client: client, FirstSeen: micros.Time(l.FirstSeen),
 		Hostname: l.Hostname, FQDN: l.FQDN, System: l.System, Release: l.Release, Architecture: l.Architecture,
 		Version: l.Version, Name: l.Name, BuildTime: l.BuildTime, BuildURL: l.BuildURL, InstallTime: l.InstallTime,
-		MACs: l.MACs, Users: l.Users, Labels: l.Labels, LabelsChanged: fromMicros(l.LabelsChanged), Metadata: l.Metadata,
-		Interrogation: flow, Interrogated: fromMicros(l.Interrogated), key: l.Key,
+		MACs: l.MACs, Users: l.Users, Labels: l.Labels, LabelsChanged: micros.Time(l.LabelsChanged), Metadata: l.Metadata,
+		Interrogation: flow, Interrogated: micros.Time(l.Interrogated), key: l.Key,
 	}
 	r.index()
 	return r, nil
@@ -144,18 +145,4 @@ func (r *Record) index() {
 		parts = append(parts, strings.ToLower(label))
 	}
 	r.text = strings.Join(parts, "\n")
-}
-
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
 }

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"raptorpack/internal/subject"
 )
 
 // check reports what is well-formed and still wrong.
@@ -90,7 +92,7 @@ func (d *decoder) checkFrontend(f *File) {
 	if err == nil && certificate.CheckSignatureFrom(ca) != nil {
 		d.at("Frontend.certificate", "is not signed by Client.ca_certificate: no client would talk to it")
 	}
-	if name := SubjectName(certificate); name != f.Client.PinnedServerName {
+	if name := subject.Name(certificate); name != f.Client.PinnedServerName {
 		d.at("Frontend.certificate", "names %q, but clients expect %q", name, f.Client.PinnedServerName)
 	}
 	if f.CA.PrivateKey != "" {
@@ -146,18 +148,4 @@ func PrivateKey(text string) (*rsa.PrivateKey, error) {
 		return nil, errors.New("expected an RSA key")
 	}
 	return key, nil
-}
-
-// SubjectName is the name that agents compare with pinned_server_name: the
-// CommonName, else the first DNS name, else the first address.
-func SubjectName(c *x509.Certificate) string {
-	switch {
-	case c.Subject.CommonName != "":
-		return c.Subject.CommonName
-	case len(c.DNSNames) > 0:
-		return c.DNSNames[0]
-	case len(c.IPAddresses) > 0:
-		return c.IPAddresses[0].String()
-	}
-	return ""
 }

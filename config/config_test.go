@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"raptorpack/config"
+	"raptorpack/internal/subject"
 )
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -96,7 +97,7 @@ func TestCertificatesAreForOnePurposeEach(t *testing.T) {
 			t.Errorf("%s: node %v, local %v", c.name, config.IsNode(certificate), config.IsLocal(certificate))
 		}
 	}
-	if name := config.SubjectName(mustCertificate(t, loaded.Frontend.Certificate)); name != "VelociraptorServer" {
+	if name := subject.Name(mustCertificate(t, loaded.Frontend.Certificate)); name != "VelociraptorServer" {
 		t.Errorf("server is named %q", name)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"raptorpack/ids"
+	"raptorpack/internal/jsonlines"
+	"raptorpack/internal/micros"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 )
@@ -229,7 +231,7 @@ func (t *EventTable) View() io.WriterTo {
 func (v eventsView) WriteTo(w io.Writer) (int64, error) {
 	var lines []eventsLine
 	for org, o := range v {
-		line := eventsLine{Org: org.String(), Set: micros(o.set), Groups: o.groups}
+		line := eventsLine{Org: org.String(), Set: micros.Of(o.set), Groups: o.groups}
 		for token, n := range o.names {
 			line.Names = append(line.Names, nameLine{token, n})
 		}
@@ -237,15 +239,7 @@ func (v eventsView) WriteTo(w io.Writer) (int64, error) {
 		lines = append(lines, line)
 	}
 	slices.SortFunc(lines, func(a, b eventsLine) int { return compareText(a.Org, b.Org) })
-	counted := &countingWriter{w: w}
-	enc := json.NewEncoder(counted)
-	enc.SetEscapeHTML(false)
-	for _, line := range lines {
-		if err := enc.Encode(line); err != nil {
-			return counted.n, fmt.Errorf("write monitoring: %w", err)
-		}
-	}
-	return counted.n, nil
+	return jsonlines.Write(w, slices.Values(lines))
 }
 
 // Restore replaces the state by what a View wrote.
@@ -265,7 +259,7 @@ func (t *EventTable) Restore(r io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("restore monitoring: %w", err)
 		}
-		o := &orgEvents{set: fromMicros(line.Set), groups: line.Groups, names: map[string]eventName{}}
+		o := &orgEvents{set: micros.Time(line.Set), groups: line.Groups, names: map[string]eventName{}}
 		for _, n := range line.Names {
 			o.names[n.Token] = n.eventName
 		}

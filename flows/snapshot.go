@@ -14,6 +14,8 @@ import (
 
 	"raptorpack/filestore"
 	"raptorpack/ids"
+	"raptorpack/internal/jsonlines"
+	"raptorpack/internal/micros"
 	"raptorpack/proto/buspb"
 )
 
@@ -67,27 +69,13 @@ type coverageLine struct {
 	Rows []int64 `json:"rows"`
 }
 
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
-}
-
 func record(f *Flow) *flowRecord {
 	r := &flowRecord{
 		Index: f.Index, State: f.State, Error: f.Error, Outcome: int32(f.Outcome),
 		CancelledBy: f.CancelledBy, CancelDue: f.CancelDue,
-		Created: micros(f.Created), Taken: micros(f.Taken), Ended: micros(f.Ended),
-		WaitingSince: micros(f.WaitingSince), CancelledAt: micros(f.CancelledAt),
-		FirstActive: micros(f.FirstActive), DurationNs: int64(f.Duration), Totals: f.Totals,
+		Created: micros.Of(f.Created), Taken: micros.Of(f.Taken), Ended: micros.Of(f.Ended),
+		WaitingSince: micros.Of(f.WaitingSince), CancelledAt: micros.Of(f.CancelledAt),
+		FirstActive: micros.Of(f.FirstActive), DurationNs: int64(f.Duration), Totals: f.Totals,
 		Uploads: boundsOf(f.Uploads), Parts: f.Parts,
 	}
 	for _, c := range f.Names {
@@ -100,9 +88,9 @@ func (r *flowRecord) flow(key Key, spec *Spec) *Flow {
 	f := &Flow{
 		Key: key, Spec: spec, Index: r.Index, State: r.State, Error: r.Error,
 		Outcome: buspb.FlowEnd_Outcome(r.Outcome), CancelledBy: r.CancelledBy, CancelDue: r.CancelDue,
-		Created: fromMicros(r.Created), Taken: fromMicros(r.Taken), Ended: fromMicros(r.Ended),
-		WaitingSince: fromMicros(r.WaitingSince), CancelledAt: fromMicros(r.CancelledAt),
-		FirstActive: fromMicros(r.FirstActive), Duration: time.Duration(r.DurationNs), Totals: r.Totals,
+		Created: micros.Time(r.Created), Taken: micros.Time(r.Taken), Ended: micros.Time(r.Ended),
+		WaitingSince: micros.Time(r.WaitingSince), CancelledAt: micros.Time(r.CancelledAt),
+		FirstActive: micros.Time(r.FirstActive), Duration: time.Duration(r.DurationNs), Totals: r.Totals,
 		Parts: r.Parts,
 	}
 	addBounds(&f.Uploads, r.Uploads)
@@ -141,22 +129,10 @@ func (t *Table) View() io.WriterTo {
 }
 
 // WriteTo writes the sorted JSON lines.
-func (v *view) WriteTo(w io.Writer) (int64, error) {
-	counted := &countingWriter{w: w}
-	out := bufio.NewWriterSize(counted, 1<<16)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
-	for _, line := range v.lines() {
-		if err := enc.Encode(line()); err != nil {
-			return counted.n, fmt.Errorf("write flows: %w", err)
-		}
-	}
-	err := out.Flush()
-	return counted.n, err
-}
+func (v *view) WriteTo(w io.Writer) (int64, error) { return jsonlines.Write(w, v.lines) }
 
 // lines gives the lines in order, each made when it is asked for.
-func (v *view) lines() []func() snapshotLine {
+func (v *view) lines(yield func(snapshotLine) bool) {
 	slices.SortFunc(v.specs, func(x, y specEntry) int {
 		return cmp.Or(compareText(x.spec.Org.String(), y.spec.Org.String()), compareText(x.spec.Flow.String(), y.spec.Flow.String()))
 	})
@@ -165,22 +141,24 @@ func (v *view) lines() []func() snapshotLine {
 		return cmp.Or(compareText(x.Org.String(), y.Org.String()), compareText(x.Client.String(), y.Client.String()),
 			cmp.Compare(x.Index, y.Index), compareText(x.Flow.String(), y.Flow.String()))
 	})
-	var out []func() snapshotLine
 	for _, s := range v.specs {
-		out = append(out, s.line)
+		if !yield(s.line()) {
+			return
+		}
 	}
 	for _, f := range v.flows {
-		out = append(out, f.line)
+		if !yield(f.line()) {
+			return
+		}
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(v.deleted), compareKeys) {
-		out = append(out, func() snapshotLine {
-			return snapshotLine{
-				Kind: "deleted", Org: k.Org.String(), Client: k.Client.String(), Flow: k.Flow.String(),
-				Deleted: micros(v.deleted[k]),
-			}
-		})
+		deleted := snapshotLine{
+			Kind: "deleted", Org: k.Org.String(), Client: k.Client.String(), Flow: k.Flow.String(), Deleted: micros.Of(v.deleted[k]),
+		}
+		if !yield(deleted) {
+			return
+		}
 	}
-	return out
 }
 
 func (s specEntry) line() snapshotLine {
@@ -195,17 +173,6 @@ func (f *Flow) line() snapshotLine {
 	return snapshotLine{
 		Kind: "flow", Org: f.Org.String(), Client: f.Client.String(), Flow: f.Flow.String(), Record: record(f),
 	}
-}
-
-type countingWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // Restore replaces the state by what a View wrote.
@@ -266,7 +233,7 @@ func (t *Table) restoreLine(text []byte) error {
 		t.index = max(t.index, line.Record.Index)
 		return nil
 	case line.Kind == "deleted":
-		t.deleted[key] = fromMicros(line.Deleted)
+		t.deleted[key] = micros.Time(line.Deleted)
 		return nil
 	}
 	return fmt.Errorf("line of kind %.20q: %w", line.Kind, ErrInvalid)

@@ -10,6 +10,7 @@ import (
 	"path"
 
 	"raptorpack/filestore"
+	"raptorpack/internal/jsonlines"
 )
 
 // sectionBuffer is how much of a section is read or written at once.
@@ -66,7 +67,7 @@ func readSection(ctx context.Context, s *filestore.Store, name string, sec secti
 	}
 	defer discard(ctx, file)
 	sum := sha256.New()
-	counted := &countingWriter{w: sum}
+	counted := &jsonlines.Counter{Writer: sum}
 	r := io.TeeReader(bufio.NewReaderSize(&handleReader{ctx: ctx, file: file}, sectionBuffer), counted)
 	if restore != nil {
 		if err := restore(r); err != nil {
@@ -76,21 +77,10 @@ func readSection(ctx context.Context, s *filestore.Store, name string, sec secti
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return fmt.Errorf("section %s: %w", sec.Kind, err)
 	}
-	if counted.n != sec.Bytes || hexSum(sum.Sum(nil)) != sec.SHA256 {
-		return fmt.Errorf("section %s: %d bytes with another hash: %w", sec.Kind, counted.n, ErrDamaged)
+	if counted.Bytes != sec.Bytes || hexSum(sum.Sum(nil)) != sec.SHA256 {
+		return fmt.Errorf("section %s: %d bytes with another hash: %w", sec.Kind, counted.Bytes, ErrDamaged)
 	}
 	return nil
-}
-
-type countingWriter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
 }
 
 // handleReader reads a file from its start within one call.

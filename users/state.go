@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"raptorpack/internal/jsonlines"
 	"raptorpack/proto/buspb"
 )
 
@@ -320,21 +321,7 @@ func (r *Room) View() io.WriterTo {
 type view []line
 
 // WriteTo writes accounts by name, then sessions by hash.
-func (v view) WriteTo(w io.Writer) (int64, error) {
-	var written int64
-	for _, l := range v {
-		raw, err := json.Marshal(l)
-		if err != nil {
-			return written, fmt.Errorf("write user %s: %w", l.User, err)
-		}
-		n, err := w.Write(append(raw, '\n'))
-		written += int64(n)
-		if err != nil {
-			return written, err
-		}
-	}
-	return written, nil
-}
+func (v view) WriteTo(w io.Writer) (int64, error) { return jsonlines.Write(w, slices.Values(v)) }
 
 // Restore implements replication.State.
 func (r *Room) Restore(from io.Reader) error {

@@ -193,17 +193,8 @@ func (s *Scope) runText(ctx context.Context, p *Program, emit Emit) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for _, stmt := range p.Statements() {
-		rows := s.start(ctx, stmt)
-		for row := range rows {
-			if err := ctx.Err(); err != nil {
-				drain(rows)
-				return err
-			}
-			if err := emit(row); err != nil {
-				cancel()
-				drain(rows)
-				return err
-			}
+		if err := forward(ctx, cancel, s.start(ctx, stmt), emit); err != nil {
+			return err
 		}
 	}
 	return ctx.Err()

@@ -152,6 +152,23 @@ func drain(rows <-chan types.Row) {
 	}()
 }
 
+// forward emits the rows of a query. Where ctx or emit ends it early the query is
+// cancelled, and emptied beside us.
+func forward(ctx context.Context, cancel context.CancelFunc, rows <-chan types.Row, emit Emit) error {
+	for row := range rows {
+		err := ctx.Err()
+		if err == nil {
+			err = emit(row)
+		}
+		if err != nil {
+			cancel()
+			drain(rows)
+			return err
+		}
+	}
+	return nil
+}
+
 // runStored runs a stored query in a child of s.
 func (s *Scope) runStored(ctx context.Context, q types.StoredQuery, emit Emit) error {
 	if m, ok := q.(*materialised); ok {
@@ -164,17 +181,8 @@ func (s *Scope) runStored(ctx context.Context, q types.StoredQuery, emit Emit) e
 	defer cancel()
 	inner := s.inner.Copy()
 	defer inner.Close()
-	rows := q.Eval(ctx, inner)
-	for row := range rows {
-		if err := ctx.Err(); err != nil {
-			drain(rows)
-			return err
-		}
-		if err := emit(row); err != nil {
-			cancel()
-			drain(rows)
-			return err
-		}
+	if err := forward(ctx, cancel, q.Eval(ctx, inner), emit); err != nil {
+		return err
 	}
 	if s.session.ended.Load() && ctx.Err() == nil {
 		return context.Cause(s.session.context())

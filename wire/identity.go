@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+
+	"raptorpack/internal/subject"
 )
 
 // IdentityOptions describe the message-layer identity that all nodes of a
@@ -52,7 +54,7 @@ func NewIdentity(o IdentityOptions) (*Identity, error) {
 	}
 	public, ok := certificate.PublicKey.(*rsa.PublicKey)
 	if !ok || o.Key == nil || !public.Equal(&o.Key.PublicKey) {
-		return nil, fmt.Errorf("server certificate %q: not for the server's private key: %w", SubjectName(certificate), ErrMalformed)
+		return nil, fmt.Errorf("server certificate %q: not for the server's private key: %w", subject.Name(certificate), ErrMalformed)
 	}
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
@@ -64,7 +66,7 @@ func NewIdentity(o IdentityOptions) (*Identity, error) {
 		o.MaxWait = 5 * time.Second
 	}
 	return &Identity{
-		name: SubjectName(certificate), pem: o.Certificate, key: o.Key,
+		name: subject.Name(certificate), pem: o.Certificate, key: o.Key,
 		limiter: rate.NewLimiter(rate.Limit(o.OperationsPerSecond), max(1, int(2*o.OperationsPerSecond))),
 		workers: make(chan struct{}, o.Workers), maxWait: max(0, o.MaxWait), metrics: newMetrics(o.Registerer),
 	}, nil

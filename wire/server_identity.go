@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"time"
+
+	"raptorpack/internal/subject"
 )
 
 // DefaultServerName is the subject name a server certificate carries unless the
@@ -46,18 +48,18 @@ func CheckServer(answer []byte, trust Trust) (*ServerIdentity, error) {
 		Roots: roots, CurrentTime: time.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("server certificate %q: %w: %w", SubjectName(certificate), ErrForged, err)
+		return nil, fmt.Errorf("server certificate %q: %w: %w", subject.Name(certificate), ErrForged, err)
 	}
 	key, ok := certificate.PublicKey.(*rsa.PublicKey)
 	if !ok {
-		return nil, fmt.Errorf("server certificate %q: not an RSA key: %w", SubjectName(certificate), ErrForged)
+		return nil, fmt.Errorf("server certificate %q: not an RSA key: %w", subject.Name(certificate), ErrForged)
 	}
 	name := trust.PinnedName
 	if name == "" {
 		name = DefaultServerName
 	}
-	if SubjectName(certificate) != name {
-		return nil, fmt.Errorf("server certificate %q: pinned name is %q: %w", SubjectName(certificate), name, ErrForged)
+	if subject.Name(certificate) != name {
+		return nil, fmt.Errorf("server certificate %q: pinned name is %q: %w", subject.Name(certificate), name, ErrForged)
 	}
 	return &ServerIdentity{Name: name, Key: key, Certificate: certificate, PEM: answer}, nil
 }
@@ -83,18 +85,4 @@ func parseCertificate(text []byte) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return certificate, nil
-}
-
-// SubjectName is the name a certificate speaks for: its CommonName, else its
-// first DNS name, else its first IP address, else nothing.
-func SubjectName(c *x509.Certificate) string {
-	switch {
-	case c.Subject.CommonName != "":
-		return c.Subject.CommonName
-	case len(c.DNSNames) > 0:
-		return c.DNSNames[0]
-	case len(c.IPAddresses) > 0:
-		return c.IPAddresses[0].String()
-	}
-	return ""
 }

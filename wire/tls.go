@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"raptorpack/internal/subject"
 )
 
 // The modes of Crypto.certificate_verification_mode (protocol section 3.8).
@@ -111,7 +113,7 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 			return nil
 		}
 		if v.mode == ModeThumbprintOnly {
-			return fmt.Errorf("tls: certificate %q is not listed: %w", SubjectName(leaf), ErrForged)
+			return fmt.Errorf("tls: certificate %q is not listed: %w", subject.Name(leaf), ErrForged)
 		}
 	}
 	// Signed by the deployment's own CA for servers, whatever its name:

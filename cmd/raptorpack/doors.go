@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"raptorpack/config"
+	"raptorpack/internal/subject"
 )
 
 // door is how a command reaches a server: where, whom it trusts, and as whom it
@@ -194,8 +195,8 @@ func verifyPinned(state tls.ConnectionState, roots *x509.CertPool, name string) 
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: usages}); err != nil {
 		return fmt.Errorf("%w: %w", errNotPinned, err)
 	}
-	if name != "" && config.SubjectName(leaf) != name && leaf.VerifyHostname(name) != nil {
-		return fmt.Errorf("%w: it is for %.80q, expected %q", errNotPinned, config.SubjectName(leaf), name)
+	if name != "" && subject.Name(leaf) != name && leaf.VerifyHostname(name) != nil {
+		return fmt.Errorf("%w: it is for %.80q, expected %q", errNotPinned, subject.Name(leaf), name)
 	}
 	return nil
 }

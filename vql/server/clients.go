@@ -11,6 +11,7 @@ import (
 	"raptorpack/clients"
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/internal/micros"
 	"raptorpack/users"
 	"raptorpack/vql"
 )
@@ -110,15 +111,15 @@ func (h *Host) clientRow(r *clients.Record, seen clients.Seen) *vql.Dict {
 		Set("client_id", r.Client.String()).
 		Set("agent_information", agent).
 		Set("os_info", host).
-		Set("first_seen_at", micros(r.FirstSeen)).
-		Set("last_seen_at", micros(seen.At)).
+		Set("first_seen_at", micros.Of(r.FirstSeen)).
+		Set("last_seen_at", micros.Of(seen.At)).
 		Set("last_ip", seen.Address).
 		Set("labels", list(r.Labels)).
 		Set("last_interrogate_flow_id", r.Interrogation.String()).
 		Set("last_interrogate_artifact_name", h.interrogationArtifact(r)).
 		Set("last_hunt_timestamp", int64(0)).
 		Set("last_event_table_version", int64(0)).
-		Set("last_label_timestamp", micros(r.LabelsChanged)).
+		Set("last_label_timestamp", micros.Of(r.LabelsChanged)).
 		Set("in_flight_flows", h.inFlight(r.Client))
 }
 
@@ -137,7 +138,7 @@ func (h *Host) inFlight(client ids.Client) *vql.Dict {
 	out := vql.NewDict()
 	for _, f := range slices.Backward(h.Flows.List(h.Org, client, ids.Flow{}, 0)) {
 		if !f.State.Final() {
-			out.Set(f.Flow.String(), micros(f.Created))
+			out.Set(f.Flow.String(), micros.Of(f.Created))
 		}
 	}
 	return out
@@ -192,14 +193,6 @@ var serverMetadataFunction = vql.NewFunction(vql.Spec{
 	}
 	return vql.NewDict(), nil
 })
-
-// micros is how queries see times of records: microseconds, 0 for never.
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
 
 // list makes nil an empty list, not NULL.
 func list(texts []string) []string {

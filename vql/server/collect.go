@@ -111,11 +111,7 @@ type flowArgs struct {
 var cancelFlowFunction = vql.NewFunction(vql.Spec{
 	Name: "cancel_flow", Permission: "COLLECT_CLIENT", Doc: "Ends a flow that waits or runs.",
 }, func(ctx context.Context, scope *vql.Scope, args *flowArgs) (vql.Value, error) {
-	h, err := hostOf(scope)
-	if err != nil {
-		return nil, err
-	}
-	key, err := h.key(args.ClientID, args.FlowID)
+	h, key, err := flowOf(scope, args.ClientID, args.FlowID)
 	if err != nil {
 		return nil, err
 	}

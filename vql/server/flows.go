@@ -7,6 +7,7 @@ import (
 
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/internal/micros"
 	"raptorpack/users"
 	"raptorpack/vql"
 )
@@ -80,11 +81,7 @@ var getFlowFunction = vql.NewFunction(vql.Spec{
 			return nil, err
 		}
 	}
-	h, err := hostOf(scope)
-	if err != nil {
-		return nil, err
-	}
-	key, err := h.key(args.ClientID, args.FlowID)
+	h, key, err := flowOf(scope, args.ClientID, args.FlowID)
 	if err != nil {
 		return nil, err
 	}
@@ -127,9 +124,9 @@ func (h *Host) flowRow(f *flows.Flow, summary bool) *vql.Dict {
 		Set("client_id", f.Client.String()).
 		Set("session_id", f.Flow.String()).
 		Set("request", request).
-		Set("create_time", micros(f.Created)).
-		Set("start_time", micros(f.Taken)).
-		Set("active_time", micros(active)).
+		Set("create_time", micros.Of(f.Created)).
+		Set("start_time", micros.Of(f.Taken)).
+		Set("active_time", micros.Of(active)).
 		Set("state", customaryState(f.State)).
 		Set("detailed_state", string(f.State)).
 		Set("status", f.Error).
@@ -178,11 +175,7 @@ var deleteFlowPlugin = vql.NewPlugin(vql.Spec{
 	Name: "delete_flow", Permission: "DELETE_RESULTS", Columns: []string{"type", "data", "error"},
 	Doc: "Deletes a flow that has ended with its results, and lists their files. Without really_do_it it only lists them.",
 }, func(ctx context.Context, scope *vql.Scope, args *deleteFlowArgs, emit vql.Emit) error {
-	h, err := hostOf(scope)
-	if err != nil {
-		return err
-	}
-	key, err := h.key(args.ClientID, args.FlowID)
+	h, key, err := flowOf(scope, args.ClientID, args.FlowID)
 	if err != nil {
 		return err
 	}

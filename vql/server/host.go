@@ -125,6 +125,16 @@ func (h *Host) sameOrg(texts ...string) error {
 	return nil
 }
 
+// flowOf returns the host of a query and the flow that it names.
+func flowOf(scope *vql.Scope, client, flow string) (*Host, flows.Key, error) {
+	h, err := hostOf(scope)
+	if err != nil {
+		return nil, flows.Key{}, err
+	}
+	key, err := h.key(client, flow)
+	return h, key, err
+}
+
 // key reads the ids of a flow.
 func (h *Host) key(client, flow string) (flows.Key, error) {
 	c, err := ids.ParseClient(client)

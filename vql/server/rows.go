@@ -97,11 +97,7 @@ type flowResultsArgs struct {
 var flowResultsPlugin = vql.NewPlugin(vql.Spec{
 	Name: "flow_results", Permission: "READ_RESULTS", Doc: "Reads the rows of a flow's result, in their order, each once.",
 }, func(ctx context.Context, scope *vql.Scope, args *flowResultsArgs, emit vql.Emit) error {
-	h, err := hostOf(scope)
-	if err != nil {
-		return err
-	}
-	key, err := h.key(args.ClientID, args.FlowID)
+	h, key, err := flowOf(scope, args.ClientID, args.FlowID)
 	if err != nil {
 		return err
 	}
@@ -112,11 +108,7 @@ var flowLogsPlugin = vql.NewPlugin(vql.Spec{
 	Name: "flow_logs", Permission: "READ_RESULTS", Doc: "Reads the query log of a flow.",
 	Columns: []string{"client_time", "level", "message"},
 }, func(ctx context.Context, scope *vql.Scope, args *flowArgs, emit vql.Emit) error {
-	h, err := hostOf(scope)
-	if err != nil {
-		return err
-	}
-	key, err := h.key(args.ClientID, args.FlowID)
+	h, key, err := flowOf(scope, args.ClientID, args.FlowID)
 	if err != nil {
 		return err
 	}

@@ -77,11 +77,7 @@ func clientPath(u flows.Upload) string {
 var enumerateFlowPlugin = vql.NewPlugin(vql.Spec{
 	Name: "enumerate_flow", Permission: "READ_RESULTS", Doc: "Lists every file of a flow.", Columns: []string{"type", "data"},
 }, func(ctx context.Context, scope *vql.Scope, args *flowArgs, emit vql.Emit) error {
-	h, err := hostOf(scope)
-	if err != nil {
-		return err
-	}
-	key, err := h.key(args.ClientID, args.FlowID)
+	h, key, err := flowOf(scope, args.ClientID, args.FlowID)
 	if err != nil {
 		return err
 	}
