@@ -12,9 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"runtime/debug"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -156,7 +153,7 @@ func idleClients(b *testing.B, scheme string, agents int) (heap, resident float6
 		}
 		n.keys.SetFor(ids.ClientOfKey(&key.PublicKey), &key.PublicKey)
 	}
-	heapBefore, residentBefore := memory(b)
+	heapBefore, residentBefore := wiretest.Memory(b)
 	input, output, wait := agentsProcess(b, plan)
 	line, err := bufio.NewReader(output).ReadString('\n')
 	if err != nil || line != "ready\n" {
@@ -166,7 +163,7 @@ func idleClients(b *testing.B, scheme string, agents int) (heap, resident float6
 	for range 3 { // stacks shrink by half with each collection
 		runtime.GC()
 	}
-	heapAfter, residentAfter := memory(b)
+	heapAfter, residentAfter := wiretest.Memory(b)
 	input.Close()
 	wait()
 	n.stop()
@@ -192,28 +189,6 @@ func agentsProcess(b *testing.B, plan idlePlan) (io.WriteCloser, io.Reader, func
 		b.Fatal(err)
 	}
 	return input, output, child.Wait
-}
-
-// memory is what the process uses: live heap and stacks, and resident pages.
-func memory(b *testing.B) (heap, resident float64) {
-	b.Helper()
-	debug.FreeOSMemory()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		b.Skip("no /proc: ", err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if text, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kilobytes, err := strconv.Atoi(strings.Fields(text)[0])
-			if err != nil {
-				b.Fatal(err)
-			}
-			resident = float64(kilobytes) * 1024
-		}
-	}
-	return float64(m.HeapInuse + m.StackInuse), resident
 }
 
 // BenchmarkControl is one small post of results over HTTP, to the commit of a

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -144,22 +143,7 @@ func (c *Cluster) Inside(machine string, argv ...string) ([]byte, error) {
 // prints is kept on the host.
 func (c *Cluster) start(machine, log string, argv ...string) *process {
 	c.t.Helper()
-	file, err := os.OpenFile(c.path(log), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	cmd := exec.Command(os.Getenv("UMLNFS"), append([]string{"exec", machine, "--"}, argv...)...)
-	cmd.Stdout, cmd.Stderr = file, file
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	one := &process{cmd: cmd, log: file, done: make(chan struct{})}
-	go func() {
-		one.err = cmd.Wait()
-		close(one.done)
-	}()
-	return one
+	return launch(c.t, exec.Command(os.Getenv("UMLNFS"), append([]string{"exec", machine, "--"}, argv...)...), c.path(log))
 }
 
 // StartServer starts the node in its guest and does not wait for it.

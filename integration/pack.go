@@ -164,17 +164,23 @@ func freePorts(t testing.TB, n int) []int {
 
 func (p *Pack) start(name string, args ...string) *process {
 	p.t.Helper()
-	log, err := os.OpenFile(p.path(name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	cmd := exec.Command(p.binary, args...)
-	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "RAPTORPACK_CLOCK="+p.clock(name))
+	return launch(p.t, cmd, p.path(name+".log"))
+}
+
+// launch starts a process whose output goes to the end of a file.
+func launch(t testing.TB, cmd *exec.Cmd, path string) *process {
+	t.Helper()
+	log, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
 	// Whatever becomes of the test, nothing outlives it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	one := &process{cmd: cmd, log: log, done: make(chan struct{})}
 	go func() {

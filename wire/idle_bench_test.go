@@ -10,8 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -116,7 +114,7 @@ func idleMemory(b *testing.B, scheme string, count int) (heap, resident float64)
 		}
 		server.Serve(l)
 	})
-	heapBefore, residentBefore := memory(b)
+	heapBefore, residentBefore := wiretest.Memory(b)
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d", idleEnv, scheme, l.Addr(), count))
 	input, err := child.StdinPipe()
@@ -134,7 +132,7 @@ func idleMemory(b *testing.B, scheme string, count int) (heap, resident float64)
 	if err != nil || line != "ready\n" {
 		b.Fatalf("clients: %q, %v", line, err)
 	}
-	heapAfter, residentAfter := memory(b)
+	heapAfter, residentAfter := wiretest.Memory(b)
 	mu.Lock()
 	for _, c := range conns {
 		c.Close()
@@ -146,29 +144,6 @@ func idleMemory(b *testing.B, scheme string, count int) (heap, resident float64)
 	server.Close()
 	served.Wait()
 	return (heapAfter - heapBefore) / float64(count), (residentAfter - residentBefore) / float64(count)
-}
-
-// memory is what the process uses: live heap and stacks, and resident pages.
-func memory(b *testing.B) (heap, resident float64) {
-	b.Helper()
-	runtime.GC() // finalisers, then what they freed
-	debug.FreeOSMemory()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		b.Skip("no /proc: ", err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if text, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kilobytes, err := strconv.Atoi(strings.Fields(text)[0])
-			if err != nil {
-				b.Fatal(err)
-			}
-			resident = float64(kilobytes) * 1024
-		}
-	}
-	return float64(m.HeapInuse + m.StackInuse), resident
 }
 
 func BenchmarkOpenCachedSession(b *testing.B) {
