@@ -40,20 +40,46 @@ func (s *Store) noticeFull(ctx context.Context, err error) error {
 // Reserve makes sure that the file "reserve" holds size bytes for bad days, and
 // has the store refuse bulk writes with ErrFull once they have come. Run undoes
 // that when there is space again: the two belong together. Nodes of one pack
-// share the file.
+// share the file. A disk with no room for it is no error: the days are bad already,
+// and what the ledger needs must not be spent on trying.
 func (s *Store) Reserve(ctx context.Context, size int64) error {
 	s.reserveSize.Store(size)
 	info, err := s.Stat(ctx, reservePath)
 	if err == nil && info.Size() >= size {
 		return nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("reserve %d bytes: %w", size, err)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		err = s.Urgent().firstReserve(ctx, size)
 	}
-	if err := s.Urgent().writeReserve(ctx, size); err != nil {
+	if err != nil {
 		return fmt.Errorf("reserve %d bytes: %w", size, err)
 	}
 	return nil
+}
+
+func (s *Store) firstReserve(ctx context.Context, size int64) error {
+	if disk, ok := s.fs.(usageFS); ok {
+		usage, err := invoke(ctx, s, opUsage, ".", nil, disk.Usage)
+		if err != nil {
+			return err
+		}
+		if usage.Free < 2*size {
+			s.refuseBulk(ctx, usage.Free)
+			return nil
+		}
+	}
+	err := s.writeReserve(ctx, size)
+	if errors.Is(err, ErrFull) {
+		s.refuseBulk(ctx, 0)
+		return nil
+	}
+	return err
+}
+
+func (s *Store) refuseBulk(ctx context.Context, freeBytes int64) {
+	s.full.Store(true)
+	s.metrics.full.Set(1)
+	s.log.ErrorContext(ctx, "disk full, bulk writes refused", "bytes", freeBytes)
 }
 
 // ReleaseReserve removes the reserve; none is no error.
@@ -163,8 +189,7 @@ func (s *Store) keepReserve(ctx context.Context, size, freeBytes int64) error {
 		return nil
 	}
 	if missing {
-		s.metrics.full.Set(1)
-		s.log.ErrorContext(ctx, "disk full, bulk writes refused", "bytes", freeBytes)
+		s.refuseBulk(ctx, freeBytes)
 		return nil
 	}
 	s.metrics.full.Set(0)

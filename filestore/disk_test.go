@@ -93,10 +93,18 @@ func TestWithoutReserveAFullDiskIsTriedAgain(t *testing.T) {
 	check(t, s.ReplaceFile(t.Context(), "a", []byte("x")))
 }
 
-func TestReserveThatDoesNotFitLeavesNothing(t *testing.T) {
+func TestStoreOpensOnAFullDiskAndTakesOnlyWhatIsUrgent(t *testing.T) {
 	faulty := filestoretest.NewFaulty(newDisk(t))
-	faulty.SetDiskSize(1 << 20)
+	faulty.SetDiskSize(3 << 20)
 	s := openOn(t, faulty)
-	wantErr(t, s.Reserve(t.Context(), 2<<20), filestore.ErrFull)
+	check(t, s.Reserve(t.Context(), 2<<20))
 	wantNoTemp(t, faulty, ".")
+	_, err := s.CreateFile(t.Context(), "bulk")
+	wantErr(t, err, filestore.ErrFull)
+	h, err := s.Urgent().CreateFile(t.Context(), "ledger")
+	check(t, err)
+	check(t, h.Close(t.Context()))
+	if writes := s.Stats()["write"]; writes != 0 {
+		t.Errorf("%d writes: the little room was spent on trying", writes)
+	}
 }

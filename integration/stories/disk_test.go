@@ -37,6 +37,11 @@ func TestFullDiskIsBackPressureAndNoLoss(t *testing.T) {
 		t.Errorf("the flow is %+v, %v", f, err)
 	}
 
+	p.restart() // an upgrade does not wait for better days
+	if err := p.label(a.id, "restarted"); err != nil {
+		t.Errorf("the ledger does not go on after a start on a full disk: %v", err)
+	}
+
 	p.fs.SetDiskSize(-1)
 	p.waitLog("disk has space again, bulk writes taken")
 	c.complete()
