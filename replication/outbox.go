@@ -235,7 +235,7 @@ func (o *Outbox) write(ctx context.Context, pending []*numbered) error {
 func (o *Outbox) create(ctx context.Context, first uint64) (*filestore.Handle, error) {
 	for {
 		file, err := o.n.store.CreateFile(ctx, outboxFile{first, o.part}.path(o.n.o.Incarnation))
-		if err == nil || !errors.Is(err, filestore.ErrExists) || o.part > 1000 {
+		if err == nil || !errors.Is(err, filestore.ErrExists) {
 			return file, err
 		}
 		o.part++

@@ -124,6 +124,28 @@ func TestFailedSyncOfTheOutboxGoesOnInANewFile(t *testing.T) {
 	}
 }
 
+// A store that failed for long is used again once it works, however many files
+// were finished meanwhile.
+func TestOutboxOutlastsLongTrouble(t *testing.T) {
+	r := newRig(t, filestoretest.NewPowerCut(t, 1), "a-1", nil).load().run().lead(1)
+	r.fact("before")
+	for part := range 1100 { // left behind by writes that failed
+		name := fmt.Sprintf("outbox/a-1/%020d", 2)
+		if part > 0 {
+			name = fmt.Sprintf("%s.%d", name, part)
+		}
+		file, err := r.fault.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+	}
+	r.fault.Inject(filestoretest.Fault{Op: filestoretest.Write, Path: "outbox/*/*", Err: syscall.EIO})
+	r.fact("after")
+	r.drained()
+	r.wantCount("after", 1)
+}
+
 func TestAppendSyncTellsWhenNothingCanBeWritten(t *testing.T) {
 	r := newRig(t, filestoretest.NewPowerCut(t, 1), "a-1", nil).load().run().lead(1)
 	full := r.fault.Inject(filestoretest.Fault{Op: filestoretest.Create, Path: "outbox/*/*", Err: syscall.ENOSPC, Times: filestoretest.Always})
