@@ -223,7 +223,8 @@ func (n *Node) ProgramsAddress() string { return n.doors.programsAt }
 func (n *Node) MonitoringAddress() string { return n.doors.monitoringAt }
 
 // auditFile is this incarnation's part of the audit trail: audit/<N>.jsonl, one
-// JSON line per change, synced before the change is answered.
+// JSON line per change, synced before the change is answered. It is urgent like the
+// ledger: on a full disk operators delete, and that leaves a trail too.
 type auditFile struct {
 	store *filestore.Store
 	name  string
@@ -235,7 +236,7 @@ type auditFile struct {
 }
 
 func newAuditFile(store *filestore.Store, incarnation string) *auditFile {
-	return &auditFile{store: store, name: incarnation, turn: make(chan struct{}, 1)}
+	return &auditFile{store: store.Urgent(), name: incarnation, turn: make(chan struct{}, 1)}
 }
 
 // Record implements api.Auditor. After a failed write the file is finished and a
@@ -255,7 +256,7 @@ func (a *auditFile) Record(ctx context.Context, event api.AuditEvent) error {
 		if err = a.write(ctx, append(line, '\n')); err == nil || tries == 1 {
 			return err
 		}
-		a.handle, a.offset = nil, 0
+		a.drop(ctx)
 		a.part++
 	}
 }
@@ -274,12 +275,23 @@ func (a *auditFile) write(ctx context.Context, line []byte) error {
 			return err
 		}
 		a.handle = handle
+		if err := a.store.SyncDir(ctx, "audit"); err != nil {
+			return err
+		}
 	}
 	if _, err := a.handle.WriteAt(ctx, line, a.offset); err != nil {
 		return err
 	}
 	a.offset += int64(len(line))
 	return a.handle.Sync(ctx)
+}
+
+// drop ends a part that met an error.
+func (a *auditFile) drop(ctx context.Context) {
+	if a.handle != nil {
+		_ = a.handle.Close(ctx) // what it said is told already
+	}
+	a.handle, a.offset = nil, 0
 }
 
 func (a *auditFile) close(ctx context.Context) error {
