@@ -182,11 +182,13 @@ var scripts = map[string]func(ts *testscript.TestScript, neg bool, args []string
 			ts.Fatalf("exit code %d, want %s\n%s\n%s", code, args[0], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 		}
 	},
-	// capture NAME REGEX: the first group in the last output becomes a variable.
+	// capture NAME REGEX [stderr]: the first group in the last output becomes a
+	// variable.
 	"capture": func(ts *testscript.TestScript, _ bool, args []string) {
-		m := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+		text := ts.ReadFile(append(args, "stdout")[2])
+		m := regexp.MustCompile(args[1]).FindStringSubmatch(text)
 		if m == nil {
-			ts.Fatalf("%s does not occur in %s", args[1], ts.ReadFile("stdout"))
+			ts.Fatalf("%s does not occur in %s", args[1], text)
 		}
 		ts.Setenv(args[0], m[1])
 	},
