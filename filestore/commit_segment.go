@@ -156,7 +156,7 @@ func (t *segmentTask) conclude(ctx context.Context, err error) {
 func (c *Committer) removeUseless(ctx context.Context, name string) {
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardWait)
 	defer cancel()
-	if err := c.store.removeFile(limited, name); err != nil && !isMissing(err) {
+	if err := c.store.Remove(limited, name); err != nil && !isMissing(err) {
 		c.log.WarnContext(ctx, "empty file stays behind", "path", name, "err", err)
 	}
 }
@@ -182,9 +182,3 @@ func nextPart(ctx context.Context, store *Store, dir, incarnation, suffix string
 }
 
 func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
-
-// removeFile removes a file. Store.Remove, made for directories too, looks
-// through the whole cache of MkdirAll.
-func (s *Store) removeFile(ctx context.Context, path string) error {
-	return s.call(ctx, opRemove, path, func() error { return s.fs.Remove(path) })
-}

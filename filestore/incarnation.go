@@ -257,9 +257,13 @@ func (w *Watcher) lookNode(ctx context.Context, node ids.Node, all []Incarnation
 	if err != nil {
 		return nil, err
 	}
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+	}
 	for _, n := range numbers(names, "", "") {
 		info := IncarnationInfo{Node: node, N: n, Name: node.String() + "-" + strconv.FormatUint(n, 10)}
-		info.Sealed = slices.Contains(names, sealName(n))
+		info.Sealed = there[sealName(n)]
 		if err := w.judge(ctx, path.Join(dir, strconv.FormatUint(n, 10)), &info); err != nil {
 			return nil, err
 		}

@@ -21,9 +21,9 @@ var ErrBadCursor = errors.New("cursor does not fit")
 type ReaderOptions struct {
 	Store *Store
 
-	// Sealed tells to which length a file of a sealed incarnation counts; false:
-	// its incarnation is not sealed. A file that a seal does not name has length
-	// 0. Nil: nothing is sealed. It is called without a lock and must not block.
+	// Sealed tells to which length a file of a sealed incarnation counts; false: no
+	// seal names it, and its valid prefix counts. Nil: nothing is sealed. It is
+	// called without a lock and must not block.
 	Sealed func(path string) (length int64, sealed bool)
 
 	CacheExtents int                   // extents kept in memory, about 150 bytes each; 0: 500,000

@@ -15,8 +15,9 @@ import (
 // maxSealBytes bounds a seal: some hundred thousand files of one incarnation.
 const maxSealBytes = 64 << 20
 
-// Seal says how much of a dead incarnation's files is valid. Bytes beyond, and
-// files that it does not name, do not count.
+// Seal says how much of a dead incarnation's files is valid: of those of flows that
+// had not ended. Bytes beyond do not count. A file that it does not name belongs to
+// something that had ended, or is an event file; of it the valid prefix counts.
 type Seal struct {
 	Incarnation string           `json:"incarnation"`
 	Time        time.Time        `json:"time"`    // by the sealer's clock, for people

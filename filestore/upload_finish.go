@@ -213,7 +213,11 @@ func (n *finisher) open(ctx context.Context) error {
 	if err := u.create(ctx, c, func(name string) (*Handle, error) { return c.store.CreateFile(ctx, name) }); err != nil {
 		return err
 	}
-	return c.store.SyncDir(ctx, dir)
+	if err := c.store.SyncDir(ctx, dir); err != nil {
+		u.leave(ctx) // its names may not last, and nobody would sync them again
+		return err
+	}
+	return nil
 }
 
 // gather copies in what is missing here and other parts hold. If one of them

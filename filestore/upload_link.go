@@ -58,7 +58,9 @@ func (n *finisher) link(ctx context.Context) (int, *StoredUpload, error) {
 		if !errors.Is(err, ErrExists) && !notDirectory(err) {
 			return 0, nil, err
 		}
-		// Perhaps another incarnation gave this very upload that name.
+		// Perhaps another incarnation gave this very upload that name, since we
+		// looked last.
+		n.listed, n.others = false, nil
 		if done, err := n.elsewhere(ctx); done != nil || err != nil {
 			return 0, done, err
 		}

@@ -405,3 +405,49 @@ func TestNamedFileIsWaitedFor(t *testing.T) {
 		t.Errorf("%d applied, want 20", b.book.total())
 	}
 }
+
+// A master that was slow to begin may write its first entry after its epoch was
+// sealed as empty.
+func TestEpochThatWasSealedEmptyStaysEmpty(t *testing.T) {
+	disk := filestoretest.NewPowerCut(t, 1)
+	fresh := newRig(t, disk, "f-1", nil).load()
+	_, _, nothing := fresh.node.Position()
+	old := newRig(t, disk, "a-1", nil).load().lead(1)
+	old.propose("too late")
+	_ = old.stop()
+	if _, err := (&term{store: fresh.store, epoch: 2}).SealLedger(t.Context(), 1, 0, 0, nothing); err != nil {
+		t.Fatal(err)
+	}
+	b := newRig(t, disk, "b-1", nil).load().lead(3)
+	b.propose("agreed")
+	b.wantCount("too late", 0)
+	if report := b.verify(); report.BeyondSeal == 0 {
+		t.Error("verify does not count what lies beyond the seal")
+	}
+	_ = b.stop()
+	c := newRig(t, disk.MustCut(t), "c-1", nil).load()
+	c.wantCount("too late", 0)
+	c.wantCount("agreed", 1)
+}
+
+func TestCandidateFarBehindLoadsWhatReplacedTheLedger(t *testing.T) {
+	disk := filestoretest.NewPowerCut(t, 1)
+	late := newRig(t, disk, "b-1", every(20)).load()
+	a := newRig(t, disk, "a-1", every(20)).load().lead(1)
+	a.propose("early")
+	a.grow(4)
+	a.eventually("the beginning of the ledger is gone", func() (any, bool) {
+		dir := "ledger/" + mustFind(t, disk, "ledger")[0].Name()
+		first := mustFind(t, disk, dir)[0].Name()
+		return first, first > fmt.Sprintf("%020d", 1)
+	})
+	_ = a.stop()
+	want := a.bytes()
+	late.lead(2)
+	if late.bytes() != want {
+		t.Error("the state is another")
+	}
+	late.propose("late")
+	late.wantCount("early", 1)
+	late.verify()
+}

@@ -51,7 +51,7 @@ func (n *Node) load(ctx context.Context) error {
 			if err := lastWritten(ctx, n.urgent, epoch); err != nil {
 				return err
 			}
-			_, err := n.replay(ctx, epoch, 0)
+			_, err := n.replay(ctx, epoch, toTheEnd)
 			return err
 		}
 		if err := n.replayTo(ctx, epoch, seal); err != nil {

@@ -27,6 +27,7 @@ type Node struct {
 	blobs   *blobs
 	props   *proposals
 	shots   *snapshots
+	adopted nameSet     // incarnations whose outboxes were read to the end since this node leads
 	working atomic.Bool // Load or Lead
 
 	mu      sync.Mutex

@@ -12,6 +12,7 @@ import (
 
 	"raptorpack/filestore"
 	"raptorpack/filestore/filestoretest"
+	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 	"raptorpack/replication"
 )
@@ -77,6 +78,37 @@ func TestFactsOfADeadIncarnationAreTakenOnce(t *testing.T) {
 			b.wantCount(word, 1)
 		}
 		b.close()
+	}
+}
+
+func TestAdoptedIsWhoseFactsAreAllInTheState(t *testing.T) {
+	disk := filestoretest.NewPowerCut(t, 1)
+	node, err := ids.ParseNode("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newRig(t, disk, "a-1", nil)
+	held, err := a.store.ClaimIncarnation(t.Context(), filestore.IncarnationOptions{Node: node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.load()
+	for i := range 50 {
+		a.fact(fmt.Sprint("left behind ", i))
+	}
+	if err := held.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.close()
+
+	b := newRig(t, disk, "b-1", often).load().run()
+	if b.node.Adopted("a-1") {
+		t.Error("adopted with no master")
+	}
+	b.lead(1)
+	b.eventually("the dead one's outbox is through", func() (any, bool) { return nil, b.node.Adopted("a-1") })
+	if n := b.book.total(); n != 50 {
+		t.Errorf("%d facts are in the state when they should all be", n)
 	}
 }
 
@@ -220,6 +252,18 @@ func TestDamagedOutboxStopsAtTheDamage(t *testing.T) {
 	damage(t, disk, name, at+25) // an operator brings the file back
 	b.eventually("the rest is taken", func() (any, bool) { return b.bytes(), b.book.count("three") == 1 })
 	b.wantCount("two", 1)
+}
+
+func TestFactsBehindABadHeaderAreTakenAllTheSame(t *testing.T) {
+	disk := filestoretest.NewPowerCut(t, 1)
+	a := newRig(t, disk, "a-1", nil).load()
+	a.fact("one")
+	a.fact("two")
+	a.close()
+	damage(t, disk, "outbox/a-1/"+mustFind(t, disk, "outbox/a-1")[0].Name(), 9)
+	b := newRig(t, disk, "a-2", often).load().lead(1)
+	b.eventually("all are taken", func() (any, bool) { return b.bytes(), b.book.count("two") == 1 })
+	b.wantCount("one", 1)
 }
 
 func TestFactsGoOnAfterABrokenEpoch(t *testing.T) {

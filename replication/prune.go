@@ -36,9 +36,10 @@ func (n *Node) prune(ctx context.Context, m *manifest) error {
 		func() error { return n.pruneBlobs(ctx, older) },
 	}
 	for _, step := range steps {
-		if err := step(); err != nil {
-			return fmt.Errorf("prune: %w", err)
-		}
+		err = errors.Join(err, step()) // one that fails holds up no other
+	}
+	if err != nil {
+		return fmt.Errorf("prune: %w", err)
 	}
 	return nil
 }
@@ -181,11 +182,9 @@ func (n *Node) pruneOutboxes(ctx context.Context, taken map[origin]uint64) error
 	}
 	for _, name := range names {
 		last := taken[origin{name, buspb.Origin_STREAM_OUTBOX}]
-		if err := n.pruneOutbox(ctx, name, last, over[name]); err != nil {
-			return err
-		}
+		err = errors.Join(err, n.pruneOutbox(ctx, name, last, over[name]))
 	}
-	return n.retireEnded(ctx, taken, over)
+	return errors.Join(err, n.retireEnded(ctx, taken, over))
 }
 
 // ended tells which incarnations are surely over: by their own word, by a
@@ -296,13 +295,20 @@ func lastFact(ctx context.Context, s *filestore.Store, name string, f outboxFile
 	if err != nil {
 		return 0, fmt.Errorf("read outbox of %s: %w", name, err)
 	}
-	last := uint64(0)
-	_, err = scanOutbox(data, func(fact *buspb.Fact) error {
-		last = max(last, fact.Seq)
-		return nil
-	})
-	if errors.Is(err, errTorn) {
-		return 0, nil
+	if _, err := parseOutboxHeader(data); err != nil && !errors.Is(err, errTorn) {
+		return 0, fmt.Errorf("read outbox of %s: %w", name, err)
 	}
-	return last, err
+	last, at := uint64(0), min(outboxHeader, len(data))
+	for at < len(data) { // what a bad header is before counts as well, as for those who read it
+		fact, size, err := parseFact(data[at:])
+		if err != nil {
+			break
+		}
+		last = max(last, fact.Seq)
+		at += size
+	}
+	if err := checkFactTail(data[at:], int64(at)); err != nil {
+		return 0, fmt.Errorf("read outbox of %s: %w", name, err)
+	}
+	return last, nil
 }

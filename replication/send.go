@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"raptorpack/internal/retry"
@@ -196,7 +198,7 @@ type adopter struct {
 	r       *reign
 	cursors map[string]*cursor
 	over    map[string]bool   // incarnations that write no more
-	done    map[string]bool   // of those, the ones read to their end
+	done    map[string]bool   // of those, the ones read to their end, or to damage
 	ailing  map[string]string // what was told last
 }
 
@@ -204,6 +206,7 @@ type adopter struct {
 // and those cut off alike: a fact is true whoever brings it, and its number
 // keeps it from being taken twice.
 func (n *Node) adopt(ctx context.Context, r *reign) error {
+	n.adopted.clear()
 	a := &adopter{n: n, r: r, cursors: map[string]*cursor{}, done: map[string]bool{}, ailing: map[string]string{}}
 	for round := 0; ; round++ {
 		if err := a.round(ctx, round%endedEvery == 0); err != nil && ctx.Err() == nil {
@@ -244,10 +247,50 @@ func (a *adopter) round(ctx context.Context, askEnded bool) (err error) {
 		}
 		a.done[name] = err == nil && a.over[name]
 		a.n.tellAiling(a.ailing, name, err)
+		if a.done[name] || errors.Is(err, ErrDamaged) && a.over[name] {
+			a.n.adopted.add(name)
+		}
+	}
+	for name := range a.over {
+		if !slices.Contains(names, name) { // it had nothing to tell
+			a.n.adopted.add(name)
+		}
 	}
 	a.n.m.foreignLag.Set(float64(behind))
 	return nil
 }
+
+// nameSet is a set of names that several goroutines use.
+type nameSet struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+func (s *nameSet) add(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.names == nil {
+		s.names = map[string]bool{}
+	}
+	s.names[name] = true
+}
+
+func (s *nameSet) has(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.names[name]
+}
+
+func (s *nameSet) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.names)
+}
+
+// Adopted reports whether this node, since it leads, has taken all that the outbox
+// of an incarnation holds which is over. Only then does the state know of every
+// flow that the incarnation has rows of.
+func (n *Node) Adopted(incarnation string) bool { return n.adopted.has(incarnation) }
 
 // tellAiling logs once when an outbox cannot be read on, and once when it can.
 func (n *Node) tellAiling(ailing map[string]string, name string, err error) {

@@ -113,12 +113,18 @@ func (s *snapshots) run(ctx context.Context, n *Node) error {
 			s.abandon()
 			return nil
 		case v := <-s.jobs:
-			err := n.snapshot(ctx, v)
+			m, err := n.snapshot(ctx, v)
 			if err != nil && ctx.Err() == nil {
 				n.m.snapshots.WithLabelValues("failed").Inc()
 				n.log.Error("snapshot failed", "index", v.at.index, "err", err)
 			}
 			s.finished(err, v)
+			if err == nil {
+				err = n.prune(ctx, m)
+			}
+			if err != nil && m != nil && ctx.Err() == nil {
+				n.log.Error("not all that snapshots cover could be removed", "index", m.Index, "err", err)
+			}
 		}
 	}
 }
@@ -145,20 +151,19 @@ func (s *snapshots) finished(err error, v *views) {
 	}
 }
 
-// snapshot writes v, reads it back, and removes what two verified snapshots
-// now cover.
-func (n *Node) snapshot(ctx context.Context, v *views) error {
+// snapshot writes v and reads it back.
+func (n *Node) snapshot(ctx context.Context, v *views) (*manifest, error) {
 	begin := time.Now()
 	m, err := n.writeSnapshot(ctx, v)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	n.m.snapshots.WithLabelValues("verified").Inc()
 	n.m.snapshotTook.Observe(time.Since(begin).Seconds())
 	n.m.snapshotBytes.Set(float64(m.bytes()))
 	n.m.snapshotIndex.Set(float64(m.Index))
 	n.log.Info("snapshot verified", "index", m.Index, "epoch", m.Epoch, "bytes", m.bytes(), "took", time.Since(begin))
-	return n.prune(ctx, m)
+	return m, nil
 }
 
 // writeSnapshot publishes v by a rename and verifies what was published.

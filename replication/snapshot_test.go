@@ -363,3 +363,35 @@ func TestConcurrentReadersSeeThePositionMove(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestDamagedOutboxHoldsUpNoSnapshotAndNoOtherFile(t *testing.T) {
+	disk := filestoretest.NewPowerCut(t, 1)
+	node, err := ids.ParseNode("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := newRig(t, disk, "a-1", nil)
+	held, err := dead.store.ClaimIncarnation(t.Context(), filestore.IncarnationOptions{Node: node})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.load()
+	dead.fact("one")
+	name := "outbox/a-1/" + mustFind(t, disk, "outbox/a-1")[0].Name()
+	at := size(t, disk, name)
+	dead.fact("two")
+	dead.fact("three")
+	if err := held.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	dead.close()
+	damage(t, disk, name, at+25)
+	r := newRig(t, disk, "b-1", func(o *replication.Options) { every(20)(o); often(o) }).load().run().lead(1)
+	r.grow(4)
+	r.eventually("the beginning of the ledger is gone", func() (any, bool) {
+		dir := "ledger/" + mustFind(t, disk, "ledger")[0].Name()
+		first := mustFind(t, disk, dir)[0].Name()
+		return first, first > fmt.Sprintf("%020d", 1)
+	})
+	r.eventually("two snapshots are left", func() (any, bool) { return published(t, disk), len(published(t, disk)) == 2 })
+}

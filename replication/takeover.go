@@ -12,19 +12,33 @@ import (
 )
 
 // takeOver brings this node to the end of every epoch before term's, and makes
-// that end final. A state that stands on entries which are not in the ledger
-// is thrown away and loaded again, once.
+// that end final. A state that stands on entries which are not in the ledger, or
+// not any more, is thrown away and loaded again, once.
 func (n *Node) takeOver(ctx context.Context, term Term) error {
 	err := n.sealAndReplay(ctx, term)
-	if !errors.Is(err, ErrDiverged) {
+	if err == nil || !errors.Is(err, ErrDiverged) && !n.overtaken(ctx, err) {
 		return err
 	}
 	n.m.reloads.Inc()
-	n.log.Error("state differs from the ledger, loading again", "epoch", term.Epoch(), "index", n.place().index, "err", err)
+	n.log.Error("state does not lead on to the ledger, loading again", "epoch", term.Epoch(), "index", n.place().index, "err", err)
 	if err := n.load(ctx); err != nil {
 		return err
 	}
 	return n.sealAndReplay(ctx, term)
+}
+
+// overtaken reports whether err may mean that snapshots have replaced the entries
+// that this node would need.
+func (n *Node) overtaken(ctx context.Context, err error) bool {
+	if !errors.Is(err, ErrGap) && !errors.Is(err, ErrDamaged) {
+		return false
+	}
+	published, _, err := listSnapshots(ctx, n.urgent)
+	if err != nil || len(published) == 0 {
+		return false
+	}
+	newest, _, _ := parseSnapshotName(published[0])
+	return newest > n.place().index
 }
 
 func (n *Node) sealAndReplay(ctx context.Context, term Term) error {
@@ -72,8 +86,12 @@ func (n *Node) seal(ctx context.Context, term Term, epoch uint64) (*filestore.Le
 		if err := n.harden(ctx, end.file); err != nil {
 			return nil, fmt.Errorf("seal epoch %d: %w", epoch, err)
 		}
-		if end, err = n.endOf(ctx, epoch); err != nil {
+		again, err := n.endOf(ctx, epoch)
+		if err != nil {
 			return nil, fmt.Errorf("seal epoch %d: %w", epoch, err)
+		}
+		if again.index < end.index { // what came since, from a writer that lives yet, is not synced
+			end = again
 		}
 	}
 	if end.rest > 0 {
@@ -107,7 +125,7 @@ func (n *Node) walker() *walker {
 
 // endOf walks an epoch from this node's position and applies nothing.
 func (n *Node) endOf(ctx context.Context, epoch uint64) (epochEnd, error) {
-	return n.walker().epoch(ctx, epoch, n.place(), 0, func(*buspb.Entry, place) error { return nil })
+	return n.walker().epoch(ctx, epoch, n.place(), toTheEnd, func(*buspb.Entry, place) error { return nil })
 }
 
 // harden syncs a ledger file and the names that lead to it. Files before it
@@ -161,7 +179,7 @@ func checkSeal(end epochEnd, seal *filestore.LedgerSeal, from place) error {
 }
 
 // replay applies the entries of an epoch after this node's position, up to the
-// entry limit (0: all that is valid).
+// entry limit.
 func (n *Node) replay(ctx context.Context, epoch, limit uint64) (epochEnd, error) {
 	end, err := n.walker().epoch(ctx, epoch, n.place(), limit, func(e *buspb.Entry, at place) error {
 		return n.replayEntry(ctx, e, at)

@@ -113,7 +113,7 @@ func eachEntry(
 		if err != nil {
 			return from, err
 		}
-		limit := uint64(0)
+		limit := uint64(toTheEnd)
 		if seal != nil {
 			limit = seal.LastIndex
 		} else if epoch != epochs[len(epochs)-1] {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -88,9 +89,11 @@ type epochEnd struct {
 	rest   int64  // bytes beyond it
 }
 
-// epoch visits the entries of one epoch after from, up to the entry limit (0:
-// to the end of what is valid). from is the last entry before, of this epoch
-// or an older one.
+// toTheEnd is a limit for walks that take all that is valid.
+const toTheEnd = math.MaxUint64
+
+// epoch visits the entries of one epoch after from, up to the entry limit. from is
+// the last entry before, of this epoch or an older one.
 func (w *walker) epoch(ctx context.Context, epoch uint64, from place, limit uint64, fn visit) (epochEnd, error) {
 	end := epochEnd{place: from}
 	first, err := w.entrance(ctx, epoch, from.index+1)
@@ -161,7 +164,7 @@ func (w *walker) file(ctx context.Context, epoch, first uint64, from place, limi
 	if s.last.index > end.index {
 		end.place = s.last
 	}
-	if s.next == 0 || stopped || (limit != 0 && s.last.index >= limit) {
+	if s.next == 0 || stopped || s.last.index >= limit {
 		return 0, nil
 	}
 	return s.next, w.awaitFile(ctx, epoch, s.next)
@@ -189,11 +192,11 @@ func checkHeader(h fileHeader, epoch, first uint64, end *epochEnd) error {
 	return fmt.Errorf("its chain before entry %d breaks with its predecessor's: %w", first, ErrDamaged)
 }
 
-// follow passes on the entries after from, up to limit (0: none).
+// follow passes on the entries after from, up to limit.
 func follow(from place, limit uint64, fn visit) visit {
 	return func(e *buspb.Entry, at place) error {
 		switch {
-		case limit != 0 && at.index > limit:
+		case at.index > limit:
 			return errStop
 		case at.index == from.index && at.chain != from.chain:
 			return fmt.Errorf("its chain after entry %d is another: %w", at.index, ErrDiverged)

@@ -78,6 +78,7 @@ func (n *Node) remove(ctx context.Context) error {
 				continue
 			}
 			n.committer.Forget(ctx, filestore.FlowDir(key.Org, key.Client, key.Flow))
+			n.committer.Forget(ctx, filestore.FlowUploadsDir(key.Org, key.Client, key.Flow))
 			if err := n.flows.RemoveTree(ctx, key); err != nil {
 				if ctx.Err() == nil {
 					n.component("flows").Warn("files of a deleted flow are still there", "client", key.Client.String(), "flow", key.Flow.String(), "err", err)
@@ -164,33 +165,36 @@ func (n *Node) bury(ctx context.Context) error {
 	}
 }
 
-// buryAll seals what is newly dead. The segments of all are read at once
+// buryAll seals what is newly dead, once its outbox has told of all flows that it
+// has rows of: a flow that is not known to run would be passed over. The segments of all are read at once
 // afterwards, however many there are.
 func (n *Node) buryAll(ctx context.Context, all []filestore.IncarnationInfo, buried map[string]bool) error {
 	var fresh []string
+	var errs []error
 	for _, info := range all {
-		if buried[info.Name] || !info.Dead && !info.Released {
+		if buried[info.Name] || !info.Dead && !info.Released || !n.ledger.Adopted(info.Name) {
 			continue
 		}
-		if err := n.seal(ctx, info); err != nil {
-			return fmt.Errorf("seal %s: %w", info.Name, err)
+		if err := n.seal(ctx, info); err != nil { // one that cannot be sealed holds up no other
+			errs = append(errs, fmt.Errorf("seal %s: %w", info.Name, err))
+			continue
 		}
 		fresh = append(fresh, info.Name)
 	}
 	if len(fresh) == 0 {
-		return nil
+		return errors.Join(errs...)
 	}
 	mutations, err := n.flows.RecoverCoverage(ctx, fresh...)
 	for _, m := range mutations {
 		err = errors.Join(err, n.ledger.Propose(ctx, m))
 	}
 	if err != nil {
-		return fmt.Errorf("recover coverage: %w", err)
+		return errors.Join(append(errs, fmt.Errorf("recover coverage: %w", err))...)
 	}
 	for _, name := range fresh {
 		buried[name] = true
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // seal fixes how much of a dead incarnation's files counts. One that ended by
