@@ -39,7 +39,6 @@ func invoke[T any](ctx context.Context, s *Store, kind opKind, path string, late
 	s.metrics.counts[kind].Add(1)
 	s.metrics.running.Inc()
 	go func() {
-		defer s.lane.leave()
 		begin := time.Now()
 		value, err := fn()
 		s.metrics.done(kind, time.Since(begin), err)
@@ -48,8 +47,10 @@ func invoke[T any](ctx context.Context, s *Store, kind opKind, path string, late
 			if late != nil && err == nil {
 				late(value)
 			}
+			s.lane.leave()
 			return
 		}
+		s.lane.leave() // before the answer: who has it may ask whether anything is under way
 		answer <- result[T]{value, err}
 	}()
 	select {
