@@ -107,6 +107,24 @@ func TestFormatsOnDisk(t *testing.T) {
 	}
 }
 
+// A text that an agent sends may have the bytes of a record in it. In a torn tail
+// they must not pass for proof that something had been durable.
+func TestTextThatLooksLikeARecordIsNoProof(t *testing.T) {
+	const far = 0x7f7f7f7f
+	file, ends := sampleLedger(t)
+	forged := record{mark: markEntry, durable: far, payload: []byte("x")}.append(nil)
+	torn := append(bytes.Clone(file[:ends[3]]), append([]byte("RPLE and then "), forged...)...)
+	if n, _, err := entriesOf(torn); n != 3 || err != nil {
+		t.Errorf("%d entries, %v", n, err)
+	}
+	facts, ends := sampleOutbox(t)
+	torn = append(bytes.Clone(facts[:ends[3]]), append([]byte("RPOf and then "), appendFact(nil, far, facts[ends[0]+factHead:ends[1]])...)...)
+	n := 0
+	if _, err := scanOutbox(torn, func(*buspb.Fact) error { n++; return nil }); n != 3 || err != nil {
+		t.Errorf("%d facts, %v", n, err)
+	}
+}
+
 // entriesOf counts the entries of a scan, and its end.
 func entriesOf(data []byte) (int, fileScan, error) {
 	n := 0

@@ -120,18 +120,19 @@ func scanOutbox(data []byte, fn func(*buspb.Fact) error) (int64, error) {
 // checkFactTail looks in what follows a valid prefix of the given length for
 // records which say that more than the prefix had been synced.
 func checkFactTail(rest []byte, length int64) error {
-	for {
+	for at := length; ; {
 		i := bytes.Index(rest, []byte(markFact))
 		if i < 0 {
 			return nil
 		}
-		rest = rest[i:]
+		rest, at = rest[i:], at+int64(i)
 		if _, _, err := parseFact(rest); err == nil {
-			if durable := int64(binary.LittleEndian.Uint64(rest[8:])); durable > length {
+			durable := int64(binary.LittleEndian.Uint64(rest[8:]))
+			if durable > length && durable <= at { // none can speak of bytes behind its own
 				return fmt.Errorf("bytes from %d on were durable up to %d: %w", length, durable, ErrDamaged)
 			}
 		}
-		rest = rest[1:]
+		rest, at = rest[1:], at+1
 	}
 }
 

@@ -225,7 +225,9 @@ func (s *fileScan) checkTail(data []byte) error {
 			return nil
 		}
 		at += int64(i)
-		if r, err := parseRecord(data[at:]); err == nil && r.durable > s.length {
+		// A record cannot speak of bytes behind its own: bytes that say so only look
+		// like one, such as a text that somebody sent us.
+		if r, err := parseRecord(data[at:]); err == nil && r.durable > s.length && r.durable <= at {
 			return fmt.Errorf("bytes from %d on were durable up to %d: %w", s.length, r.durable, ErrDamaged)
 		}
 		at++
