@@ -135,6 +135,26 @@ func TestUploadResumesOnAnotherIncarnation(t *testing.T) {
 	}
 }
 
+func TestPartWhoseNameWasNotSyncedIsNotGoneOnWith(t *testing.T) {
+	s, faulty := newFaulty(t)
+	data, key := blob(3, 50_000), uploadKey(0)
+	a := launch(t, s, "a-1")
+	send(t, a, key, data, 0, len(data))
+	a.stop()
+	b := launch(t, s, "b-1")
+	faulty.Inject(filestoretest.Fault{Op: filestoretest.SyncDir, Err: errBroken})
+	_, err := b.FinishUpload(background, finish(key, data, "x"))
+	wantErr(t, err, errBroken)
+	before := s.Stats()["syncdir"]
+	send(t, b, key, data, 0, 10_000)
+	if s.Stats()["syncdir"] == before {
+		t.Error("bytes were acknowledged in a file whose name was never synced")
+	}
+	stored, err := b.FinishUpload(background, finish(key, data, "x"))
+	check(t, err)
+	wantUpload(t, s, stored, data)
+}
+
 func TestUploadExtentWithOtherBytesIsNotTaken(t *testing.T) {
 	s, _ := newFaulty(t)
 	key, data := uploadKey(0), blob(3, 100_000)
