@@ -247,6 +247,30 @@ func TestExportsAndImports(t *testing.T) {
 	}
 }
 
+// What a callee imports is bundled although nothing calls it.
+func TestImportsOfACalleeAreBundled(t *testing.T) {
+	r := repository(t,
+		"name: A\nsources:\n- query: SELECT * FROM Artifact.B()\n",
+		"name: B\nimports:\n- C\nsources:\n- query: SELECT double(n=21) AS X FROM scope()\n",
+		"name: C\nexport: |\n  LET double(n) = n * 2\n")
+	request, err := r.Compile(artifacts.Collect{Artifacts: []artifacts.Spec{{Name: "A"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := artifacts.FromWire(request.Queries[0].Artifacts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSession(t, client)
+	rows := s.run(request.Queries[0].Query[0].Vql, nil)
+	if len(rows) != 1 {
+		t.Fatalf("%d rows, log %v", len(rows), s.logs)
+	}
+	if got, _ := rows[0].Get("X"); fmt.Sprint(got) != "42" {
+		t.Errorf("X = %v", got)
+	}
+}
+
 func TestCallsThatAreWrongGiveNoRowsAndALine(t *testing.T) {
 	s := newSession(t, repository(t, two, "name: Deep\nparameters: [{name: N, type: int}]\nsources:\n- query: SELECT * FROM Artifact.Deep(N=N + 1)\n"))
 	for query, want := range map[string]string{
