@@ -484,6 +484,78 @@ func TestStateFollowsTheLedger(t *testing.T) {
 	}
 }
 
+// Who may write a client artifact may not be allowed to write a server's: no name
+// of another definition can be taken over, be it by name or by alias.
+func TestNamesOfOthersAreNotTakenOver(t *testing.T) {
+	room := artifacts.NewRoom(builtIn(t))
+	at := int64(0)
+	set := func(org ids.Org, text string) error {
+		m, _, err := room.PlanSet(org, text, "ada")
+		if err != nil {
+			return err
+		}
+		at++
+		return room.Apply(&buspb.Entry{Time: at, Mutation: m})
+	}
+	child, err := ids.ParseOrg("O1234")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const server = "name: Custom.Srv\ntype: SERVER\naliases: [Custom.Old]\n"
+	if err := set(ids.RootOrg, server); err != nil {
+		t.Fatal(err)
+	}
+	if err := set(ids.RootOrg, server); err != nil {
+		t.Errorf("set again: %v", err)
+	}
+	for _, text := range []string{
+		"name: Custom.A\naliases: [Custom.Srv]\n", "name: Custom.A\naliases: [Custom.Old]\n", "name: Custom.Old\n",
+	} {
+		if err := set(ids.RootOrg, text); !errors.Is(err, artifacts.ErrInvalid) {
+			t.Errorf("root org, %q: %v", text, err)
+		}
+		if err := set(child, text); !errors.Is(err, artifacts.ErrInvalid) {
+			t.Errorf("child org, %q: %v", text, err)
+		}
+	}
+	if err := set(child, server); !errors.Is(err, artifacts.ErrInvalid) {
+		t.Errorf("child org replaces the root org's: %v", err)
+	}
+}
+
+// An earlier version let definitions claim the same names, and two may be planned
+// at once.
+func TestOfTwoClaimsToANameOneHolds(t *testing.T) {
+	plan := func(text string) *buspb.Mutation {
+		m, _, err := artifacts.NewRoom(builtIn(t)).PlanSet(ids.RootOrg, text, "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	room := artifacts.NewRoom(builtIn(t))
+	for i, text := range []string{
+		"name: Custom.Z\naliases: [Custom.Common]\n", "name: Custom.A\naliases: [Custom.Srv]\n",
+		"name: Custom.Srv\ntype: SERVER\n", "name: Custom.B\naliases: [Custom.Common]\n",
+	} {
+		if err := room.Apply(&buspb.Entry{Time: int64(i + 1), Mutation: plan(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"Custom.Srv": "Custom.Srv", "Custom.Common": "Custom.Z"} {
+		if d, err := room.Repository(ids.RootOrg).Lookup(name); err != nil || d.Name != want {
+			t.Errorf("%s is %v, %v; want %s", name, d, err, want)
+		}
+	}
+	m, err := room.PlanDelete(ids.RootOrg, "Custom.A", "ada") // left out, but not out of reach
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := room.Apply(&buspb.Entry{Time: 9, Mutation: m}); err != nil {
+		t.Error(err)
+	}
+}
+
 func viewBytes(t *testing.T, v io.WriterTo) string {
 	t.Helper()
 	var out bytes.Buffer
