@@ -165,12 +165,44 @@ func TestEventTableIsSentUntilTheClientRunsIt(t *testing.T) {
 		n.CheckedIn(ids.RootOrg, w.client, version)
 		wantNext(t, a2, "")
 
-		// A client that comes from a newer world needs a number above its own.
-		future := uint64(time.Now().Add(1000 * time.Hour).UnixNano())
-		n.CheckedIn(ids.RootOrg, w.client, future)
+		// A number that nobody here issued says nothing, be it from the future or
+		// from between the table and now: the client gets its table once.
+		for _, foreign := range []time.Duration{1000 * time.Hour, -time.Minute} {
+			time.Sleep(time.Hour)
+			reported := uint64(time.Now().Add(foreign).UnixNano())
+			n.CheckedIn(ids.RootOrg, w.client, reported)
+			version := wantNext(t, a2, "table")[0].UpdateEventTable.Version
+			if version <= reported {
+				t.Errorf("version %d is not above the client's %d", version, reported)
+			}
+			n.CheckedIn(ids.RootOrg, w.client, version)
+			wantNext(t, a2, "")
+		}
 		time.Sleep(time.Second)
-		w.events()
-		wantNext(t, a2, "") // it says that it runs something newer
+		w.events() // below what the client runs by the ledger's time
+		wantNext(t, a2, "table")
+	})
+}
+
+// A client that got its table from one node is not sent it by another, and no
+// node's clock moves the versions.
+func TestEventTableVersionIsTheSameOnEveryNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		n, other := w.node(), w.node()
+		w.events(eventGroup("", execsTok, execs))
+		time.Sleep(time.Hour)
+		a := w.attach(n)
+		defer a.Close()
+		n.CheckedIn(ids.RootOrg, w.client, 0)
+		version := wantNext(t, a, "table")[0].UpdateEventTable.Version
+		if version >= uint64(time.Now().UnixNano()) {
+			t.Errorf("version %d is of this node's clock", version)
+		}
+		b := w.attach(other)
+		defer b.Close()
+		other.CheckedIn(ids.RootOrg, w.client, version)
+		wantNext(t, b, "")
 	})
 }
 
