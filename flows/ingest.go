@@ -3,6 +3,7 @@ package flows
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"raptorpack/filestore"
@@ -128,11 +129,20 @@ func (p *packet) reserve(ctx context.Context, mine *flight) (*filestore.Commit, 
 	return commit, nil
 }
 
-// reserveAbout keeps what a client says of uploads to come.
+// reserveAbout keeps what a client says of uploads to come, within bounds: an
+// upload without it is listed without the file's own times.
 func (p *packet) reserveAbout(part *part, l *local) {
 	for _, a := range part.about {
-		if l.uploads[a.number] != nil || int64(len(l.uploads)) < p.room.o.Defaults.Uploads {
+		if l.ends.have.Has(a.number, a.number+1) || p.tooMany(part, l, a.number) != "" {
+			continue
+		}
+		known := l.uploads[a.number]
+		if known != nil {
+			l.forgetAbout(known)
+		}
+		if l.aboutBytes+a.bytes() <= maxAboutBytes {
 			l.upload(a.number).about = a
+			l.aboutBytes += a.bytes()
 		}
 	}
 }
@@ -211,6 +221,15 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		m.late.Inc()
 		return
 	}
+	if i.kind == endItem && (part.limit != "" || slices.Contains(part.broken, i.number)) {
+		return // bytes of it may be refused in this very packet: it would wait for them in vain
+	}
+	if i.kind == dataItem || i.kind == endItem {
+		if text := p.tooMany(part, l, i.number); text != "" {
+			p.refuse(part, i, text)
+			return
+		}
+	}
 	s := l.of(i)
 	switch v := s.judge(i.batch); {
 	case v == had, v == conflict && i.kind == endItem:
@@ -227,10 +246,7 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		p.gripes = append(p.gripes, part.key.Flow.String())
 	}
 	if text := p.over(part, l, s, i); text != "" {
-		m.overLimit.Inc()
-		if i.kind != logItem && part.limit == "" {
-			part.limit = text
-		}
+		p.refuse(part, i, text)
 		return
 	}
 	l.charge(i, 1)
@@ -247,6 +263,15 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		return
 	}
 	part.append(commit, i)
+}
+
+// refuse leaves an item out because of a limit, which ends the flow unless it is
+// that of its log.
+func (p *packet) refuse(part *part, i *item, limit string) {
+	p.room.metrics.overLimit.Inc()
+	if i.kind != logItem && part.limit == "" {
+		part.limit = limit
+	}
 }
 
 func (p *part) uploadKey(number int64) filestore.UploadKey {
@@ -274,19 +299,30 @@ func (p *packet) late(part *part, l *local, i *item) bool {
 	return false
 }
 
+// beyond says that a limit would be broken: set by the flow, or the server's.
+func beyond(have, more, set, std int64, noun string) string {
+	limit := set
+	if limit <= 0 {
+		limit = std
+	}
+	if have+more <= limit {
+		return ""
+	}
+	return "limit of " + plural(limit, noun) + " exceeded"
+}
+
+// tooMany says that an upload would be one more than the flow may have. It is
+// asked before anything is noted of the upload.
+func (p *packet) tooMany(part *part, l *local, number int64) string {
+	if l.uploads[number] != nil {
+		return ""
+	}
+	return beyond(int64(len(l.uploads)), 1, part.f.Spec.Limits.Uploads, p.room.o.Defaults.Uploads, "upload")
+}
+
 // over says which limit an item would break, if any. Limits hold per node.
 func (p *packet) over(part *part, l *local, s *stream, i *item) string {
 	set, std := part.f.Spec.Limits, p.room.o.Defaults
-	beyond := func(have, more, set, std int64, noun string) string {
-		limit := set
-		if limit <= 0 {
-			limit = std
-		}
-		if have+more <= limit {
-			return ""
-		}
-		return "limit of " + plural(limit, noun) + " exceeded"
-	}
 	switch i.kind {
 	case rowItem:
 		if len(s.have) >= maxIntervals {
@@ -306,14 +342,15 @@ func (p *packet) over(part *part, l *local, s *stream, i *item) string {
 		if len(s.have) >= maxIntervals {
 			return "upload is too scattered"
 		}
-		if text := beyond(int64(len(l.uploads)), 0, set.Uploads, std.Uploads, "upload"); text != "" {
-			return text
-		}
 		if text := beyond(i.batch.end(), 0, set.UploadBytes, std.UploadBytes, "byte of uploads"); text != "" {
 			return text
 		}
 		i.size = i.batch.count - s.overlap(i.batch)
 		return beyond(l.uploadBytes, i.size, set.UploadBytes, std.UploadBytes, "byte of uploads")
+	case endItem:
+		if len(s.have) >= maxIntervals {
+			return "numbers of uploads are too scattered"
+		}
 	}
 	return ""
 }
@@ -379,6 +416,7 @@ func (p *packet) settleEnds(durable bool) {
 			if durable && l != nil {
 				l.storedBytes += e.stored
 				l.version++
+				l.forgetAbout(e.up)
 			}
 		}
 		if l == nil || part.f == nil {

@@ -21,6 +21,9 @@ const (
 	// maxConflicts is how many differing resends per flow are kept.
 	maxConflicts = 16
 
+	// maxAboutBytes bounds what is kept of one flow's uploads before they end.
+	maxAboutBytes = 8 << 20
+
 	// keepEnded is how long this node remembers what it holds of a flow that
 	// has ended, so that late resends are recognised.
 	keepEnded = 10 * time.Minute
@@ -40,6 +43,7 @@ type local struct {
 	rows, rowBytes, uploadBytes, logLines int64  // taken in, durable or on the way
 	ends                                  stream // finished uploads, by number
 	storedBytes                           int64
+	aboutBytes                            int64 // of uploads that have not ended
 	conflicts                             int64
 
 	taken   bool // the fact that the client took the task is durable
@@ -151,6 +155,14 @@ func (l *local) upload(number int64) *upload {
 		l.uploads[number] = u
 	}
 	return u
+}
+
+// forgetAbout drops what a client said of an upload.
+func (l *local) forgetAbout(u *upload) {
+	if u.about != nil {
+		l.aboutBytes -= u.about.bytes()
+		u.about = nil
+	}
 }
 
 // coverage tells what is durable, and what flying adds to it: the rows that the

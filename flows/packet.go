@@ -49,8 +49,8 @@ type part struct {
 	items    []item
 	progress *Progress
 	end      *buspb.FlowEnd
-	stats    bool
 	about    []*aboutUpload
+	broken   []int64 // uploads of which a buffer can never be processed
 
 	dropped bool  // nothing of it is kept: deleted flow
 	taking  bool  // it carries the fact that the client took the task
@@ -149,7 +149,11 @@ func (p *packet) takeFlow(part *part, m *wirepb.VeloMessage) string {
 	case m.LogMessage != nil:
 		return p.takeLog(part, m.LogMessage)
 	case m.FileBuffer != nil:
-		return p.takeBuffer(part, m.FileBuffer)
+		reason := p.takeBuffer(part, m.FileBuffer)
+		if reason != "" {
+			part.broken = append(part.broken, m.FileBuffer.UploadNumber)
+		}
+		return reason
 	case m.UploadTransaction != nil:
 		return p.takeTransaction(part, m.UploadTransaction)
 	case m.FlowStats != nil:
@@ -259,7 +263,6 @@ func jsonInner(text string) string {
 // takeStats reads progress or an end. The statuses are one per query that has
 // begun; totals are their sums.
 func (p *packet) takeStats(part *part, s *wirepb.FlowStats) {
-	part.stats = true
 	progress := &Progress{At: p.peer.Received}
 	var first, duration int64
 	var failed, unknown, open int

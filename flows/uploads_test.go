@@ -131,6 +131,80 @@ func TestUploadThatMissesBytesIsRefusedThenGivenUp(t *testing.T) {
 	})
 }
 
+func TestUploadsWithoutBytesCountAsUploads(t *testing.T) {
+	cases := []struct {
+		name   string
+		limits flows.Limits
+		step   int64
+		kept   int64
+		reason string
+	}{
+		{"as many as asked for", flows.Limits{Uploads: 2}, 1, 2, "limit of 2 uploads"},
+		{"scattered numbers", flows.Limits{}, 2, 4096, "too scattered"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			n := w.node()
+			key := w.start(func(s *flows.Start) { s.Limits = c.limits })
+			var messages []*wirepb.VeloMessage
+			for i := range c.kept + 10 {
+				messages = append(messages, eof(key, i*c.step, 0))
+			}
+			n.send(messages[:c.kept]...)
+			n.send(messages[c.kept:]...)
+			if f := n.want(key, flows.Errored); !strings.Contains(f.Error, c.reason) || f.Uploads.Len() != c.kept {
+				t.Errorf("error %q, %d uploads", f.Error, f.Uploads.Len())
+			}
+		})
+	}
+}
+
+func TestWhatIsSaidOfUploadsIsBounded(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	key := w.start()
+	say := func(number int64) *wirepb.VeloMessage {
+		m := transaction(key, number)
+		m.UploadTransaction.Filename = strings.Repeat("x", 16<<10)
+		return m
+	}
+	for i := range int64(1000) {
+		n.send(say(i))
+	}
+	if got := n.AboutBytes(key); got > flows.MaxAboutBytes || got < flows.MaxAboutBytes/2 {
+		t.Errorf("%d bytes are kept", got)
+	}
+	before := n.AboutBytes(key)
+	n.send(eof(key, 0, 0))
+	n.send(say(0)) // a resend of what is over
+	if got := n.AboutBytes(key); got >= before {
+		t.Errorf("%d bytes are kept after an end, %d before", got, before)
+	}
+	if list, err := n.Uploads(t.Context(), key); err != nil || len(list) != 1 || len(list[0].Source) < 16<<10 {
+		t.Errorf("listed %d uploads, %v", len(list), err)
+	}
+}
+
+// Bytes that are refused for good do not hold up what came with them.
+func TestUploadEndsWithItsRefusedBytes(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	key := w.start(func(s *flows.Start) { s.Limits.UploadBytes = 3 })
+	n.send(rows(key, procs, 0, 2), buffer(key, 0, 0, "abcd"), eof(key, 0, 4))
+	if f := n.want(key, flows.Errored); !strings.Contains(f.Error, "limit of 3 byte") {
+		t.Errorf("error %q", f.Error)
+	}
+	w.stored(key, "Linux.Sys.Pslist", 2)
+
+	key = w.start()
+	damaged := buffer(key, 0, 0, "abcd")
+	damaged.FileBuffer.UncompressedLength = 9
+	n.send(rows(key, procs, 0, 2), damaged, eof(key, 0, 4), doneUploads(key, 1))
+	n.want(key, flows.Waiting)
+	w.stored(key, "Linux.Sys.Pslist", 2)
+}
+
 func TestSparseIndexIsChecked(t *testing.T) {
 	r := func(file, original, stored, length int64) *wirepb.Range {
 		return &wirepb.Range{FileOffset: file, OriginalOffset: original, FileLength: stored, Length: length}
