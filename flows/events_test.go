@@ -292,7 +292,9 @@ func TestCoverageOfTheDeadIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.want(key, flows.Completed)
+	if f := b.want(key, flows.Completed); f.UploadBytes() != 1 {
+		t.Errorf("%d bytes of uploads", f.UploadBytes())
+	}
 	if again, err := b.RecoverCoverage(t.Context(), "n1-1"); err != nil || len(again) != 0 {
 		t.Errorf("nothing is unfinished, but: %v, %v", again, err)
 	}

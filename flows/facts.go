@@ -74,6 +74,7 @@ func (p *part) coverage(l *local, incarnation string) *buspb.FlowCoverage {
 	for _, e := range p.ends {
 		uploads.Add(e.batch.first, e.batch.end())
 		c.UploadBytes += e.stored
+		c.UploadSizes = append(c.UploadSizes, e.batch.first, e.stored)
 	}
 	c.Uploads = boundsOf(uploads)
 	return c

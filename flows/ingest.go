@@ -412,9 +412,11 @@ func (p *packet) settleEnds(durable bool) {
 	for _, part := range p.parts {
 		l := p.shard.locals[part.key]
 		for _, e := range part.ends {
+			if durable {
+				e.up.stored = e.stored
+			}
 			e.stream.settle(e.batch, durable)
 			if durable && l != nil {
-				l.storedBytes += e.stored
 				l.version++
 				l.forgetAbout(e.up)
 			}

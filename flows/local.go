@@ -42,8 +42,7 @@ type local struct {
 
 	rows, rowBytes, uploadBytes, logLines int64  // taken in, durable or on the way
 	ends                                  stream // finished uploads, by number
-	storedBytes                           int64
-	aboutBytes                            int64 // of uploads that have not ended
+	aboutBytes                            int64  // of uploads that have not ended
 	conflicts                             int64
 
 	taken   bool // the fact that the client took the task is durable
@@ -76,6 +75,7 @@ func (b batch) end() int64 { return b.first + b.count }
 type upload struct {
 	about   *aboutUpload
 	writes  stream    // numbered by bytes of the stored file
+	stored  int64     // bytes, once it has ended
 	failing time.Time // since when its end comes but bytes are missing
 }
 
@@ -169,8 +169,13 @@ func (l *local) forgetAbout(u *upload) {
 // same commit makes durable before the fact.
 func (l *local) coverage(key Key, incarnation string, with []reservation) *buspb.FlowCoverage {
 	c := &buspb.FlowCoverage{
-		Key: key.proto(), Incarnation: incarnation, Uploads: boundsOf(l.ends.have),
-		UploadBytes: l.storedBytes, Conflicts: l.conflicts,
+		Key: key.proto(), Incarnation: incarnation, Uploads: boundsOf(l.ends.have), Conflicts: l.conflicts,
+	}
+	for _, ended := range l.ends.have {
+		for n := ended.Start; n < ended.End; n++ {
+			c.UploadBytes += l.uploads[n].stored
+			c.UploadSizes = append(c.UploadSizes, n, l.uploads[n].stored)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.names)) {
 		have := l.names[name].with(with)

@@ -8,9 +8,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/flows/flowstest"
+	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 )
 
@@ -108,6 +111,62 @@ func TestUploadThroughTwoNodesIsWhole(t *testing.T) {
 	a.want(key, flows.Completed)
 	if data, named := w.disk.Upload(uploadKey(key, 0)); string(data) != "abcdef" || !named {
 		t.Errorf("stored %q, named %v", data, named)
+	}
+}
+
+// The client heard no answer from the first node and sends all to another.
+func TestUploadThatEndsOnTwoNodesCountsOnce(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.node(), w.node()
+	key := w.start()
+	a.send(buffer(key, 0, 0, "abc"), eof(key, 0, 3))
+	b.send(buffer(key, 0, 0, "abc"), eof(key, 0, 3), buffer(key, 1, 0, "de"), eof(key, 1, 2), doneUploads(key, 2))
+	if err := a.TellDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.deliver()
+	if f := a.want(key, flows.Completed); f.UploadBytes() != 5 || len(f.Parts) != 2 {
+		t.Errorf("%d bytes of %d parts", f.UploadBytes(), len(f.Parts))
+	}
+}
+
+// Records and facts of an earlier version tell only the sum per incarnation.
+func TestUploadBytesWithoutSizesAreCounted(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	key := w.start()
+	old := &buspb.FlowCoverage{
+		Key: &buspb.FlowKey{Client: key.Client.String(), Flow: key.Flow.String()}, Incarnation: "old-1", Uploads: []int64{0, 1}, UploadBytes: 7,
+	}
+	tell := func(c *buspb.FlowCoverage) {
+		body, err := proto.Marshal(&buspb.FlowsBody{Changes: []*buspb.FlowChange{{Change: &buspb.FlowChange_Coverage{Coverage: c}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.ledger.Propose(&buspb.Mutation{Kind: flows.Kind, Body: body}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(old)
+	n.send(buffer(key, 1, 0, "abc"), eof(key, 1, 3), doneUploads(key, 2))
+	if f := n.want(key, flows.Completed); f.UploadBytes() != 10 {
+		t.Errorf("%d bytes", f.UploadBytes())
+	}
+	restored, err := flowstest.Dump(n.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := w.node()
+	if err := fresh.Restore(strings.NewReader(restored)); err != nil {
+		t.Fatal(err)
+	}
+	if f := fresh.flow(key); f.UploadBytes() != 10 {
+		t.Errorf("%d bytes after a restore", f.UploadBytes())
+	}
+	old.UploadSizes = []int64{0, 7} // the dead are read again by this version
+	tell(old)
+	if f := n.flow(key); f.UploadBytes() != 10 {
+		t.Errorf("%d bytes when the sizes are known", f.UploadBytes())
 	}
 }
 
