@@ -20,6 +20,10 @@ const clientInfoName = "Server.Internal.ClientInfo"
 
 const maxInfo = 64 << 10 // bytes of a self-report
 
+// maxReports is how often a day one client may change its record through this
+// node: each time is an entry of the ledger.
+const maxReports = 100
+
 // eventMemoryLife is how long an event batch is remembered.
 const eventMemoryLife = 24 * time.Hour
 
@@ -91,9 +95,10 @@ func (p *packet) info(text []byte) string {
 	if err != nil {
 		return "self-report: " + err.Error()
 	}
-	if m != nil {
-		p.facts = append(p.facts, m)
+	if m != nil && p.shard.tooManyReports(p.owner, p.peer.Received) {
+		return "self-report: more than " + plural(maxReports, "change") + " in a day"
 	}
+	p.report = m // of several in one packet the newest counts
 	return ""
 }
 

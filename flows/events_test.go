@@ -222,6 +222,32 @@ func TestClientInfoIsHandedOnWithItsFact(t *testing.T) {
 	}
 }
 
+func TestSelfReportsMakeFewEntries(t *testing.T) {
+	w := newWorld(t)
+	n := w.node(func(o *flows.Options) { o.Info = &infoSink{} })
+	var many []*wirepb.VeloMessage
+	for i := range 50 {
+		many = append(many, event("Server.Internal.ClientInfo", uint64(i), fmt.Sprintf(`{"hostname":"lab%d"}`, i)))
+	}
+	if err := n.try(many...); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.ledger.Facts(); got != 1 {
+		t.Errorf("%d facts of one packet", got)
+	}
+	for i := range 150 {
+		if err := n.try(event("Server.Internal.ClientInfo", uint64(i), `{"hostname":"lab"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.ledger.Facts(); got != 100 {
+		t.Errorf("%d facts of a day", got)
+	}
+	if !strings.Contains(w.letters(), "more than 100 changes") {
+		t.Error("what was left out is not among the dead letters")
+	}
+}
+
 type infoSink struct {
 	got string
 	err error

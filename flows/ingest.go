@@ -278,12 +278,12 @@ func (p *part) uploadKey(number int64) filestore.UploadKey {
 	return filestore.UploadKey{Org: p.key.Org, Client: p.key.Client, Flow: p.key.Flow, Number: number}
 }
 
-// grace is how long rows and logs of a flow that ended badly are still taken.
+// grace is how long rows and logs of a flow that ended without being complete are
+// still taken.
 const grace = 24 * time.Hour
 
 // late reports that a flow wants no more of this. Complete means that every row
-// is here; of anything else that ended, stragglers are welcome for a while, and
-// of what waits for rows for ever.
+// is here; of anything else that ended, stragglers are welcome for a while.
 func (p *packet) late(part *part, l *local, i *item) bool {
 	f := part.f
 	if l.limited && i.kind != logItem || f.Outcome == buspb.FlowEnd_OUTCOME_LIMIT && i.kind != logItem {
@@ -293,7 +293,7 @@ func (p *packet) late(part *part, l *local, i *item) bool {
 	switch f.State {
 	case Completed:
 		return i.kind != logItem || old
-	case Errored, Cancelled:
+	case Errored, Cancelled, Incomplete:
 		return old
 	}
 	return false
@@ -425,12 +425,15 @@ func (p *packet) settleEnds(durable bool) {
 			continue
 		}
 		if durable {
-			l.settleFacts(part)
+			l.settleFacts(part, p.peer.Received)
 		}
 		if v := p.shard.visits[p.owner]; v != nil {
 			v.heard(part, p.peer.Received)
 		}
 		followers = append(followers, p.shard.followers(part.key)...)
+	}
+	if durable && p.report != nil {
+		p.shard.allowanceOf(p.owner, p.peer.Received).reports++
 	}
 	p.shard.mu.Unlock()
 	signal(followers)
@@ -439,11 +442,14 @@ func (p *packet) settleEnds(durable bool) {
 	}
 }
 
-func (l *local) settleFacts(part *part) {
+func (l *local) settleFacts(part *part, now time.Time) {
 	if len(part.facts) > 0 {
 		l.taken = l.taken || part.taking
 		if part.told > 0 {
 			l.reported = max(l.reported, part.told)
+		}
+		if part.telling {
+			l.told = now
 		}
 		if part.end != nil {
 			l.endRank = max(l.endRank, rank(part.end.Outcome))

@@ -50,8 +50,9 @@ type local struct {
 	limited bool // over a limit of ours
 	ended   bool // by the ledger
 
-	version  int64 // counts changes of what is durable
-	reported int64 // version of the newest durable fact about it
+	version  int64     // counts changes of what is durable
+	reported int64     // version of the newest durable fact about it
+	told     time.Time // when a fact about coverage alone was written
 	used     time.Time
 	progress *Progress
 }

@@ -37,8 +37,8 @@ type packet struct {
 	parts    []*part // by flow, in the order of their first message
 	events   []eventBatch
 	letters  []letter
-	gripes   []string          // flows with conflicts, to be logged without a lock
-	facts    []*buspb.Mutation // of other rooms
+	gripes   []string        // flows with conflicts, to be logged without a lock
+	report   *buspb.Mutation // what the newest self-report changes
 	inflated int64
 }
 
@@ -53,6 +53,7 @@ type part struct {
 	broken   []int64 // uploads of which a buffer can never be processed
 
 	dropped bool  // nothing of it is kept: deleted flow
+	telling bool  // it carries a fact about coverage alone
 	taking  bool  // it carries the fact that the client took the task
 	told    int64 // version of the coverage that its facts speak of
 	facts   []*buspb.FlowChange

@@ -412,9 +412,9 @@ func (r *Room) rouse(now time.Time) {
 				delete(s.locals, key)
 			}
 		}
-		for o, a := range s.dead {
+		for o, a := range s.allowances {
 			if now.Sub(a.since) >= 24*time.Hour {
-				delete(s.dead, o)
+				delete(s.allowances, o)
 			}
 		}
 		s.mu.Unlock()
