@@ -76,6 +76,22 @@ func TestEventRowsAreStoredByDayAndOnce(t *testing.T) {
 	})
 }
 
+func TestEventRowsSentAgainAfterMidnightAreStoredOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the bubble begins at 2000-01-01 00:00 UTC
+		w := newWorld(t)
+		n := w.node()
+		w.events(eventGroup("", execsTok, execs))
+		time.Sleep(24*time.Hour - time.Second)
+		today := filestore.Events(ids.RootOrg, execs, time.Now())
+		n.send(event(execsTok, 7, `{"pid":1}`))
+		time.Sleep(2 * time.Second)
+		n.send(event(execsTok, 7, `{"pid":1}`))
+		if sets := w.disk.Sets(); len(sets) != 1 || len(w.disk.Appends(today)) != 1 {
+			t.Errorf("stored in %v", sets)
+		}
+	})
+}
+
 func TestEventFailureIsSentAgain(t *testing.T) {
 	w := newWorld(t)
 	n := w.node()
