@@ -95,6 +95,18 @@ func TestScalarsKeepTheirText(t *testing.T) {
 	}
 }
 
+// A few kilobytes of aliases stand for billions of texts.
+func TestParseBoundsWhatAliasesRepeat(t *testing.T) {
+	text := "name: A\nreports:\n- &r {parameters: [&p {choices: [x" + strings.Repeat(", x", 1999) + "]}" + strings.Repeat(", *p", 1999) + "]}\n" +
+		strings.Repeat("- *r\n", 1999)
+	if _, err := artifacts.Parse("a.yaml", []byte(text)); !errors.Is(err, artifacts.ErrInvalid) || !strings.Contains(err.Error(), "aliases counted") {
+		t.Errorf("error %.200v", err)
+	}
+	if d := parse(t, "name: A\nparameters:\n- &p {name: a, default: x}\n- *p\n"); len(d.Parameters) != 2 {
+		t.Errorf("parameters %+v", d.Parameters)
+	}
+}
+
 func TestBareQueryKeepsItsLines(t *testing.T) {
 	text := "name: A\r\nsources:\r\n  - query:\r\n      -- a comment\r\n      SELECT 1 AS X -- another\r\n      FROM scope()\r\n"
 	d := parse(t, text)
