@@ -283,6 +283,39 @@ func TestImportsOfACalleeAreBundled(t *testing.T) {
 	}
 }
 
+// Calls need their artifact; what only looks like one is bundled if it exists.
+func TestOnlyCallsAreDependencies(t *testing.T) {
+	leaf := "name: Leaf\nsources:\n- query: SELECT 1 AS N FROM scope()\n"
+	for query, want := range map[string]string{
+		"SELECT * FROM Artifact.Gone()":                                   "error",
+		"SELECT len(list=Artifact.Gone(x=1)) FROM scope()":                "error",
+		"SELECT * FROM Artifact.Leaf()":                                   "Leaf",
+		"LET q = Artifact.Leaf\n    SELECT * FROM q":                      "Leaf",
+		"SELECT query(query='SELECT * FROM Artifact.Leaf()')":             "Leaf",
+		"SELECT 'see Artifact.Gone() for more' AS Help":                   "",
+		"-- Artifact.Gone() was here\n    SELECT 1 AS X":                  "",
+		"SELECT Artifact.Name AS Name":                                    "",
+		"SELECT 'https://example.org/MyArtifact.Leaf/Artifact.Leaf' AS X": "",
+	} {
+		if !strings.Contains(query, "FROM scope()") && !strings.Contains(query, "FROM q") && !strings.HasPrefix(query, "SELECT *") {
+			query += " FROM scope()"
+		}
+		r := repository(t, leaf, "name: A\nsources:\n- query: |\n    "+query+"\n")
+		got := "error"
+		if request, err := r.Compile(artifacts.Collect{Artifacts: []artifacts.Spec{{Name: "A"}}}); err == nil {
+			got = ""
+			for _, a := range request.Queries[0].Artifacts {
+				got += a.Name
+			}
+		} else if !errors.Is(err, artifacts.ErrUnknown) {
+			t.Errorf("%s: %v", query, err)
+		}
+		if got != want {
+			t.Errorf("%s: bundled %q, want %q", query, got, want)
+		}
+	}
+}
+
 func TestCallsThatAreWrongGiveNoRowsAndALine(t *testing.T) {
 	s := newSession(t, repository(t, two, "name: Deep\nparameters: [{name: N, type: int}]\nsources:\n- query: SELECT * FROM Artifact.Deep(N=N + 1)\n"))
 	for query, want := range map[string]string{

@@ -248,11 +248,11 @@ func (r *Repository) bundle(root *entry) ([]*wirepb.Artifact, error) {
 		if err != nil {
 			return err
 		}
-		for _, name := range code.calls {
-			callee, err := r.longestMatch(name)
-			if err != nil {
-				return fmt.Errorf("compile %s: it calls %w", e.Name, err)
-			}
+		callees, err := r.callees(e, code)
+		if err != nil {
+			return err
+		}
+		for _, callee := range callees {
 			if reached[callee.Name] == nil {
 				reached[callee.Name] = callee
 				order = append(order, callee)
@@ -288,6 +288,25 @@ func (r *Repository) bundle(root *entry) ([]*wirepb.Artifact, error) {
 		out = append(out, one)
 	}
 	slices.SortFunc(out, func(a, b *wirepb.Artifact) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// callees are the artifacts that a definition calls, and of those that it only
+// mentions the ones that there are.
+func (r *Repository) callees(e *entry, code *compiled) ([]*entry, error) {
+	var out []*entry
+	for _, name := range code.calls {
+		callee, err := r.longestMatch(name)
+		if err != nil {
+			return nil, fmt.Errorf("compile %s: it calls %w", e.Name, err)
+		}
+		out = append(out, callee)
+	}
+	for _, name := range code.mentions {
+		if callee, err := r.longestMatch(name); err == nil {
+			out = append(out, callee)
+		}
+	}
 	return out, nil
 }
 
