@@ -301,6 +301,22 @@ func TestCoverageIsToldWhenTheFlowEndsElsewhere(t *testing.T) {
 	})
 }
 
+// A flow that says nothing for a day may still end, on any node.
+func TestWhatIsHeldOfASilentFlowIsToldBeforeItIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b := w.node(), w.node()
+		stop := a.runs(t)
+		defer stop()
+		key := w.start()
+		a.send(rows(key, procs, 0, 5))
+		time.Sleep(26 * time.Hour)
+		synctest.Wait()
+		b.send(rows(key, procs, 5, 5), done(key, 10))
+		a.want(key, flows.Completed)
+	})
+}
+
 // runs starts a room and returns what stops it.
 func (n *node) runs(t *testing.T) func() {
 	t.Helper()

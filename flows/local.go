@@ -204,9 +204,6 @@ func (s *stream) with(held []reservation) filestore.Intervals {
 
 // idle reports whether the notes on a flow may go.
 func (l *local) idle(now time.Time) bool {
-	if l.reported < l.version && l.endRank == 0 && l.ended {
-		return false // others have not been told yet
-	}
 	keep := keepIdle
 	if l.ended {
 		keep = keepEnded
