@@ -263,6 +263,9 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		return
 	}
 	part.append(commit, i)
+	if i.alert != nil {
+		part.alerts = append(part.alerts, i.alert)
+	}
 }
 
 // refuse leaves an item out because of a limit, which ends the flow unless it is

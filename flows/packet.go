@@ -60,7 +60,7 @@ type part struct {
 	held    []reservation
 	ends    []upEnd
 	limit   string
-	alerts  [][]byte
+	alerts  [][]byte // of what is new
 }
 
 // item is a piece of a numbered stream: rows, log lines, or bytes of an upload.
@@ -72,7 +72,8 @@ type item struct {
 	chunks []chunk
 	data   []byte
 	end    *uploadEnd
-	size   int64 // plain bytes as sent
+	size   int64  // plain bytes as sent
+	alert  []byte // the lines, when they are an alert
 }
 
 type itemKind int
@@ -232,13 +233,14 @@ func (p *packet) takeLog(part *part, m *wirepb.LogMessage) string {
 	case m.Id < 0 || m.Id > filestore.MaxRow-rows:
 		return "log number out of range"
 	}
-	part.items = append(part.items, item{
+	one := item{
 		kind: logItem, chunks: chunks, size: int64(len(text)),
 		batch: batch{m.Id, rows, crc32.Checksum(text, castagnoli)},
-	})
-	if m.Level == "ALERT" {
-		part.alerts = append(part.alerts, text)
 	}
+	if m.Level == "ALERT" {
+		one.alert = text
+	}
+	part.items = append(part.items, one)
 	return ""
 }
 
