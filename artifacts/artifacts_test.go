@@ -571,14 +571,15 @@ func TestNamesOfOthersAreNotTakenOver(t *testing.T) {
 // An earlier version let definitions claim the same names, and two may be planned
 // at once.
 func TestOfTwoClaimsToANameOneHolds(t *testing.T) {
+	known := builtIn(t)
 	plan := func(text string) *buspb.Mutation {
-		m, _, err := artifacts.NewRoom(builtIn(t)).PlanSet(ids.RootOrg, text, "ada")
+		m, _, err := artifacts.NewRoom(known).PlanSet(ids.RootOrg, text, "ada")
 		if err != nil {
 			t.Fatal(err)
 		}
 		return m
 	}
-	room := artifacts.NewRoom(builtIn(t))
+	room := artifacts.NewRoom(known)
 	for i, text := range []string{
 		"name: Custom.Z\naliases: [Custom.Common]\n", "name: Custom.A\naliases: [Custom.Srv]\n",
 		"name: Custom.Srv\ntype: SERVER\n", "name: Custom.B\naliases: [Custom.Common]\n",
