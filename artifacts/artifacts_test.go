@@ -95,6 +95,18 @@ func TestScalarsKeepTheirText(t *testing.T) {
 	}
 }
 
+// A few kilobytes of aliases stand for billions of texts.
+func TestParseBoundsWhatAliasesRepeat(t *testing.T) {
+	text := "name: A\nreports:\n- &r {parameters: [&p {choices: [x" + strings.Repeat(", x", 1999) + "]}" + strings.Repeat(", *p", 1999) + "]}\n" +
+		strings.Repeat("- *r\n", 1999)
+	if _, err := artifacts.Parse("a.yaml", []byte(text)); !errors.Is(err, artifacts.ErrInvalid) || !strings.Contains(err.Error(), "aliases counted") {
+		t.Errorf("error %.200v", err)
+	}
+	if d := parse(t, "name: A\nparameters:\n- &p {name: a, default: x}\n- *p\n"); len(d.Parameters) != 2 {
+		t.Errorf("parameters %+v", d.Parameters)
+	}
+}
+
 func TestBareQueryKeepsItsLines(t *testing.T) {
 	text := "name: A\r\nsources:\r\n  - query:\r\n      -- a comment\r\n      SELECT 1 AS X -- another\r\n      FROM scope()\r\n"
 	d := parse(t, text)
@@ -244,6 +256,63 @@ func TestExportsAndImports(t *testing.T) {
 	}
 	if _, err := repository(t, user).Compile(artifacts.Collect{Artifacts: []artifacts.Spec{{Name: "User"}}}); !errors.Is(err, artifacts.ErrUnknown) {
 		t.Errorf("import of nothing: %v", err)
+	}
+}
+
+// What a callee imports is bundled although nothing calls it.
+func TestImportsOfACalleeAreBundled(t *testing.T) {
+	r := repository(t,
+		"name: A\nsources:\n- query: SELECT * FROM Artifact.B()\n",
+		"name: B\nimports:\n- C\nsources:\n- query: SELECT double(n=21) AS X FROM scope()\n",
+		"name: C\nexport: |\n  LET double(n) = n * 2\n")
+	request, err := r.Compile(artifacts.Collect{Artifacts: []artifacts.Spec{{Name: "A"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := artifacts.FromWire(request.Queries[0].Artifacts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSession(t, client)
+	rows := s.run(request.Queries[0].Query[0].Vql, nil)
+	if len(rows) != 1 {
+		t.Fatalf("%d rows, log %v", len(rows), s.logs)
+	}
+	if got, _ := rows[0].Get("X"); fmt.Sprint(got) != "42" {
+		t.Errorf("X = %v", got)
+	}
+}
+
+// Calls need their artifact; what only looks like one is bundled if it exists.
+func TestOnlyCallsAreDependencies(t *testing.T) {
+	leaf := "name: Leaf\nsources:\n- query: SELECT 1 AS N FROM scope()\n"
+	for query, want := range map[string]string{
+		"SELECT * FROM Artifact.Gone()":                                   "error",
+		"SELECT len(list=Artifact.Gone(x=1)) FROM scope()":                "error",
+		"SELECT * FROM Artifact.Leaf()":                                   "Leaf",
+		"LET q = Artifact.Leaf\n    SELECT * FROM q":                      "Leaf",
+		"SELECT query(query='SELECT * FROM Artifact.Leaf()')":             "Leaf",
+		"SELECT 'see Artifact.Gone() for more' AS Help":                   "",
+		"-- Artifact.Gone() was here\n    SELECT 1 AS X":                  "",
+		"SELECT Artifact.Name AS Name":                                    "",
+		"SELECT 'https://example.org/MyArtifact.Leaf/Artifact.Leaf' AS X": "",
+	} {
+		if !strings.Contains(query, "FROM scope()") && !strings.Contains(query, "FROM q") && !strings.HasPrefix(query, "SELECT *") {
+			query += " FROM scope()"
+		}
+		r := repository(t, leaf, "name: A\nsources:\n- query: |\n    "+query+"\n")
+		got := "error"
+		if request, err := r.Compile(artifacts.Collect{Artifacts: []artifacts.Spec{{Name: "A"}}}); err == nil {
+			got = ""
+			for _, a := range request.Queries[0].Artifacts {
+				got += a.Name
+			}
+		} else if !errors.Is(err, artifacts.ErrUnknown) {
+			t.Errorf("%s: %v", query, err)
+		}
+		if got != want {
+			t.Errorf("%s: bundled %q, want %q", query, got, want)
+		}
 	}
 }
 
@@ -457,6 +526,79 @@ func TestStateFollowsTheLedger(t *testing.T) {
 	}
 	if _, err := other.Repository(ids.RootOrg).Lookup(d.Name); err != nil {
 		t.Errorf("the other node: %v", err)
+	}
+}
+
+// Who may write a client artifact may not be allowed to write a server's: no name
+// of another definition can be taken over, be it by name or by alias.
+func TestNamesOfOthersAreNotTakenOver(t *testing.T) {
+	room := artifacts.NewRoom(builtIn(t))
+	at := int64(0)
+	set := func(org ids.Org, text string) error {
+		m, _, err := room.PlanSet(org, text, "ada")
+		if err != nil {
+			return err
+		}
+		at++
+		return room.Apply(&buspb.Entry{Time: at, Mutation: m})
+	}
+	child, err := ids.ParseOrg("O1234")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const server = "name: Custom.Srv\ntype: SERVER\naliases: [Custom.Old]\n"
+	if err := set(ids.RootOrg, server); err != nil {
+		t.Fatal(err)
+	}
+	if err := set(ids.RootOrg, server); err != nil {
+		t.Errorf("set again: %v", err)
+	}
+	for _, text := range []string{
+		"name: Custom.A\naliases: [Custom.Srv]\n", "name: Custom.A\naliases: [Custom.Old]\n", "name: Custom.Old\n",
+	} {
+		if err := set(ids.RootOrg, text); !errors.Is(err, artifacts.ErrInvalid) {
+			t.Errorf("root org, %q: %v", text, err)
+		}
+		if err := set(child, text); !errors.Is(err, artifacts.ErrInvalid) {
+			t.Errorf("child org, %q: %v", text, err)
+		}
+	}
+	if err := set(child, server); !errors.Is(err, artifacts.ErrInvalid) {
+		t.Errorf("child org replaces the root org's: %v", err)
+	}
+}
+
+// An earlier version let definitions claim the same names, and two may be planned
+// at once.
+func TestOfTwoClaimsToANameOneHolds(t *testing.T) {
+	known := builtIn(t)
+	plan := func(text string) *buspb.Mutation {
+		m, _, err := artifacts.NewRoom(known).PlanSet(ids.RootOrg, text, "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	room := artifacts.NewRoom(known)
+	for i, text := range []string{
+		"name: Custom.Z\naliases: [Custom.Common]\n", "name: Custom.A\naliases: [Custom.Srv]\n",
+		"name: Custom.Srv\ntype: SERVER\n", "name: Custom.B\naliases: [Custom.Common]\n",
+	} {
+		if err := room.Apply(&buspb.Entry{Time: int64(i + 1), Mutation: plan(text)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"Custom.Srv": "Custom.Srv", "Custom.Common": "Custom.Z"} {
+		if d, err := room.Repository(ids.RootOrg).Lookup(name); err != nil || d.Name != want {
+			t.Errorf("%s is %v, %v; want %s", name, d, err, want)
+		}
+	}
+	m, err := room.PlanDelete(ids.RootOrg, "Custom.A", "ada") // left out, but not out of reach
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := room.Apply(&buspb.Entry{Time: 9, Mutation: m}); err != nil {
+		t.Error(err)
 	}
 }
 

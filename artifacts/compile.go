@@ -248,11 +248,11 @@ func (r *Repository) bundle(root *entry) ([]*wirepb.Artifact, error) {
 		if err != nil {
 			return err
 		}
-		for _, name := range code.calls {
-			callee, err := r.longestMatch(name)
-			if err != nil {
-				return fmt.Errorf("compile %s: it calls %w", e.Name, err)
-			}
+		callees, err := r.callees(e, code)
+		if err != nil {
+			return err
+		}
+		for _, callee := range callees {
 			if reached[callee.Name] == nil {
 				reached[callee.Name] = callee
 				order = append(order, callee)
@@ -281,9 +281,32 @@ func (r *Repository) bundle(root *entry) ([]*wirepb.Artifact, error) {
 	}
 	out := make([]*wirepb.Artifact, 0, len(order))
 	for _, e := range order {
-		out = append(out, trim(e))
+		one, err := trim(e)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, one)
 	}
 	slices.SortFunc(out, func(a, b *wirepb.Artifact) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// callees are the artifacts that a definition calls, and of those that it only
+// mentions the ones that there are.
+func (r *Repository) callees(e *entry, code *compiled) ([]*entry, error) {
+	var out []*entry
+	for _, name := range code.calls {
+		callee, err := r.longestMatch(name)
+		if err != nil {
+			return nil, fmt.Errorf("compile %s: it calls %w", e.Name, err)
+		}
+		out = append(out, callee)
+	}
+	for _, name := range code.mentions {
+		if callee, err := r.longestMatch(name); err == nil {
+			out = append(out, callee)
+		}
+	}
 	return out, nil
 }
 
@@ -312,21 +335,25 @@ func (r *Repository) longestMatch(name string) (*entry, error) {
 }
 
 // trim reduces a definition to what a client needs: no descriptions, no tools.
-func trim(e *entry) *wirepb.Artifact {
+func trim(e *entry) (*wirepb.Artifact, error) {
+	code, err := e.compile()
+	if err != nil {
+		return nil, err
+	}
 	out := &wirepb.Artifact{
-		Name: e.Name, Type: string(e.Type), Precondition: normal(e.compiled.precondition), Export: normal(e.compiled.export), Imports: e.Imports,
+		Name: e.Name, Type: string(e.Type), Precondition: normal(code.precondition), Export: normal(code.export), Imports: e.Imports,
 	}
 	for _, p := range e.Parameters {
 		out.Parameters = append(out.Parameters, &wirepb.ArtifactParameter{Name: p.Name, Default: p.Default, Type: p.Type})
 	}
-	for _, s := range e.compiled.sources {
+	for _, s := range code.sources {
 		one := &wirepb.ArtifactSource{Name: s.source.Name, Precondition: normal(s.precondition)}
 		for _, statement := range append(slices.Clone(s.lets), s.final) {
 			one.Queries = append(one.Queries, statement.Normal)
 		}
 		out.Sources = append(out.Sources, one)
 	}
-	return out
+	return out, nil
 }
 
 func normal(statements []*vql.Statement) string {

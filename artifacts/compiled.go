@@ -16,6 +16,7 @@ type compiled struct {
 	precondition []*vql.Statement
 	sources      []compiledSource
 	calls        []string // names of artifacts that any part calls, sorted
+	mentions     []string // names that may be called from a text or a value, sorted
 }
 
 type compiledSource struct {
@@ -43,6 +44,7 @@ func compileDefinition(d *Definition) (*compiled, error) {
 		if err != nil {
 			return nil, fmt.Errorf("compile artifact %s: %s: %w", d.Name, what, err)
 		}
+		c.reach(program.Statements())
 		return program.Statements(), nil
 	}
 	var err error
@@ -75,22 +77,44 @@ func compileDefinition(d *Definition) (*compiled, error) {
 		}
 		c.sources = append(c.sources, one)
 	}
-	c.calls = calledArtifacts(texts)
+	c.mention(texts)
+	c.calls, c.mentions = sortedSet(c.calls), sortedSet(c.mentions)
 	return c, nil
 }
 
-var artifactCall = regexp.MustCompile(`Artifact\.([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)`)
+const callPrefix = "Artifact."
 
-// calledArtifacts finds names by their text, wherever they stand: in calls, in
-// strings and in lambdas. A query value without brackets counts too. Names that
-// are built at run time are not found.
-func calledArtifacts(texts []string) []string {
-	var names []string
-	for _, text := range texts {
-		for _, m := range artifactCall.FindAllStringSubmatch(text, -1) {
-			names = append(names, m[1])
+// reach notes the artifacts that statements call. A name without brackets may be
+// a query as a value, or a column.
+func (c *compiled) reach(statements []*vql.Statement) {
+	for _, s := range statements {
+		for _, site := range s.CallSites {
+			name, ok := strings.CutPrefix(site.Name, callPrefix)
+			switch {
+			case !ok:
+			case site.Kind == "symbol":
+				c.mentions = append(c.mentions, name)
+			default:
+				c.calls = append(c.calls, name)
+			}
 		}
 	}
+}
+
+var artifactCall = regexp.MustCompile(`\bArtifact\.([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)\s*\(`)
+
+// mention notes calls by their text, wherever they stand: also in strings that
+// are run as queries, and in comments. Names that are built at run time are not
+// found.
+func (c *compiled) mention(texts []string) {
+	for _, text := range texts {
+		for _, m := range artifactCall.FindAllStringSubmatch(text, -1) {
+			c.mentions = append(c.mentions, m[1])
+		}
+	}
+}
+
+func sortedSet(names []string) []string {
 	slices.Sort(names)
 	return slices.Compact(names)
 }

@@ -18,6 +18,10 @@ import (
 const (
 	maxFileBytes = 4 << 20
 	maxAliases   = 100
+
+	// maxFields bounds the fields and items of a file, those that it repeats by
+	// aliases of YAML counted each time.
+	maxFields = 200_000
 )
 
 var (
@@ -49,6 +53,15 @@ type parser struct {
 	file     string
 	d        *Definition
 	problems []Problem
+	seen     int // fields and items
+}
+
+// more counts a field or item and reports whether the file may have it.
+func (p *parser) more(node *yaml.Node) bool {
+	if p.seen++; p.seen == maxFields+1 {
+		p.report(node.Line, "yaml_error", "more than %d fields and items, aliases counted each time", maxFields)
+	}
+	return p.seen <= maxFields
 }
 
 func (p *parser) report(line int, rule, format string, args ...any) {
@@ -151,7 +164,7 @@ func (p *parser) fields(node *yaml.Node, key string, known map[string]field) {
 		return
 	}
 	seen := map[string]bool{}
-	for i := 0; i+1 < len(node.Content); i += 2 {
+	for i := 0; i+1 < len(node.Content) && p.more(node.Content[i]); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
 		path := strings.TrimPrefix(key+"."+name.Value, ".")
 		read, ok := known[name.Value]
@@ -228,6 +241,9 @@ func (p *parser) each(node *yaml.Node, key string, read field) {
 		return
 	}
 	for i, item := range node.Content {
+		if !p.more(item) {
+			return
+		}
 		read(item, fmt.Sprintf("%s[%d]", key, i))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -85,18 +86,41 @@ func (r *Room) make(org ids.Org) *Repository {
 		parent = r.make(ids.RootOrg)
 	}
 	repository := NewRepository(parent)
-	for _, key := range r.sortedKeys() {
-		if key.org != org {
-			continue
-		}
+	for _, key := range r.byAge(org) {
 		// What a newer version wrote may mean nothing here, and what is built in by
 		// now wins over a stored text of its name: both stay stored, unlisted.
-		if d, err := Parse(key.name, []byte(r.stored[key].text)); err == nil {
-			_ = repository.Add(d)
+		d, err := Parse(key.name, []byte(r.stored[key].text))
+		if err == nil {
+			err = r.claims(org, d)
+		}
+		if err == nil {
+			err = repository.Add(d)
+		}
+		if err != nil {
+			slog.Warn("stored artifact left out", "component", Kind, "org", org.String(), "artifact", key.name, "err", err)
 		}
 	}
 	r.orgs[org] = repository
 	return repository
+}
+
+// claims refuses an alias that is the name of another stored definition. PlanSet
+// refuses it too, but two may be planned at once.
+func (r *Room) claims(org ids.Org, d *Definition) error {
+	for _, alias := range d.Aliases {
+		if _, taken := r.stored[storedKey{org, alias}]; taken && alias != d.Name {
+			return fmt.Errorf("set artifact %s: alias %s is the name of another artifact: %w", d.Name, alias, ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// byAge lists an org's definitions, those that were set first in front: of two
+// that claim one alias the older keeps it.
+func (r *Room) byAge(org ids.Org) []storedKey {
+	keys := slices.DeleteFunc(r.sortedKeys(), func(key storedKey) bool { return key.org != org })
+	slices.SortStableFunc(keys, func(a, b storedKey) int { return r.stored[a].at.Compare(r.stored[b].at) })
+	return keys
 }
 
 func (r *Room) sortedKeys() []storedKey {
@@ -111,32 +135,55 @@ func (r *Room) PlanSet(org ids.Org, text, setter string) (*buspb.Mutation, *Defi
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := r.replaceable(d); err != nil {
+	if err := r.replaceable(org, d); err != nil {
 		return nil, nil, err
 	}
 	m, err := mutation(org, &buspb.ArtifactChange{Change: &buspb.ArtifactChange_Set{Set: &buspb.ArtifactSet{Name: d.Name, Text: text, Setter: setter}}})
 	return m, d, err
 }
 
-func (r *Room) replaceable(d *Definition) error {
+// replaceable refuses a name or alias that another definition holds: who may
+// write the one need not be allowed to write the other.
+func (r *Room) replaceable(org ids.Org, d *Definition) error {
+	repository := r.Repository(org)
 	for _, name := range append([]string{d.Name}, d.Aliases...) {
 		if _, err := r.root.Lookup(name); err == nil {
 			return fmt.Errorf("set artifact %s: %w", name, ErrBuiltIn)
 		}
+		if _, err := repository.parent.Lookup(name); err == nil {
+			return fmt.Errorf("set artifact %s: %s is defined for all orgs: %w", d.Name, name, ErrInvalid)
+		}
+		if holder, err := repository.Lookup(name); err == nil && holder.Name != d.Name {
+			return fmt.Errorf("set artifact %s: %s is taken by %s: %w", d.Name, name, holder.Name, ErrInvalid)
+		}
 	}
-	return nil
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.claims(org, d)
 }
 
 // PlanDelete returns the mutation that forgets a custom definition.
 func (r *Room) PlanDelete(org ids.Org, name, setter string) (*buspb.Mutation, error) {
-	d, err := r.Repository(org).Lookup(name)
-	if err != nil {
-		return nil, err
+	if !r.holds(org, name) { // not by its own name, or not at all
+		d, err := r.Repository(org).Lookup(name)
+		if err != nil {
+			return nil, err
+		}
+		if d.BuiltIn {
+			return nil, fmt.Errorf("delete artifact %s: %w", name, ErrBuiltIn)
+		}
+		name = d.Name
 	}
-	if d.BuiltIn {
-		return nil, fmt.Errorf("delete artifact %s: %w", name, ErrBuiltIn)
-	}
-	return mutation(org, &buspb.ArtifactChange{Change: &buspb.ArtifactChange_Delete{Delete: &buspb.ArtifactDelete{Name: d.Name, Setter: setter}}})
+	return mutation(org, &buspb.ArtifactChange{Change: &buspb.ArtifactChange_Delete{Delete: &buspb.ArtifactDelete{Name: name, Setter: setter}}})
+}
+
+// holds reports whether a definition of the name is stored, be it listed or left
+// out.
+func (r *Room) holds(org ids.Org, name string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	_, held := r.stored[storedKey{org, name}]
+	return held
 }
 
 func mutation(org ids.Org, change *buspb.ArtifactChange) (*buspb.Mutation, error) {

@@ -39,7 +39,11 @@ type InterrogatorOptions struct {
 
 const (
 	interrogateAtOnce = 500             // clients of one entry
-	interrogateRetry  = 5 * time.Second // after a failed entry
+	interrogateRetry  = 5 * time.Second // after a failed entry or reading
+
+	// interrogateReads is how often one answer is read that cannot be: a mount
+	// that hangs comes back within these minutes. The next master tries again.
+	interrogateReads = 100
 )
 
 // Interrogator asks each new client about its host and reads the answers. It runs
@@ -53,13 +57,20 @@ type Interrogator struct {
 	running bool
 	ask     map[softKey]bool
 	read    map[softKey]ids.Flow
+	later   map[softKey]unread // what could not be read, until the next try
+}
+
+// unread is an answer that could not be read.
+type unread struct {
+	flow  ids.Flow
+	tries int
 }
 
 // NewInterrogator makes an Interrogator that does nothing before Run.
 func NewInterrogator(o InterrogatorOptions) *Interrogator {
 	return &Interrogator{
 		o: o, signal: make(chan struct{}, 1),
-		ask: map[softKey]bool{}, read: map[softKey]ids.Flow{},
+		ask: map[softKey]bool{}, read: map[softKey]ids.Flow{}, later: map[softKey]unread{},
 	}
 }
 
@@ -100,10 +111,14 @@ func (i *Interrogator) wake() {
 func (i *Interrogator) Run(ctx context.Context) error {
 	i.begin()
 	defer i.end()
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-again:
+			again = nil
+			i.retry()
 		case <-i.signal:
 		}
 		for ctx.Err() == nil {
@@ -116,7 +131,52 @@ func (i *Interrogator) Run(ctx context.Context) error {
 				break
 			}
 		}
+		if again == nil && i.failing() {
+			again = time.After(interrogateRetry)
+		}
 	}
+}
+
+// failing reports whether answers wait for another try.
+func (i *Interrogator) failing() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.later) > 0
+}
+
+// retry puts what could not be read back to what is read.
+func (i *Interrogator) retry() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for key, u := range i.later {
+		if i.read[key].IsZero() {
+			i.read[key] = u.flow
+		}
+	}
+}
+
+// unreadable notes that an answer could not be read. It reports false when there
+// is no use in another try.
+func (i *Interrogator) unreadable(key softKey, flow ids.Flow) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	u := i.later[key]
+	if u.flow != flow {
+		u = unread{flow: flow}
+	}
+	u.tries++
+	i.later[key] = u
+	if u.tries >= interrogateReads {
+		delete(i.later, key)
+	}
+	return u.tries < interrogateReads
+}
+
+// readable forgets that an answer could not be read.
+func (i *Interrogator) readable(key softKey) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.later, key)
 }
 
 func (i *Interrogator) begin() {
@@ -128,7 +188,7 @@ func (i *Interrogator) begin() {
 			switch key := (softKey{org, record.Client}); {
 			case record.Interrogation.IsZero():
 				i.note(func() { i.ask[key] = true })
-			case record.Interrogated.IsZero():
+			case record.Answered != record.Interrogation:
 				i.note(func() { i.read[key] = record.Interrogation })
 			}
 		}
@@ -142,6 +202,7 @@ func (i *Interrogator) end() {
 	i.running = false
 	clear(i.ask)
 	clear(i.read)
+	clear(i.later)
 }
 
 // step takes one batch of either kind and reports whether more may wait.
@@ -225,12 +286,20 @@ func (i *Interrogator) askAll(ctx context.Context, org ids.Org, ask []ids.Client
 func (i *Interrogator) readAll(ctx context.Context, org ids.Org, read map[ids.Client]ids.Flow) error {
 	var changes []*buspb.ClientChange
 	for client, flow := range read {
+		key := softKey{org, client}
 		answers, err := i.o.Read(ctx, org, client, flow)
-		if errors.Is(err, ErrUnfinished) {
-			continue // Ended brings it back
+		if err != nil && !errors.Is(err, ErrUnfinished) {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if !i.unreadable(key, flow) {
+				i.o.Logger.Warn("interrogation cannot be read", "client", client, "flow", flow, "err", err)
+			}
+			continue
 		}
+		i.readable(key)
 		if err != nil {
-			return fmt.Errorf("read interrogation %s of %s: %w", flow, client, err)
+			continue // Ended brings it back
 		}
 		info := &buspb.ClientInfo{Client: client.String(), Interrogation: flow.String()}
 		if answers.Basic != nil {

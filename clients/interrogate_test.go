@@ -22,6 +22,7 @@ type desk struct {
 	asks [][]ids.Client
 	done map[ids.Client]bool
 	fail error
+	torn map[ids.Client]bool // whose answers cannot be read
 }
 
 func (d *desk) options() clients.InterrogatorOptions {
@@ -40,6 +41,9 @@ func (d *desk) options() clients.InterrogatorOptions {
 		Read: func(_ context.Context, _ ids.Org, c ids.Client, _ ids.Flow) (*clients.Answers, error) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
+			if d.torn[c] {
+				return nil, errors.New("torn")
+			}
 			if !d.done[c] {
 				return nil, clients.ErrUnfinished
 			}
@@ -108,5 +112,78 @@ func TestNextMasterReadsWhatTheLastOneMissed(t *testing.T) {
 		}
 		stop()
 		<-ended
+	})
+}
+
+// What cannot be read of one client holds up nobody else, and is tried again.
+func TestUnreadableAnswerHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.enrol(0, 1, 2)
+		all := []ids.Client{id(0), id(1), id(2)}
+		h.must(h.PlanInterrogated(ids.RootOrg, all, ids.NewFlow(noon)))
+		d := &desk{h: h, done: map[ids.Client]bool{id(0): true, id(1): true, id(2): true}, torn: map[ids.Client]bool{id(1): true}}
+		i := clients.NewInterrogator(d.options())
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- i.Run(ctx) }()
+		synctest.Wait()
+		hosts := func() (out string) {
+			for _, c := range all {
+				record, err := h.Lookup(ids.RootOrg, c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out += record.Hostname + ","
+			}
+			return out
+		}
+		if got := hosts(); got != "h,,h," {
+			t.Errorf("hosts %q", got)
+		}
+		d.mu.Lock()
+		d.torn = nil
+		d.mu.Unlock()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := hosts(); got != "h,h,h," {
+			t.Errorf("after it healed: hosts %q", got)
+		}
+		stop()
+		<-ended
+	})
+}
+
+// A client that answered once and is asked again while no master reads is read by
+// the next one, and only then.
+func TestNextMasterReadsASecondInterrogation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		h.enrol(0)
+		first, second := ids.NewFlow(noon), ids.NewFlow(noon)
+		h.must(h.PlanInterrogated(ids.RootOrg, []ids.Client{id(0)}, first))
+		h.must(h.PlanInfo(ids.RootOrg, id(0), []byte(`{"Hostname":"old"}`), first, nil))
+		d := &desk{h: h, done: map[ids.Client]bool{id(0): true}}
+		term := func() string {
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			i := clients.NewInterrogator(d.options())
+			go func() { ended <- i.Run(ctx) }()
+			synctest.Wait()
+			stop()
+			<-ended
+			record, err := h.Lookup(ids.RootOrg, id(0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return record.Hostname
+		}
+		if got := term(); got != "old" {
+			t.Errorf("read again what was read: %q", got)
+		}
+		h.must(h.PlanInterrogated(ids.RootOrg, []ids.Client{id(0)}, second))
+		if got := term(); got != "h" {
+			t.Errorf("host %q after the second interrogation", got)
+		}
 	})
 }

@@ -183,9 +183,9 @@ func (r *Record) news(info *buspb.ClientInfo) bool {
 	if err != nil {
 		return true
 	}
-	edited.Interrogated = r.Interrogated
+	edited.Interrogated, edited.Answered = r.Interrogated, r.Answered
 	after, err := edited.marshal()
-	return err != nil || string(before) != string(after) || info.GetInterrogation() != "" && r.Interrogated.IsZero()
+	return err != nil || string(before) != string(after) || info.GetInterrogation() != "" && info.GetInterrogation() != r.Answered.String()
 }
 
 func firstText(candidates ...any) string {

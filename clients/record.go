@@ -58,6 +58,7 @@ type Record struct {
 	Metadata      map[string]string
 	Interrogation ids.Flow // the newest flow that asked about the host
 	Interrogated  time.Time
+	Answered      ids.Flow // the interrogation that Interrogated speaks of
 
 	key  []byte // PKCS#1 DER
 	text string // lower-case: what a bare word is sought in
@@ -91,6 +92,7 @@ type line struct {
 	Metadata      map[string]string `json:"metadata,omitempty"`
 	Interrogation string            `json:"interrogation,omitempty"`
 	Interrogated  int64             `json:"interrogated_us,omitempty"`
+	Answered      string            `json:"answered,omitempty"`
 	Key           []byte            `json:"public_key"`
 }
 
@@ -100,7 +102,7 @@ func (r *Record) marshal() ([]byte, error) {
 		Hostname: r.Hostname, FQDN: r.FQDN, System: r.System, Release: r.Release, Architecture: r.Architecture,
 		Version: r.Version, Name: r.Name, BuildTime: r.BuildTime, BuildURL: r.BuildURL, InstallTime: r.InstallTime,
 		MACs: r.MACs, Users: r.Users, Labels: r.Labels, LabelsChanged: micros.Of(r.LabelsChanged), Metadata: r.Metadata,
-		Interrogation: r.Interrogation.String(), Interrogated: micros.Of(r.Interrogated), Key: r.key,
+		Interrogation: r.Interrogation.String(), Interrogated: micros.Of(r.Interrogated), Answered: r.Answered.String(), Key: r.key,
 	})
 }
 
@@ -117,21 +119,33 @@ func unmarshal(raw []byte) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	var flow ids.Flow
-	if l.Interrogation != "" {
-		if flow, err = ids.ParseFlow(l.Interrogation); err != nil {
-			return nil, err
-		}
+	asked, err := flowOrNone(l.Interrogation)
+	if err != nil {
+		return nil, err
+	}
+	answered, err := flowOrNone(l.Answered)
+	if err != nil {
+		return nil, err
+	}
+	if answered.IsZero() && l.Interrogated != 0 {
+		answered = asked // earlier versions did not say which
 	}
 	r := &Record{
 		Org: org, Ordinal: l.Ordinal, Client: client, FirstSeen: micros.Time(l.FirstSeen),
 		Hostname: l.Hostname, FQDN: l.FQDN, System: l.System, Release: l.Release, Architecture: l.Architecture,
 		Version: l.Version, Name: l.Name, BuildTime: l.BuildTime, BuildURL: l.BuildURL, InstallTime: l.InstallTime,
 		MACs: l.MACs, Users: l.Users, Labels: l.Labels, LabelsChanged: micros.Time(l.LabelsChanged), Metadata: l.Metadata,
-		Interrogation: flow, Interrogated: micros.Time(l.Interrogated), key: l.Key,
+		Interrogation: asked, Interrogated: micros.Time(l.Interrogated), Answered: answered, key: l.Key,
 	}
 	r.index()
 	return r, nil
+}
+
+func flowOrNone(text string) (ids.Flow, error) {
+	if text == "" {
+		return ids.Flow{}, nil
+	}
+	return ids.ParseFlow(text)
 }
 
 // index rebuilds the text that bare words are sought in.

@@ -152,12 +152,25 @@ func (q *Query) add(word string) error {
 	case keyed && isKey(key):
 		return q.addKeyed(word, key, value, negated)
 	}
-	if _, err := ids.ParseClient("C" + lower[1:]); err == nil && !negated {
-		q.id = "C" + lower[1:]
+	if id, ok := clientOf(lower); ok && !negated {
+		if q.id != "" && q.id != id {
+			q.addStatic(false, func(*Record) bool { return false }) // no client is two
+		}
+		q.id = id
 		return nil
 	}
 	q.addBare(lower, negated)
 	return nil
+}
+
+// clientOf reads a client id in lower case.
+func clientOf(lower string) (string, bool) {
+	digits, ok := strings.CutPrefix(lower, "c.")
+	if !ok {
+		return "", false
+	}
+	_, err := ids.ParseClient("C." + digits)
+	return "C." + digits, err == nil
 }
 
 // addBare seeks a word in the record's text, or in the address, which is soft.

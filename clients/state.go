@@ -248,8 +248,8 @@ func (r *Record) inform(info *buspb.ClientInfo, now time.Time) {
 	if labels := editLabels(r.Labels, info.GetLabels(), nil); !slices.Equal(labels, r.Labels) {
 		r.Labels, r.LabelsChanged = labels, now
 	}
-	if info.GetInterrogation() != "" {
-		r.Interrogated = now
+	if flow, err := ids.ParseFlow(info.GetInterrogation()); err == nil {
+		r.Interrogated, r.Answered = now, flow
 	}
 }
 

@@ -43,10 +43,12 @@ type letterLine struct {
 	Bytes  []byte `json:"message,omitempty"` // base64 of the serialised message
 }
 
-// allowance counts what a client wrote to the dead letters.
+// allowance counts what a client wrote to the dead letters within a day, and how
+// often it changed its record by a self-report.
 type allowance struct {
-	since time.Time
-	bytes int64
+	since   time.Time
+	bytes   int64
+	reports int64
 }
 
 // complaint is what is logged once.
@@ -125,19 +127,29 @@ func (p *packet) burials(to *filestore.Commit) {
 
 // allow charges a client's allowance.
 func (s *shard) allow(o owner, bytes int64, now time.Time) bool {
-	a := s.dead[o]
-	if a == nil {
-		a = &allowance{since: now}
-		s.dead[o] = a
-	}
-	if now.Sub(a.since) >= 24*time.Hour {
-		*a = allowance{since: now}
-	}
+	a := s.allowanceOf(o, now)
 	if a.bytes+bytes > letterAllowance {
 		return false
 	}
 	a.bytes += bytes
 	return true
+}
+
+// allowanceOf finds or begins a client's day. The lock is held.
+func (s *shard) allowanceOf(o owner, now time.Time) *allowance {
+	a := s.allowances[o]
+	if a == nil || now.Sub(a.since) >= 24*time.Hour {
+		a = &allowance{since: now}
+		s.allowances[o] = a
+	}
+	return a
+}
+
+// tooManyReports reports whether a client has changed its record often enough.
+func (s *shard) tooManyReports(o owner, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.allowanceOf(o, now).reports >= maxReports
 }
 
 // letterAppends are the lines of a letter, each a batch of its own.

@@ -21,12 +21,17 @@ const maxViews = 10_000
 // retryPause is how long Run waits after the store refused.
 const retryPause = time.Second
 
+// tellPause is the least time between two facts about what this node holds of one
+// flow: each tells all of it.
+const tellPause = 5 * time.Second
+
 // recoverBatch is how many flows one mutation of RecoverCoverage speaks of.
 const recoverBatch = 200
 
 // Run tells the ledger what this node holds of flows that ended elsewhere, asks
 // about flows that fell silent, and forgets what is over. It returns nil when
-// ctx ends, after its last work.
+// ctx ends; what was not told by then is read from the segments once this
+// incarnation is sealed.
 func (r *Room) Run(ctx context.Context) error {
 	every := max(r.o.Silence/4, 100*time.Millisecond)
 	tick := time.NewTicker(every)
@@ -48,12 +53,15 @@ func (r *Room) Run(ctx context.Context) error {
 		}
 		if err := r.tellDue(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("coverage of flows not told yet", "err", err)
+		}
+		if r.due.any() {
 			again = time.After(retryPause)
 		}
 	}
 }
 
-// tellDue writes the facts that are due. What fails stays due.
+// tellDue writes the facts that are due. What fails, or was told just now, stays
+// due.
 func (r *Room) tellDue(ctx context.Context) error {
 	var errs []error
 	for _, key := range r.due.take() {
@@ -82,13 +90,19 @@ func (r *Room) tell(ctx context.Context, key Key) error {
 		s.mu.Unlock()
 		return nil
 	}
+	now := time.Now()
+	if now.Sub(l.told) < tellPause {
+		s.mu.Unlock()
+		r.due.keep(key)
+		return nil
+	}
 	version := l.version
 	coverage := l.coverage(key, r.o.Incarnation, nil)
 	s.mu.Unlock()
 	err := r.submitFacts(ctx, key, &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: coverage}})
 	if err == nil {
 		s.mu.Lock()
-		l.reported = max(l.reported, version)
+		l.reported, l.told = max(l.reported, version), now
 		s.mu.Unlock()
 	}
 	return err
@@ -227,6 +241,13 @@ func (r *Room) writeView(ctx context.Context, f *Flow) error {
 	}
 	r.metrics.views.Inc()
 	return nil
+}
+
+// any reports whether keys wait.
+func (d *dirtySet) any() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.keys) > 0
 }
 
 // keep puts a key back without a signal: its taker will look again by itself.

@@ -20,6 +20,10 @@ const clientInfoName = "Server.Internal.ClientInfo"
 
 const maxInfo = 64 << 10 // bytes of a self-report
 
+// maxReports is how often a day one client may change its record through this
+// node: each time is an entry of the ledger.
+const maxReports = 100
+
 // eventMemoryLife is how long an event batch is remembered.
 const eventMemoryLife = 24 * time.Hour
 
@@ -91,9 +95,10 @@ func (p *packet) info(text []byte) string {
 	if err != nil {
 		return "self-report: " + err.Error()
 	}
-	if m != nil {
-		p.facts = append(p.facts, m)
+	if m != nil && p.shard.tooManyReports(p.owner, p.peer.Received) {
+		return "self-report: more than " + plural(maxReports, "change") + " in a day"
 	}
+	p.report = m // of several in one packet the newest counts
 	return ""
 }
 
@@ -110,9 +115,10 @@ func (p *packet) takeEventRows(r *wirepb.VQLResponse) string {
 	if reason != "" || len(text) == 0 {
 		return reason
 	}
-	var stamp [8]byte
-	binary.BigEndian.PutUint64(stamp[:], r.Timestamp)
-	batch, reason := p.eventBatch(filestore.Events(p.peer.Org, name, p.peer.Received), name, stamp[:], text, r.TotalRows)
+	batch, reason := p.eventBatch(eventLines{
+		set: filestore.Events(p.peer.Org, name, p.peer.Received), kind: "rows", result: name, extent: name,
+		stamp: r.Timestamp, text: text, claimed: r.TotalRows,
+	})
 	if reason == "" {
 		p.events = append(p.events, batch)
 	}
@@ -128,8 +134,10 @@ func (p *packet) takeEventLog(m *wirepb.LogMessage) string {
 		return ""
 	}
 	text := []byte(m.Jsonl)
-	stamp := binary.BigEndian.AppendUint64([]byte(logName), uint64(m.Id))
-	batch, reason := p.eventBatch(filestore.EventLogs(p.peer.Org, name, p.peer.Received), logName, stamp, text, m.NumberOfRows)
+	batch, reason := p.eventBatch(eventLines{
+		set: filestore.EventLogs(p.peer.Org, name, p.peer.Received), kind: logName, result: name, extent: logName,
+		stamp: uint64(m.Id), text: text, claimed: m.NumberOfRows,
+	})
 	if reason != "" {
 		return reason
 	}
@@ -140,26 +148,45 @@ func (p *packet) takeEventLog(m *wirepb.LogMessage) string {
 	return ""
 }
 
+// eventLines are lines of event rows, or of the log of event queries.
+type eventLines struct {
+	set          filestore.Set
+	kind, result string
+	extent       string
+	stamp        uint64 // the client's time of rows, the number of a log's first line
+	text         []byte
+	claimed      uint64 // lines, as the client counts
+}
+
+// digest is what a resend is known by. The set is not in it: a resend after
+// midnight belongs to another day.
+func (e *eventLines) digest(peer Peer) filestore.Digest {
+	hash := sha256.New()
+	for _, part := range []string{peer.Org.String(), peer.Client.String(), e.kind, e.result} {
+		hash.Write([]byte(part))
+		hash.Write([]byte{0})
+	}
+	hash.Write(binary.BigEndian.AppendUint64(nil, e.stamp))
+	hash.Write(e.text)
+	return filestore.Digest(hash.Sum(nil)[:16])
+}
+
 // eventBatch checks lines and puts the client and the server's time, in whole
 // seconds, in front of each.
-func (p *packet) eventBatch(set filestore.Set, name string, stamp, text []byte, claimed uint64) (eventBatch, string) {
+func (p *packet) eventBatch(e eventLines) (eventBatch, string) {
 	splice := []byte(`"ClientId":"` + p.peer.Client.String() + `","_ts":` + strconv.FormatInt(p.peer.Received.Unix(), 10))
-	chunks, rows, err := checkLines(text, splice)
+	chunks, rows, err := checkLines(e.text, splice)
 	if err != nil {
 		return eventBatch{}, "events: " + err.Error()
 	}
-	if uint64(rows) != claimed {
-		return eventBatch{}, fmt.Sprintf("%d event rows where the client counts %d", rows, claimed)
+	if uint64(rows) != e.claimed {
+		return eventBatch{}, fmt.Sprintf("%d event rows where the client counts %d", rows, e.claimed)
 	}
-	hash := sha256.New()
-	for _, part := range [][]byte{[]byte(p.peer.Client.String()), {0}, []byte(set), {0}, stamp, text} {
-		hash.Write(part)
-	}
-	b := eventBatch{digest: filestore.Digest(hash.Sum(nil)[:16])}
+	b := eventBatch{digest: e.digest(p.peer)}
 	first := int64(0)
 	for _, c := range chunks {
-		b.appends = append(b.appends, filestore.Append{Set: set, Lines: c.lines, Extent: filestore.Extent{
-			Client: p.peer.Client, Name: name, FirstRow: first, Rows: c.rows, Digest: b.digest,
+		b.appends = append(b.appends, filestore.Append{Set: e.set, Lines: c.lines, Extent: filestore.Extent{
+			Client: p.peer.Client, Name: e.extent, FirstRow: first, Rows: c.rows, Digest: b.digest,
 		}})
 		first += c.rows
 	}

@@ -76,6 +76,22 @@ func TestEventRowsAreStoredByDayAndOnce(t *testing.T) {
 	})
 }
 
+func TestEventRowsSentAgainAfterMidnightAreStoredOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the bubble begins at 2000-01-01 00:00 UTC
+		w := newWorld(t)
+		n := w.node()
+		w.events(eventGroup("", execsTok, execs))
+		time.Sleep(24*time.Hour - time.Second)
+		today := filestore.Events(ids.RootOrg, execs, time.Now())
+		n.send(event(execsTok, 7, `{"pid":1}`))
+		time.Sleep(2 * time.Second)
+		n.send(event(execsTok, 7, `{"pid":1}`))
+		if sets := w.disk.Sets(); len(sets) != 1 || len(w.disk.Appends(today)) != 1 {
+			t.Errorf("stored in %v", sets)
+		}
+	})
+}
+
 func TestEventFailureIsSentAgain(t *testing.T) {
 	w := newWorld(t)
 	n := w.node()
@@ -165,12 +181,44 @@ func TestEventTableIsSentUntilTheClientRunsIt(t *testing.T) {
 		n.CheckedIn(ids.RootOrg, w.client, version)
 		wantNext(t, a2, "")
 
-		// A client that comes from a newer world needs a number above its own.
-		future := uint64(time.Now().Add(1000 * time.Hour).UnixNano())
-		n.CheckedIn(ids.RootOrg, w.client, future)
+		// A number that nobody here issued says nothing, be it from the future or
+		// from between the table and now: the client gets its table once.
+		for _, foreign := range []time.Duration{1000 * time.Hour, -time.Minute} {
+			time.Sleep(time.Hour)
+			reported := uint64(time.Now().Add(foreign).UnixNano())
+			n.CheckedIn(ids.RootOrg, w.client, reported)
+			version := wantNext(t, a2, "table")[0].UpdateEventTable.Version
+			if version <= reported {
+				t.Errorf("version %d is not above the client's %d", version, reported)
+			}
+			n.CheckedIn(ids.RootOrg, w.client, version)
+			wantNext(t, a2, "")
+		}
 		time.Sleep(time.Second)
-		w.events()
-		wantNext(t, a2, "") // it says that it runs something newer
+		w.events() // below what the client runs by the ledger's time
+		wantNext(t, a2, "table")
+	})
+}
+
+// A client that got its table from one node is not sent it by another, and no
+// node's clock moves the versions.
+func TestEventTableVersionIsTheSameOnEveryNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		n, other := w.node(), w.node()
+		w.events(eventGroup("", execsTok, execs))
+		time.Sleep(time.Hour)
+		a := w.attach(n)
+		defer a.Close()
+		n.CheckedIn(ids.RootOrg, w.client, 0)
+		version := wantNext(t, a, "table")[0].UpdateEventTable.Version
+		if version >= uint64(time.Now().UnixNano()) {
+			t.Errorf("version %d is of this node's clock", version)
+		}
+		b := w.attach(other)
+		defer b.Close()
+		other.CheckedIn(ids.RootOrg, w.client, version)
+		wantNext(t, b, "")
 	})
 }
 
@@ -187,6 +235,32 @@ func TestClientInfoIsHandedOnWithItsFact(t *testing.T) {
 	n.send(event("Server.Internal.ClientInfo", 1, `{"hostname":"lab1"}`), event("Server.Internal.ClientInfo", 1, `{}`, `{}`))
 	if strings.Count(w.letters(), "self-report") != 2 {
 		t.Errorf("dead letters %q", w.letters())
+	}
+}
+
+func TestSelfReportsMakeFewEntries(t *testing.T) {
+	w := newWorld(t)
+	n := w.node(func(o *flows.Options) { o.Info = &infoSink{} })
+	var many []*wirepb.VeloMessage
+	for i := range 50 {
+		many = append(many, event("Server.Internal.ClientInfo", uint64(i), fmt.Sprintf(`{"hostname":"lab%d"}`, i)))
+	}
+	if err := n.try(many...); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.ledger.Facts(); got != 1 {
+		t.Errorf("%d facts of one packet", got)
+	}
+	for i := range 150 {
+		if err := n.try(event("Server.Internal.ClientInfo", uint64(i), `{"hostname":"lab"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.ledger.Facts(); got != 100 {
+		t.Errorf("%d facts of a day", got)
+	}
+	if !strings.Contains(w.letters(), "more than 100 changes") {
+		t.Error("what was left out is not among the dead letters")
 	}
 }
 
@@ -227,6 +301,22 @@ func TestCoverageIsToldWhenTheFlowEndsElsewhere(t *testing.T) {
 	})
 }
 
+// A flow that says nothing for a day may still end, on any node.
+func TestWhatIsHeldOfASilentFlowIsToldBeforeItIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b := w.node(), w.node()
+		stop := a.runs(t)
+		defer stop()
+		key := w.start()
+		a.send(rows(key, procs, 0, 5))
+		time.Sleep(26 * time.Hour)
+		synctest.Wait()
+		b.send(rows(key, procs, 5, 5), done(key, 10))
+		a.want(key, flows.Completed)
+	})
+}
+
 // runs starts a room and returns what stops it.
 func (n *node) runs(t *testing.T) func() {
 	t.Helper()
@@ -260,7 +350,9 @@ func TestCoverageOfTheDeadIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.want(key, flows.Completed)
+	if f := b.want(key, flows.Completed); f.UploadBytes() != 1 {
+		t.Errorf("%d bytes of uploads", f.UploadBytes())
+	}
 	if again, err := b.RecoverCoverage(t.Context(), "n1-1"); err != nil || len(again) != 0 {
 		t.Errorf("nothing is unfinished, but: %v, %v", again, err)
 	}

@@ -281,8 +281,21 @@ type tableNews struct {
 	basis     time.Time // state of table and labels that was handed out
 }
 
-// eventTable adds the event table if the client runs an older one. A version
-// must be above what the client has, whatever gave it that.
+// versionOf is the version that a state of table and labels has on every node.
+func versionOf(basis time.Time) uint64 { return uint64(max(0, basis.UnixNano())) + 1 }
+
+// runs reports whether the client runs the table of a basis: the version of that
+// basis, or the one that it was offered instead. Any other number tells nothing,
+// however high: another server, a clock that was ahead or a ledger that was
+// restored may have issued it.
+func (n *tableNews) runs(basis time.Time) bool {
+	return n.reported == versionOf(basis) || n.offered != 0 && n.reported == n.offered && !basis.After(n.basis)
+}
+
+// eventTable adds the event table if the client runs another one. The version is
+// above what the client has, whatever gave it that, and else the same on every
+// node. No clock of a node is in it: one that jumped ahead would put it above all
+// tables to come.
 func (d *delivery) eventTable() {
 	r, n := d.a.room, &d.v.table
 	o := d.events
@@ -290,13 +303,13 @@ func (d *delivery) eventTable() {
 		return
 	}
 	basis := latest(d.basis, o.set)
-	if n.reported >= uint64(max(0, basis.UnixNano())) {
+	if n.runs(basis) {
 		return
 	}
 	if n.offeredBy == d.a && !basis.After(n.basis) && d.now.Sub(n.offeredAt) < resendTable {
 		return
 	}
-	version := max(n.reported, n.offered, uint64(max(0, d.now.UnixNano())), uint64(max(0, basis.UnixNano()))) + 1
+	version := max(n.reported+1, n.offered+1, versionOf(basis))
 	table := &wirepb.VQLEventTable{Version: version}
 	for _, g := range o.groups {
 		if g.Label != "" && !slices.Contains(d.labels, g.Label) {

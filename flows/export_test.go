@@ -26,6 +26,23 @@ const MaxDeliveries = maxDeliveries
 // TellDue writes the facts that are due, as Run does.
 func (r *Room) TellDue(ctx context.Context) error { return r.tellDue(ctx) }
 
+// MaxAboutBytes bounds what is kept of uploads before they end.
+const MaxAboutBytes = maxAboutBytes
+
+// AboutBytes is what is kept of a flow's uploads before they end.
+func (r *Room) AboutBytes(key Key) int64 {
+	s := r.shard(key.owner())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var sum int64
+	for _, u := range s.locals[key].uploads {
+		if u.about != nil {
+			sum += u.about.bytes()
+		}
+	}
+	return sum
+}
+
 // InflateMemory bounds what packets inflate to.
 type InflateMemory struct{ inflateMemory }
 

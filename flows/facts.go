@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"raptorpack/filestore"
 	"raptorpack/proto/buspb"
 )
 
 // allFacts is what the ledger has to learn of this packet: one mutation for all
-// flows, besides what other rooms planned. The lock is held.
+// flows, besides what a self-report changes. The lock is held.
 func (p *packet) allFacts() []*buspb.Mutation {
 	var changes []*buspb.FlowChange
 	for _, part := range p.parts {
@@ -18,10 +19,13 @@ func (p *packet) allFacts() []*buspb.Mutation {
 		if l == nil || part.f == nil || part.dropped {
 			continue
 		}
-		part.facts = part.factsOf(l, p.room.o.Incarnation)
+		part.facts = part.factsOf(l, p.room.o.Incarnation, p.peer.Received)
 		changes = append(changes, part.facts...)
 	}
-	facts := p.facts
+	var facts []*buspb.Mutation
+	if p.report != nil {
+		facts = append(facts, p.report)
+	}
 	if len(changes) > 0 {
 		m, err := mutation(p.peer.Org, "", changes...)
 		if err != nil { // texts were made valid before: a mistake of ours
@@ -33,8 +37,9 @@ func (p *packet) allFacts() []*buspb.Mutation {
 	return facts
 }
 
-// factsOf says what is new about one flow.
-func (p *part) factsOf(l *local, incarnation string) []*buspb.FlowChange {
+// factsOf says what is new about one flow. What came after its end and is not
+// told yet waits for tellPause: Run tells it, unless a later packet does.
+func (p *part) factsOf(l *local, incarnation string, now time.Time) []*buspb.FlowChange {
 	known := max(l.endRank, rank(p.f.Outcome))
 	lost := p.end != nil && p.end.Outcome == buspb.FlowEnd_OUTCOME_UNKNOWN
 	if lost && p.f.State == Pending && !l.taken {
@@ -59,8 +64,9 @@ func (p *part) factsOf(l *local, incarnation string) []*buspb.FlowChange {
 		p.taking = true
 		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Taken{Taken: &buspb.FlowTaken{Key: p.key.proto()}}})
 	}
-	if known > 0 && l.version+p.news() > l.reported {
+	if known > 0 && l.version+p.news() > l.reported && now.Sub(l.told) >= tellPause {
 		coverage := p.coverage(l, incarnation)
+		p.telling = true
 		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: coverage}})
 	}
 	return out
@@ -74,6 +80,7 @@ func (p *part) coverage(l *local, incarnation string) *buspb.FlowCoverage {
 	for _, e := range p.ends {
 		uploads.Add(e.batch.first, e.batch.end())
 		c.UploadBytes += e.stored
+		c.UploadSizes = append(c.UploadSizes, e.batch.first, e.stored)
 	}
 	c.Uploads = boundsOf(uploads)
 	return c

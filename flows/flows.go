@@ -1,6 +1,7 @@
 package flows
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -142,10 +143,13 @@ type Coverage struct {
 	Rows filestore.Intervals
 }
 
+// UploadSize is how many bytes are stored of a finished upload.
+type UploadSize struct{ Number, Bytes int64 }
+
 // Part is what one node incarnation holds of a flow beside rows.
 type Part struct {
 	Incarnation string `json:"incarnation"`
-	UploadBytes int64  `json:"upload_bytes,omitempty"`
+	UploadBytes int64  `json:"upload_bytes,omitempty"` // of uploads whose sizes an earlier version did not tell
 	Conflicts   int64  `json:"conflicts,omitempty"`
 }
 
@@ -171,6 +175,7 @@ type Flow struct {
 
 	Names   []Coverage          // sorted by name
 	Uploads filestore.Intervals // numbers of finished uploads
+	Sizes   []UploadSize        // of those, sorted by number; an earlier version told none
 	Parts   []Part              // sorted by incarnation
 }
 
@@ -183,9 +188,12 @@ func (f *Flow) Rows() int64 {
 	return n
 }
 
-// UploadBytes counts the stored bytes of finished uploads.
+// UploadBytes counts the stored bytes of finished uploads, each upload once.
 func (f *Flow) UploadBytes() int64 {
 	var n int64
+	for _, u := range f.Sizes {
+		n += u.Bytes
+	}
 	for _, p := range f.Parts {
 		n += p.UploadBytes
 	}
@@ -295,6 +303,7 @@ func (f *Flow) cover(c *buspb.FlowCoverage) {
 	uploads := f.Uploads.Clone()
 	addBounds(&uploads, c.Uploads)
 	f.Uploads = uploads
+	f.Sizes = unite(f.Sizes, sizesOf(c.UploadSizes))
 	if c.Incarnation == "" {
 		return
 	}
@@ -304,7 +313,9 @@ func (f *Flow) cover(c *buspb.FlowCoverage) {
 		f.Parts = slices.Insert(f.Parts, at, Part{Incarnation: c.Incarnation})
 	}
 	part := &f.Parts[at]
-	part.UploadBytes = max(part.UploadBytes, c.UploadBytes)
+	if part.UploadBytes = max(part.UploadBytes, c.UploadBytes); len(c.UploadSizes) > 0 {
+		part.UploadBytes = 0 // Sizes has them
+	}
 	part.Conflicts = max(part.Conflicts, c.Conflicts)
 }
 
@@ -316,6 +327,52 @@ func addBounds(to *filestore.Intervals, bounds []int64) {
 			to.Add(bounds[i], bounds[i+1])
 		}
 	}
+}
+
+// sizesOf reads number, bytes pairs, by number. Pairs that make no sense are left
+// out.
+func sizesOf(pairs []int64) []UploadSize {
+	var out []UploadSize
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i] >= 0 && pairs[i+1] >= 0 {
+			out = append(out, UploadSize{pairs[i], pairs[i+1]})
+		}
+	}
+	slices.SortFunc(out, func(a, b UploadSize) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Bytes, b.Bytes))
+	})
+	return out
+}
+
+func pairsOf(sizes []UploadSize) []int64 {
+	out := make([]int64, 0, 2*len(sizes))
+	for _, u := range sizes {
+		out = append(out, u.Number, u.Bytes)
+	}
+	return out
+}
+
+// unite merges two lists by number. The same upload may have ended on two nodes;
+// where they differ, the larger counts, whichever was told first.
+func unite(a, b []UploadSize) []UploadSize {
+	if len(b) == 0 {
+		return a
+	}
+	out := make([]UploadSize, 0, len(a)+len(b))
+	for len(a) > 0 || len(b) > 0 {
+		from := &a
+		if len(a) == 0 || len(b) > 0 && b[0].Number < a[0].Number {
+			from = &b
+		}
+		next := (*from)[0]
+		*from = (*from)[1:]
+		if last := len(out) - 1; last >= 0 && out[last].Number == next.Number {
+			out[last].Bytes = max(out[last].Bytes, next.Bytes)
+		} else {
+			out = append(out, next)
+		}
+	}
+	return out
 }
 
 func boundsOf(s filestore.Intervals) []int64 {

@@ -3,6 +3,7 @@ package flows
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"raptorpack/filestore"
@@ -128,11 +129,20 @@ func (p *packet) reserve(ctx context.Context, mine *flight) (*filestore.Commit, 
 	return commit, nil
 }
 
-// reserveAbout keeps what a client says of uploads to come.
+// reserveAbout keeps what a client says of uploads to come, within bounds: an
+// upload without it is listed without the file's own times.
 func (p *packet) reserveAbout(part *part, l *local) {
 	for _, a := range part.about {
-		if l.uploads[a.number] != nil || int64(len(l.uploads)) < p.room.o.Defaults.Uploads {
+		if l.ends.have.Has(a.number, a.number+1) || p.tooMany(part, l, a.number) != "" {
+			continue
+		}
+		known := l.uploads[a.number]
+		if known != nil {
+			l.forgetAbout(known)
+		}
+		if l.aboutBytes+a.bytes() <= maxAboutBytes {
 			l.upload(a.number).about = a
+			l.aboutBytes += a.bytes()
 		}
 	}
 }
@@ -211,6 +221,15 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		m.late.Inc()
 		return
 	}
+	if i.kind == endItem && (part.limit != "" || slices.Contains(part.broken, i.number)) {
+		return // bytes of it may be refused in this very packet: it would wait for them in vain
+	}
+	if i.kind == dataItem || i.kind == endItem {
+		if text := p.tooMany(part, l, i.number); text != "" {
+			p.refuse(part, i, text)
+			return
+		}
+	}
 	s := l.of(i)
 	switch v := s.judge(i.batch); {
 	case v == had, v == conflict && i.kind == endItem:
@@ -227,10 +246,7 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		p.gripes = append(p.gripes, part.key.Flow.String())
 	}
 	if text := p.over(part, l, s, i); text != "" {
-		m.overLimit.Inc()
-		if i.kind != logItem && part.limit == "" {
-			part.limit = text
-		}
+		p.refuse(part, i, text)
 		return
 	}
 	l.charge(i, 1)
@@ -247,18 +263,30 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		return
 	}
 	part.append(commit, i)
+	if i.alert != nil {
+		part.alerts = append(part.alerts, i.alert)
+	}
+}
+
+// refuse leaves an item out because of a limit, which ends the flow unless it is
+// that of its log.
+func (p *packet) refuse(part *part, i *item, limit string) {
+	p.room.metrics.overLimit.Inc()
+	if i.kind != logItem && part.limit == "" {
+		part.limit = limit
+	}
 }
 
 func (p *part) uploadKey(number int64) filestore.UploadKey {
 	return filestore.UploadKey{Org: p.key.Org, Client: p.key.Client, Flow: p.key.Flow, Number: number}
 }
 
-// grace is how long rows and logs of a flow that ended badly are still taken.
+// grace is how long rows and logs of a flow that ended without being complete are
+// still taken.
 const grace = 24 * time.Hour
 
 // late reports that a flow wants no more of this. Complete means that every row
-// is here; of anything else that ended, stragglers are welcome for a while, and
-// of what waits for rows for ever.
+// is here; of anything else that ended, stragglers are welcome for a while.
 func (p *packet) late(part *part, l *local, i *item) bool {
 	f := part.f
 	if l.limited && i.kind != logItem || f.Outcome == buspb.FlowEnd_OUTCOME_LIMIT && i.kind != logItem {
@@ -268,25 +296,36 @@ func (p *packet) late(part *part, l *local, i *item) bool {
 	switch f.State {
 	case Completed:
 		return i.kind != logItem || old
-	case Errored, Cancelled:
+	case Errored, Cancelled, Incomplete:
 		return old
 	}
 	return false
 }
 
+// beyond says that a limit would be broken: set by the flow, or the server's.
+func beyond(have, more, set, std int64, noun string) string {
+	limit := set
+	if limit <= 0 {
+		limit = std
+	}
+	if have+more <= limit {
+		return ""
+	}
+	return "limit of " + plural(limit, noun) + " exceeded"
+}
+
+// tooMany says that an upload would be one more than the flow may have. It is
+// asked before anything is noted of the upload.
+func (p *packet) tooMany(part *part, l *local, number int64) string {
+	if l.uploads[number] != nil {
+		return ""
+	}
+	return beyond(int64(len(l.uploads)), 1, part.f.Spec.Limits.Uploads, p.room.o.Defaults.Uploads, "upload")
+}
+
 // over says which limit an item would break, if any. Limits hold per node.
 func (p *packet) over(part *part, l *local, s *stream, i *item) string {
 	set, std := part.f.Spec.Limits, p.room.o.Defaults
-	beyond := func(have, more, set, std int64, noun string) string {
-		limit := set
-		if limit <= 0 {
-			limit = std
-		}
-		if have+more <= limit {
-			return ""
-		}
-		return "limit of " + plural(limit, noun) + " exceeded"
-	}
 	switch i.kind {
 	case rowItem:
 		if len(s.have) >= maxIntervals {
@@ -306,14 +345,15 @@ func (p *packet) over(part *part, l *local, s *stream, i *item) string {
 		if len(s.have) >= maxIntervals {
 			return "upload is too scattered"
 		}
-		if text := beyond(int64(len(l.uploads)), 0, set.Uploads, std.Uploads, "upload"); text != "" {
-			return text
-		}
 		if text := beyond(i.batch.end(), 0, set.UploadBytes, std.UploadBytes, "byte of uploads"); text != "" {
 			return text
 		}
 		i.size = i.batch.count - s.overlap(i.batch)
 		return beyond(l.uploadBytes, i.size, set.UploadBytes, std.UploadBytes, "byte of uploads")
+	case endItem:
+		if len(s.have) >= maxIntervals {
+			return "numbers of uploads are too scattered"
+		}
 	}
 	return ""
 }
@@ -375,22 +415,28 @@ func (p *packet) settleEnds(durable bool) {
 	for _, part := range p.parts {
 		l := p.shard.locals[part.key]
 		for _, e := range part.ends {
+			if durable {
+				e.up.stored = e.stored
+			}
 			e.stream.settle(e.batch, durable)
 			if durable && l != nil {
-				l.storedBytes += e.stored
 				l.version++
+				l.forgetAbout(e.up)
 			}
 		}
 		if l == nil || part.f == nil {
 			continue
 		}
 		if durable {
-			l.settleFacts(part)
+			l.settleFacts(part, p.peer.Received)
 		}
 		if v := p.shard.visits[p.owner]; v != nil {
 			v.heard(part, p.peer.Received)
 		}
 		followers = append(followers, p.shard.followers(part.key)...)
+	}
+	if durable && p.report != nil {
+		p.shard.allowanceOf(p.owner, p.peer.Received).reports++
 	}
 	p.shard.mu.Unlock()
 	signal(followers)
@@ -399,11 +445,14 @@ func (p *packet) settleEnds(durable bool) {
 	}
 }
 
-func (l *local) settleFacts(part *part) {
+func (l *local) settleFacts(part *part, now time.Time) {
 	if len(part.facts) > 0 {
 		l.taken = l.taken || part.taking
 		if part.told > 0 {
 			l.reported = max(l.reported, part.told)
+		}
+		if part.telling {
+			l.told = now
 		}
 		if part.end != nil {
 			l.endRank = max(l.endRank, rank(part.end.Outcome))

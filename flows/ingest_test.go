@@ -377,6 +377,31 @@ func TestLogLimitSilencesButNeverFails(t *testing.T) {
 	}
 }
 
+func TestOnlyNewLogLinesAlert(t *testing.T) {
+	w := newWorld(t)
+	alerts := 0
+	n := w.node(func(o *flows.Options) { o.Alert = func(flows.Key, string, []byte) { alerts++ } })
+	key := w.start(func(s *flows.Start) { s.Limits.Logs = 10 })
+	alert := func(first int) *wirepb.VeloMessage {
+		m := logLines(key, first, "found")
+		m.LogMessage.Level = "ALERT"
+		return m
+	}
+	n.committer.Before = failing(1)
+	mustErr(t, n.try(alert(0)), flows.ErrTryAgain)
+	n.send(alert(0))
+	n.send(alert(0))
+	if alerts != 1 {
+		t.Errorf("%d alerts for a line that came three times", alerts)
+	}
+	for i := range 300 {
+		n.send(alert(i))
+	}
+	if alerts != 110 {
+		t.Errorf("%d alerts for 110 lines within the limit", alerts)
+	}
+}
+
 func TestLateMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

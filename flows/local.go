@@ -21,6 +21,9 @@ const (
 	// maxConflicts is how many differing resends per flow are kept.
 	maxConflicts = 16
 
+	// maxAboutBytes bounds what is kept of one flow's uploads before they end.
+	maxAboutBytes = 8 << 20
+
 	// keepEnded is how long this node remembers what it holds of a flow that
 	// has ended, so that late resends are recognised.
 	keepEnded = 10 * time.Minute
@@ -39,7 +42,7 @@ type local struct {
 
 	rows, rowBytes, uploadBytes, logLines int64  // taken in, durable or on the way
 	ends                                  stream // finished uploads, by number
-	storedBytes                           int64
+	aboutBytes                            int64  // of uploads that have not ended
 	conflicts                             int64
 
 	taken   bool // the fact that the client took the task is durable
@@ -47,8 +50,9 @@ type local struct {
 	limited bool // over a limit of ours
 	ended   bool // by the ledger
 
-	version  int64 // counts changes of what is durable
-	reported int64 // version of the newest durable fact about it
+	version  int64     // counts changes of what is durable
+	reported int64     // version of the newest durable fact about it
+	told     time.Time // when a fact about coverage alone was written
 	used     time.Time
 	progress *Progress
 }
@@ -72,6 +76,7 @@ func (b batch) end() int64 { return b.first + b.count }
 type upload struct {
 	about   *aboutUpload
 	writes  stream    // numbered by bytes of the stored file
+	stored  int64     // bytes, once it has ended
 	failing time.Time // since when its end comes but bytes are missing
 }
 
@@ -153,12 +158,25 @@ func (l *local) upload(number int64) *upload {
 	return u
 }
 
+// forgetAbout drops what a client said of an upload.
+func (l *local) forgetAbout(u *upload) {
+	if u.about != nil {
+		l.aboutBytes -= u.about.bytes()
+		u.about = nil
+	}
+}
+
 // coverage tells what is durable, and what flying adds to it: the rows that the
 // same commit makes durable before the fact.
 func (l *local) coverage(key Key, incarnation string, with []reservation) *buspb.FlowCoverage {
 	c := &buspb.FlowCoverage{
-		Key: key.proto(), Incarnation: incarnation, Uploads: boundsOf(l.ends.have),
-		UploadBytes: l.storedBytes, Conflicts: l.conflicts,
+		Key: key.proto(), Incarnation: incarnation, Uploads: boundsOf(l.ends.have), Conflicts: l.conflicts,
+	}
+	for _, ended := range l.ends.have {
+		for n := ended.Start; n < ended.End; n++ {
+			c.UploadBytes += l.uploads[n].stored
+			c.UploadSizes = append(c.UploadSizes, n, l.uploads[n].stored)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.names)) {
 		have := l.names[name].with(with)
@@ -186,9 +204,6 @@ func (s *stream) with(held []reservation) filestore.Intervals {
 
 // idle reports whether the notes on a flow may go.
 func (l *local) idle(now time.Time) bool {
-	if l.reported < l.version && l.endRank == 0 && l.ended {
-		return false // others have not been told yet
-	}
 	keep := keepIdle
 	if l.ended {
 		keep = keepEnded

@@ -37,8 +37,8 @@ type packet struct {
 	parts    []*part // by flow, in the order of their first message
 	events   []eventBatch
 	letters  []letter
-	gripes   []string          // flows with conflicts, to be logged without a lock
-	facts    []*buspb.Mutation // of other rooms
+	gripes   []string        // flows with conflicts, to be logged without a lock
+	report   *buspb.Mutation // what the newest self-report changes
 	inflated int64
 }
 
@@ -49,17 +49,18 @@ type part struct {
 	items    []item
 	progress *Progress
 	end      *buspb.FlowEnd
-	stats    bool
 	about    []*aboutUpload
+	broken   []int64 // uploads of which a buffer can never be processed
 
 	dropped bool  // nothing of it is kept: deleted flow
+	telling bool  // it carries a fact about coverage alone
 	taking  bool  // it carries the fact that the client took the task
 	told    int64 // version of the coverage that its facts speak of
 	facts   []*buspb.FlowChange
 	held    []reservation
 	ends    []upEnd
 	limit   string
-	alerts  [][]byte
+	alerts  [][]byte // of what is new
 }
 
 // item is a piece of a numbered stream: rows, log lines, or bytes of an upload.
@@ -71,7 +72,8 @@ type item struct {
 	chunks []chunk
 	data   []byte
 	end    *uploadEnd
-	size   int64 // plain bytes as sent
+	size   int64  // plain bytes as sent
+	alert  []byte // the lines, when they are an alert
 }
 
 type itemKind int
@@ -149,7 +151,11 @@ func (p *packet) takeFlow(part *part, m *wirepb.VeloMessage) string {
 	case m.LogMessage != nil:
 		return p.takeLog(part, m.LogMessage)
 	case m.FileBuffer != nil:
-		return p.takeBuffer(part, m.FileBuffer)
+		reason := p.takeBuffer(part, m.FileBuffer)
+		if reason != "" {
+			part.broken = append(part.broken, m.FileBuffer.UploadNumber)
+		}
+		return reason
 	case m.UploadTransaction != nil:
 		return p.takeTransaction(part, m.UploadTransaction)
 	case m.FlowStats != nil:
@@ -227,13 +233,14 @@ func (p *packet) takeLog(part *part, m *wirepb.LogMessage) string {
 	case m.Id < 0 || m.Id > filestore.MaxRow-rows:
 		return "log number out of range"
 	}
-	part.items = append(part.items, item{
+	one := item{
 		kind: logItem, chunks: chunks, size: int64(len(text)),
 		batch: batch{m.Id, rows, crc32.Checksum(text, castagnoli)},
-	})
-	if m.Level == "ALERT" {
-		part.alerts = append(part.alerts, text)
 	}
+	if m.Level == "ALERT" {
+		one.alert = text
+	}
+	part.items = append(part.items, one)
 	return ""
 }
 
@@ -259,7 +266,6 @@ func jsonInner(text string) string {
 // takeStats reads progress or an end. The statuses are one per query that has
 // begun; totals are their sums.
 func (p *packet) takeStats(part *part, s *wirepb.FlowStats) {
-	part.stats = true
 	progress := &Progress{At: p.peer.Received}
 	var first, duration int64
 	var failed, unknown, open int

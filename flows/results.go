@@ -64,6 +64,10 @@ func (r *Room) Uploads(ctx context.Context, key Key) ([]Upload, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.list(ctx, f)
+}
+
+func (r *Room) list(ctx context.Context, f *Flow) ([]Upload, error) {
 	var out []Upload
 	for p := (Page{}); ; {
 		page, err := r.page(ctx, f, f.uploadList(), uploadName, p)
@@ -116,7 +120,17 @@ func (r *Room) CoverageOf(ctx context.Context, f *Flow, owner func(incarnation s
 		}
 	}
 	uploads, err := r.stored(ctx, f, f.uploadList(), uploadName, owner)
+	if err != nil || len(uploads) == 0 {
+		return out, err
+	}
 	out.Uploads = boundsOf(uploads)
+	list, err := r.list(ctx, f)
+	for _, u := range list {
+		if uploads.Has(u.Number, u.Number+1) {
+			out.UploadBytes += u.StoredSize
+			out.UploadSizes = append(out.UploadSizes, u.Number, u.StoredSize)
+		}
+	}
 	return out, err
 }
 

@@ -96,11 +96,11 @@ type Room struct {
 
 // shard guards what this node knows of the clients whose id falls into it.
 type shard struct {
-	mu     sync.Mutex
-	locals map[Key]*local
-	visits map[owner]*visit
-	dead   map[owner]*allowance
-	watch  map[Key]map[*Watch]struct{}
+	mu         sync.Mutex
+	locals     map[Key]*local
+	visits     map[owner]*visit
+	allowances map[owner]*allowance
+	watch      map[Key]map[*Watch]struct{}
 
 	tellMu sync.Mutex
 	told   map[complaint]int64
@@ -114,7 +114,7 @@ func New(o Options) *Room {
 		r.shards[i].locals = map[Key]*local{}
 		r.shards[i].visits = map[owner]*visit{}
 		r.shards[i].told = map[complaint]int64{}
-		r.shards[i].dead = map[owner]*allowance{}
+		r.shards[i].allowances = map[owner]*allowance{}
 		r.shards[i].watch = map[Key]map[*Watch]struct{}{}
 	}
 	r.due = newDirtySet(0)

@@ -61,6 +61,7 @@ type flowRecord struct {
 	Totals       Totals         `json:"totals"`
 	Names        []coverageLine `json:"names,omitempty"`
 	Uploads      []int64        `json:"uploads,omitempty"`
+	Sizes        []int64        `json:"upload_sizes,omitempty"` // number, bytes pairs
 	Parts        []Part         `json:"parts,omitempty"`
 }
 
@@ -76,7 +77,7 @@ func record(f *Flow) *flowRecord {
 		Created: micros.Of(f.Created), Taken: micros.Of(f.Taken), Ended: micros.Of(f.Ended),
 		WaitingSince: micros.Of(f.WaitingSince), CancelledAt: micros.Of(f.CancelledAt),
 		FirstActive: micros.Of(f.FirstActive), DurationNs: int64(f.Duration), Totals: f.Totals,
-		Uploads: boundsOf(f.Uploads), Parts: f.Parts,
+		Uploads: boundsOf(f.Uploads), Sizes: pairsOf(f.Sizes), Parts: f.Parts,
 	}
 	for _, c := range f.Names {
 		r.Names = append(r.Names, coverageLine{c.Name, boundsOf(c.Rows)})
@@ -91,7 +92,7 @@ func (r *flowRecord) flow(key Key, spec *Spec) *Flow {
 		Created: micros.Time(r.Created), Taken: micros.Time(r.Taken), Ended: micros.Time(r.Ended),
 		WaitingSince: micros.Time(r.WaitingSince), CancelledAt: micros.Time(r.CancelledAt),
 		FirstActive: micros.Time(r.FirstActive), Duration: time.Duration(r.DurationNs), Totals: r.Totals,
-		Parts: r.Parts,
+		Sizes: sizesOf(r.Sizes), Parts: r.Parts,
 	}
 	addBounds(&f.Uploads, r.Uploads)
 	for _, c := range r.Names {

@@ -238,8 +238,53 @@ func TestWaitingEndsAfterTenMinutesWithTheRanges(t *testing.T) {
 		other.send(rows(key, procs, 2, 3))
 		n.want(key, flows.Incomplete)
 		other.send(rows(key, procs, 7, 2))
+		time.Sleep(5 * time.Second) // coverage is not told with each packet
+		if err := other.TellDue(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.deliver()
 		n.want(key, flows.Completed)
 		w.stored(key, "Linux.Sys.Pslist", 9)
+	})
+}
+
+// A client that claims rows without end and sends one in each packet makes few
+// entries, and none after a day.
+func TestRowsAfterTheEndAreToldNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		stop := n.runs(t)
+		defer stop()
+		key := w.start()
+		n.send(done(key, 1_000_000_000))
+		before := len(w.ledger.Entries())
+		const packets = 100
+		for i := range packets {
+			n.send(rows(key, procs, 2*i, 1))
+		}
+		if got := len(w.ledger.Entries()) - before; got != 1 {
+			t.Errorf("%d entries for rows of one moment", got)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		w.deliver()
+		if f := n.want(key, flows.Waiting); f.Rows() != packets {
+			t.Errorf("%d rows are told of", f.Rows())
+		}
+		if got := len(w.ledger.Entries()) - before; got != 2 {
+			t.Errorf("%d entries in all", got)
+		}
+		time.Sleep(time.Hour)
+		if err := w.ledger.Propose(body(expire(key))); err != nil {
+			t.Fatal(err)
+		}
+		n.want(key, flows.Incomplete)
+		time.Sleep(24 * time.Hour)
+		n.send(rows(key, procs, 1, 1))
+		if got := len(w.disk.Appends(results(key, "Linux.Sys.Pslist"))); got != packets {
+			t.Errorf("%d batches stored", got)
+		}
 	})
 }
 

@@ -44,6 +44,9 @@ type aboutUpload struct {
 	mode     int64
 }
 
+// bytes is about how much memory it takes.
+func (a *aboutUpload) bytes() int64 { return int64(len(a.source)+len(a.accessor)) + 256 }
+
 // uploadEnd is the last buffer of an upload.
 type uploadEnd struct {
 	number     int64
@@ -76,7 +79,7 @@ type Upload struct {
 }
 
 func (p *packet) takeTransaction(part *part, t *wirepb.UploadTransaction) string {
-	if t.UploadId < 0 {
+	if t.UploadId < 0 || t.UploadId >= filestore.MaxRow {
 		return "upload number out of range"
 	}
 	if t.Response != "" {

@@ -8,9 +8,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/flows/flowstest"
+	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 )
 
@@ -111,6 +114,62 @@ func TestUploadThroughTwoNodesIsWhole(t *testing.T) {
 	}
 }
 
+// The client heard no answer from the first node and sends all to another.
+func TestUploadThatEndsOnTwoNodesCountsOnce(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.node(), w.node()
+	key := w.start()
+	a.send(buffer(key, 0, 0, "abc"), eof(key, 0, 3))
+	b.send(buffer(key, 0, 0, "abc"), eof(key, 0, 3), buffer(key, 1, 0, "de"), eof(key, 1, 2), doneUploads(key, 2))
+	if err := a.TellDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.deliver()
+	if f := a.want(key, flows.Completed); f.UploadBytes() != 5 || len(f.Parts) != 2 {
+		t.Errorf("%d bytes of %d parts", f.UploadBytes(), len(f.Parts))
+	}
+}
+
+// Records and facts of an earlier version tell only the sum per incarnation.
+func TestUploadBytesWithoutSizesAreCounted(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	key := w.start()
+	old := &buspb.FlowCoverage{
+		Key: &buspb.FlowKey{Client: key.Client.String(), Flow: key.Flow.String()}, Incarnation: "old-1", Uploads: []int64{0, 1}, UploadBytes: 7,
+	}
+	tell := func(c *buspb.FlowCoverage) {
+		body, err := proto.Marshal(&buspb.FlowsBody{Changes: []*buspb.FlowChange{{Change: &buspb.FlowChange_Coverage{Coverage: c}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.ledger.Propose(&buspb.Mutation{Kind: flows.Kind, Body: body}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(old)
+	n.send(buffer(key, 1, 0, "abc"), eof(key, 1, 3), doneUploads(key, 2))
+	if f := n.want(key, flows.Completed); f.UploadBytes() != 10 {
+		t.Errorf("%d bytes", f.UploadBytes())
+	}
+	restored, err := flowstest.Dump(n.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := w.node()
+	if err := fresh.Restore(strings.NewReader(restored)); err != nil {
+		t.Fatal(err)
+	}
+	if f := fresh.flow(key); f.UploadBytes() != 10 {
+		t.Errorf("%d bytes after a restore", f.UploadBytes())
+	}
+	old.UploadSizes = []int64{0, 7} // the dead are read again by this version
+	tell(old)
+	if f := n.flow(key); f.UploadBytes() != 10 {
+		t.Errorf("%d bytes when the sizes are known", f.UploadBytes())
+	}
+}
+
 func TestUploadThatMissesBytesIsRefusedThenGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -129,6 +188,80 @@ func TestUploadThatMissesBytesIsRefusedThenGivenUp(t *testing.T) {
 		n.send(eof(key, 0, 6))
 		n.want(key, flows.Completed)
 	})
+}
+
+func TestUploadsWithoutBytesCountAsUploads(t *testing.T) {
+	cases := []struct {
+		name   string
+		limits flows.Limits
+		step   int64
+		kept   int64
+		reason string
+	}{
+		{"as many as asked for", flows.Limits{Uploads: 2}, 1, 2, "limit of 2 uploads"},
+		{"scattered numbers", flows.Limits{}, 2, 4096, "too scattered"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			n := w.node()
+			key := w.start(func(s *flows.Start) { s.Limits = c.limits })
+			var messages []*wirepb.VeloMessage
+			for i := range c.kept + 10 {
+				messages = append(messages, eof(key, i*c.step, 0))
+			}
+			n.send(messages[:c.kept]...)
+			n.send(messages[c.kept:]...)
+			if f := n.want(key, flows.Errored); !strings.Contains(f.Error, c.reason) || f.Uploads.Len() != c.kept {
+				t.Errorf("error %q, %d uploads", f.Error, f.Uploads.Len())
+			}
+		})
+	}
+}
+
+func TestWhatIsSaidOfUploadsIsBounded(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	key := w.start()
+	say := func(number int64) *wirepb.VeloMessage {
+		m := transaction(key, number)
+		m.UploadTransaction.Filename = strings.Repeat("x", 16<<10)
+		return m
+	}
+	for i := range int64(1000) {
+		n.send(say(i))
+	}
+	if got := n.AboutBytes(key); got > flows.MaxAboutBytes || got < flows.MaxAboutBytes/2 {
+		t.Errorf("%d bytes are kept", got)
+	}
+	before := n.AboutBytes(key)
+	n.send(eof(key, 0, 0))
+	n.send(say(0)) // a resend of what is over
+	if got := n.AboutBytes(key); got >= before {
+		t.Errorf("%d bytes are kept after an end, %d before", got, before)
+	}
+	if list, err := n.Uploads(t.Context(), key); err != nil || len(list) != 1 || len(list[0].Source) < 16<<10 {
+		t.Errorf("listed %d uploads, %v", len(list), err)
+	}
+}
+
+// Bytes that are refused for good do not hold up what came with them.
+func TestUploadEndsWithItsRefusedBytes(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	key := w.start(func(s *flows.Start) { s.Limits.UploadBytes = 3 })
+	n.send(rows(key, procs, 0, 2), buffer(key, 0, 0, "abcd"), eof(key, 0, 4))
+	if f := n.want(key, flows.Errored); !strings.Contains(f.Error, "limit of 3 byte") {
+		t.Errorf("error %q", f.Error)
+	}
+	w.stored(key, "Linux.Sys.Pslist", 2)
+
+	key = w.start()
+	damaged := buffer(key, 0, 0, "abcd")
+	damaged.FileBuffer.UncompressedLength = 9
+	n.send(rows(key, procs, 0, 2), damaged, eof(key, 0, 4), doneUploads(key, 1))
+	n.want(key, flows.Waiting)
+	w.stored(key, "Linux.Sys.Pslist", 2)
 }
 
 func TestSparseIndexIsChecked(t *testing.T) {

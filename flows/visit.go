@@ -391,12 +391,14 @@ func (r *Room) CheckedIn(org ids.Org, client ids.Client, version uint64) {
 }
 
 // rouse wakes the connections that have something to say because time went by,
-// and forgets clients that are gone.
+// and forgets clients that are gone and flows that rest. What this node holds of
+// a flow is told before it is forgotten.
 func (r *Room) rouse(now time.Time) {
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.mu.Lock()
 		var all []*Attachment
+		var owed []Key
 		for o, v := range s.visits {
 			for a := range v.attachments {
 				all = append(all, a)
@@ -408,16 +410,23 @@ func (r *Room) rouse(now time.Time) {
 			}
 		}
 		for key, l := range s.locals {
-			if l.idle(now) {
+			switch {
+			case !l.idle(now):
+			case l.version > l.reported:
+				owed = append(owed, key)
+			default:
 				delete(s.locals, key)
 			}
 		}
-		for o, a := range s.dead {
+		for o, a := range s.allowances {
 			if now.Sub(a.since) >= 24*time.Hour {
-				delete(s.dead, o)
+				delete(s.allowances, o)
 			}
 		}
 		s.mu.Unlock()
+		for _, key := range owed {
+			r.due.add(key)
+		}
 		for _, a := range all {
 			if len(a.plan(now, false)) > 0 {
 				signal([]chan struct{}{a.wake})

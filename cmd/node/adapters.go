@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"raptorpack/artifacts"
@@ -156,8 +158,8 @@ func (n *Node) clientChanged(org ids.Org, client ids.Client, what clients.Change
 // The interrogation's artifact; an operator may put a custom one before it.
 const (
 	infoArtifact = "Generic.Client.Info"
-	basicSource  = infoArtifact + "/BasicInformation"
-	usersSource  = infoArtifact + "/Users"
+	basicSource  = "BasicInformation"
+	usersSource  = "Users"
 )
 
 func (n *Node) interrogatorOptions() clients.InterrogatorOptions {
@@ -202,14 +204,14 @@ func (n *Node) readInterrogation(ctx context.Context, org ids.Org, client ids.Cl
 		return nil, clients.ErrUnfinished
 	}
 	answers := &clients.Answers{}
-	basic, err := n.rows(ctx, key, basicSource, 1)
+	basic, err := n.answer(ctx, record, basicSource, 1)
 	if err != nil {
 		return nil, err
 	}
 	if len(basic) > 0 {
 		answers.Basic = basic[0]
 	}
-	accounts, err := n.rows(ctx, key, usersSource, 256)
+	accounts, err := n.answer(ctx, record, usersSource, 256)
 	if err != nil {
 		return nil, err
 	}
@@ -222,10 +224,17 @@ func (n *Node) readInterrogation(ctx context.Context, org ids.Org, client ids.Cl
 	return answers, nil
 }
 
-func (n *Node) rows(ctx context.Context, key flows.Key, name string, limit int) ([][]byte, error) {
-	page, err := n.flows.Results(ctx, key, name, flows.Page{Limit: limit})
-	if errors.Is(err, flows.ErrNotFound) {
+// answer reads what a source found. Its result bears the name of whichever
+// artifact was collected, be it a custom one.
+func (n *Node) answer(ctx context.Context, f *flows.Flow, source string, limit int) ([][]byte, error) {
+	results := f.Spec.Results()
+	at := slices.IndexFunc(results, func(name string) bool { return strings.HasSuffix(name, "/"+source) })
+	if at < 0 {
 		return nil, nil // a custom artifact without that source
+	}
+	page, err := n.flows.Results(ctx, f.Key, results[at], flows.Page{Limit: limit})
+	if errors.Is(err, flows.ErrNotFound) {
+		return nil, nil // deleted meanwhile
 	}
 	if err != nil {
 		return nil, err

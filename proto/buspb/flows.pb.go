@@ -783,9 +783,10 @@ type FlowCoverage struct {
 	Key           *FlowKey               `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Incarnation   string                 `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Names         []*FlowExtent          `protobuf:"bytes,3,rep,name=names,proto3" json:"names,omitempty"`
-	Uploads       []int64                `protobuf:"varint,4,rep,packed,name=uploads,proto3" json:"uploads,omitempty"`                     // bounds of finished upload numbers: start, end, start, end
-	UploadBytes   int64                  `protobuf:"varint,5,opt,name=upload_bytes,json=uploadBytes,proto3" json:"upload_bytes,omitempty"` // stored bytes of those
-	Conflicts     int64                  `protobuf:"varint,6,opt,name=conflicts,proto3" json:"conflicts,omitempty"`                        // batches of equal identity and other bytes
+	Uploads       []int64                `protobuf:"varint,4,rep,packed,name=uploads,proto3" json:"uploads,omitempty"`                            // bounds of finished upload numbers: start, end, start, end
+	UploadBytes   int64                  `protobuf:"varint,5,opt,name=upload_bytes,json=uploadBytes,proto3" json:"upload_bytes,omitempty"`        // stored bytes of those; of use where upload_sizes is missing
+	Conflicts     int64                  `protobuf:"varint,6,opt,name=conflicts,proto3" json:"conflicts,omitempty"`                               // batches of equal identity and other bytes
+	UploadSizes   []int64                `protobuf:"varint,7,rep,packed,name=upload_sizes,json=uploadSizes,proto3" json:"upload_sizes,omitempty"` // number and stored bytes of each finished upload: number, bytes, number, bytes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -860,6 +861,13 @@ func (x *FlowCoverage) GetConflicts() int64 {
 		return x.Conflicts
 	}
 	return 0
+}
+
+func (x *FlowCoverage) GetUploadSizes() []int64 {
+	if x != nil {
+		return x.UploadSizes
+	}
+	return nil
 }
 
 type FlowExtent struct {
@@ -1419,14 +1427,15 @@ const file_flows_proto_rawDesc = "" +
 	"\x04spec\x18\x01 \x01(\v2\x18.raptorpack.bus.FlowSpecR\x04spec\x12\x18\n" +
 	"\aclients\x18\x02 \x03(\tR\aclients\"6\n" +
 	"\tFlowTaken\x12)\n" +
-	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\"\xe8\x01\n" +
+	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\"\x8b\x02\n" +
 	"\fFlowCoverage\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x120\n" +
 	"\x05names\x18\x03 \x03(\v2\x1a.raptorpack.bus.FlowExtentR\x05names\x12\x18\n" +
 	"\auploads\x18\x04 \x03(\x03R\auploads\x12!\n" +
 	"\fupload_bytes\x18\x05 \x01(\x03R\vuploadBytes\x12\x1c\n" +
-	"\tconflicts\x18\x06 \x01(\x03R\tconflicts\"8\n" +
+	"\tconflicts\x18\x06 \x01(\x03R\tconflicts\x12!\n" +
+	"\fupload_sizes\x18\a \x03(\x03R\vuploadSizes\"8\n" +
 	"\n" +
 	"FlowExtent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
