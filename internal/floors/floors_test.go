@@ -38,7 +38,7 @@ var homes = map[string]string{
 	"github.com/danielgtaylor/huma/v2":        "api",
 	"github.com/fsnotify/fsnotify":            "config artifacts",
 	"go.yaml.in/yaml/v3":                      "config artifacts client vql vql/endpoint api cmd/raptorpack",
-	"github.com/klauspost/compress":           "filestore wire api client flows vql/endpoint vql/server cmd/agent cmd/raptorpack",
+	"github.com/klauspost/compress":           "internal/inflate filestore wire api client flows vql/endpoint vql/server cmd/agent cmd/raptorpack",
 	"google.golang.org/grpc":                  "replication api proto/wirepb proto/buspb cmd/raptorpack integration",
 	"github.com/prometheus/client_golang":     "filestore wire notifier frontend flows clients users replication master api client vql cmd/node cmd/agent cmd/raptorpack pool artifacts config integration",
 	"github.com/tidwall/gjson":                "flows hunts api integration cmd/raptorpack",
