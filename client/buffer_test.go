@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
@@ -393,6 +394,43 @@ func TestFailedSyncEndsTheBuffer(t *testing.T) {
 	err := b.put(t.Context(), mark{Kind: markRows}, textMessage("F.A", "more"))
 	if !errors.Is(err, ErrBroken) {
 		t.Fatalf("put after a failed sync: %v", err)
+	}
+}
+
+func TestDiskFullAtSyncIsNoBackPressure(t *testing.T) {
+	full := false // the disk takes writes and finds at sync that it has no room for them
+	sync := func(*os.File) error {
+		if full {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	open := func() *Buffer {
+		b, err := OpenBuffer(BufferOptions{Dir: t.TempDir() + "/b", DiskBytes: 1 << 20, sync: sync})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		return b
+	}
+	b := open()
+	put(t, b, "F.A", "text")
+	l := lease(t, b, 100)
+	full = true
+	if err := b.Commit(t.Context(), l); !errors.Is(err, ErrBroken) {
+		t.Fatalf("commit: %v", err)
+	}
+	full = false
+	b = open()
+	full = true
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var err error
+	for err == nil { // until the segment is full and the next one begins
+		err = b.put(ctx, mark{Flow: "F.A", Kind: markRows}, textMessage("F.A", strings.Repeat("x", 20<<10)))
+	}
+	if !errors.Is(err, ErrBroken) {
+		t.Fatalf("put: %v", err)
 	}
 }
 
