@@ -65,17 +65,27 @@ func put(t testing.TB, b *Buffer, flow, text string) {
 	}
 }
 
-func texts(t testing.TB, lease *Lease) []string {
+// sent are the messages of a lease, decoded.
+func sent(t testing.TB, lease *Lease) []*wirepb.VeloMessage {
 	t.Helper()
-	var out []string
 	if lease == nil {
 		return nil
 	}
+	var out []*wirepb.VeloMessage
 	for _, data := range lease.Messages {
-		var v wirepb.VeloMessage
-		if err := proto.Unmarshal(data, &v); err != nil {
+		v := &wirepb.VeloMessage{}
+		if err := proto.Unmarshal(data, v); err != nil {
 			t.Fatal(err)
 		}
+		out = append(out, v)
+	}
+	return out
+}
+
+func texts(t testing.TB, lease *Lease) []string {
+	t.Helper()
+	var out []string
+	for _, v := range sent(t, lease) {
 		out = append(out, v.GetVqlResponse().GetJsonlResponse())
 	}
 	return out

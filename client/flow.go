@@ -296,7 +296,7 @@ func (f *flow) end(ctx context.Context, cause error) {
 	final := f.stats(true)
 	if cause != nil && len(final.QueryStatus) == 0 {
 		final.QueryStatus = []*wirepb.VeloStatus{{
-			Status: wirepb.VeloStatus_GENERIC_ERROR, ErrorMessage: cause.Error(),
+			Status: wirepb.VeloStatus_GENERIC_ERROR, ErrorMessage: shortText(cause.Error(), maxErrorText),
 			FirstActive: uint64(f.record.Accepted.UnixMicro()), LastActive: uint64(time.Now().UnixMicro()),
 		}}
 	}

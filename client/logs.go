@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"regexp"
-	"strings"
 	"sync"
 	"time"
 
@@ -126,7 +125,7 @@ func (l *logSink) append(artifact, level, message string) (full bool) {
 }
 
 func encodeLine(level, message string) []byte {
-	line := logLine{time.Now().Unix(), level, strings.ToValidUTF8(shortText(message, maxLogLine), "\uFFFD")}
+	line := logLine{time.Now().Unix(), level, shortText(message, maxLogLine)}
 	data, err := json.Marshal(line)
 	if err != nil { // strings and integers always encode
 		return nil

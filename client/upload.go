@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
@@ -138,15 +139,29 @@ func (u *uploader) describe(r vql.UploadRequest) upload {
 	if stored == nil {
 		stored = r.Path
 	}
+	accessor := r.Accessor
+	if accessor == "" {
+		accessor = "auto"
+	}
 	s := upload{
-		Query: u.output.query, Filename: r.Path.String(), Accessor: r.Accessor, StoreAs: stored.String(),
-		Components: storedComponents(stored), Size: r.Size, ModTime: nanoseconds(r.Mtime),
+		Query: u.output.query, Key: uploadKey(u.output.query, accessor, r.Path.String(), stored.String()),
+		Filename: plainName(r.Path.String()), Accessor: plainName(accessor), StoreAs: plainName(stored.String()),
+		Size: r.Size, ModTime: nanoseconds(r.Mtime),
 	}
-	if s.Accessor == "" {
-		s.Accessor = "auto"
+	for _, part := range storedComponents(stored) {
+		s.Components = append(s.Components, plainName(part))
 	}
-	s.Key = strings.Join([]string{fmt.Sprint(s.Query), s.Accessor, s.Filename, s.StoreAs}, "\x00")
 	return s
+}
+
+// uploadKey tells an upload from all others of its flow. The journal is JSON,
+// which would not give back bytes that are no UTF-8.
+func uploadKey(query int, accessor, source, storeAs string) string {
+	key := strings.Join([]string{fmt.Sprint(query), accessor, source, storeAs}, "\x00")
+	if !utf8.ValidString(key) {
+		return hex.EncodeToString([]byte(key))
+	}
+	return key
 }
 
 // storedComponents names the file at the server: a member of a container lies
