@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // segmentMagic opens every segment file; the digit is the format's version.
@@ -138,7 +139,7 @@ func (s *segments) recover() (*journal, error) {
 			return nil, err
 		}
 		switch {
-		case state == nil && last && (i > 0 || s.unborn(number)):
+		case state == nil && last && (i > 0 || number == 1) && s.unborn(number, j):
 			if err := os.Remove(s.path(number)); err != nil {
 				return nil, err
 			}
@@ -167,11 +168,16 @@ func (s *segments) recover() (*journal, error) {
 	return j, nil
 }
 
-// unborn reports whether a file is the very first one and so small that it can
-// only be what a crash left of its making.
-func (s *segments) unborn(number uint64) bool {
+// unborn reports whether a file is no longer than the checkpoint of j, with
+// which it was to begin: then it can only be what a crash left of its making,
+// and nothing stood behind that.
+func (s *segments) unborn(number uint64, j *journal) bool {
 	info, err := os.Stat(s.path(number))
-	return err == nil && number == 1 && info.Size() < 256
+	if err != nil {
+		return false
+	}
+	checkpoint, err := j.encode()
+	return err == nil && info.Size() <= checkpointAt+recordHead+1+int64(len(checkpoint))
 }
 
 // setAside renames a segment that holds nothing readable.
@@ -210,7 +216,7 @@ func foldSegment(r io.ReaderAt, limit int64) (valid int64, first uint64, j *jour
 	if string(magic) != segmentMagic {
 		return 0, 0, nil, nil
 	}
-	kind, body, at, err := readRecord(r, int64(len(magic)), limit)
+	kind, body, at, err := readRecord(r, checkpointAt, limit)
 	if err != nil || kind != recordCheckpoint {
 		return 0, 0, nil, ignoreTorn(err)
 	}
@@ -251,6 +257,9 @@ func (s *segments) roll(checkpoint func() ([]byte, error)) error {
 	state, err := checkpoint()
 	if err != nil {
 		return err
+	}
+	if len(state) >= maxCheckpointBytes {
+		return fmt.Errorf("begin buffer segment: journal of %d bytes: %w", len(state), syscall.EMSGSIZE)
 	}
 	if s.out != nil {
 		if err := s.sync(); err != nil {

@@ -15,7 +15,7 @@ func (s *segments) read(at position, end uint64, each func(uint64, []byte) bool)
 			break
 		}
 		if at.segment != seg.number {
-			at.segment, at.offset, at.seq = seg.number, int64(len(segmentMagic)), max(at.seq, seg.first)
+			at.segment, at.offset, at.seq = seg.number, checkpointAt, max(at.seq, seg.first)
 			// The walk begins at the file's first message, which may lie before
 			// the wanted one.
 		}
@@ -53,7 +53,7 @@ func (s *segments) readFile(seg segment, at position, end uint64, each func(uint
 	}
 	defer f.Close()
 	want, seq := at.seq, at.seq
-	if at.offset <= int64(len(segmentMagic)) {
+	if at.offset <= checkpointAt {
 		seq = seg.first
 	}
 	for seq < end {

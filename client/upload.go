@@ -196,7 +196,7 @@ func (u *uploader) upload(ctx context.Context, scope *vql.Scope, wanted upload, 
 		}
 	}
 	if state.Deferred {
-		return u.postpone(ctx, state, r.Path)
+		return u.postpone(ctx, state, wanted, r.Path)
 	}
 	return u.send(ctx, state, wanted, r)
 }

@@ -35,7 +35,7 @@ func resumable(scope *vql.Scope, accessor string) bool {
 }
 
 // postpone queues an upload to run beside the query, unless it is through.
-func (u *uploader) postpone(ctx context.Context, state upload, path *vql.Path) (*vql.UploadResult, error) {
+func (u *uploader) postpone(ctx context.Context, state, wanted upload, path *vql.Path) (*vql.UploadResult, error) {
 	if !state.Done {
 		u.mu.Lock()
 		u.left++
@@ -49,8 +49,8 @@ func (u *uploader) postpone(ctx context.Context, state upload, path *vql.Path) (
 		}
 	}
 	return &vql.UploadResult{
-		Path: state.Filename, StoredName: state.StoreAs, Components: state.Components,
-		Accessor: state.Accessor, UploadID: state.ID,
+		Path: wanted.Filename, StoredName: wanted.StoreAs, Components: wanted.Components,
+		Accessor: wanted.Accessor, UploadID: state.ID,
 	}, nil
 }
 

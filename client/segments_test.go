@@ -1,0 +1,73 @@
+package client
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestJournalLargerThanAnyMessageIsReadBack(t *testing.T) {
+	dir := t.TempDir() + "/b"
+	open := func() *Buffer {
+		metrics := NewMetrics(nil)
+		b, err := OpenBuffer(BufferOptions{Dir: dir, DiskBytes: 1 << 30, Metrics: metrics, sync: noSync})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if counted(t, metrics.damaged) != 0 {
+			t.Fatal("the journal was taken for damage")
+		}
+		return b
+	}
+	b := open()
+	for _, id := range []string{"F.A", "F.B"} { // together more than one record may be
+		if err := b.note(t.Context(), flowEvent{Op: opAccept, Flow: id, Request: make([]byte, 26<<20)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, b, "F.A", "text")
+	b.abandon()
+	b = open() // begins a segment with the whole journal
+	drain(t, b)
+	b.abandon()
+	b = open()
+	defer b.Close()
+	if n := len(b.unfinished()); n != 2 {
+		t.Fatalf("%d flows left", n)
+	}
+}
+
+func TestUnreadableLastSegmentIsKeptUnlessNothingStoodInIt(t *testing.T) {
+	dir := t.TempDir() + "/b"
+	fill(t, dir)
+	b := openTestBuffer(t, dir, 1<<20) // a second segment: the first one still has messages
+	put(t, b, "F.A", "in the second")
+	b.abandon()
+	name := lastSegment(t, dir)
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := bytes.LastIndex(whole[:bytes.Index(whole, []byte(`{"f":"F.A"`))], []byte("}")) + 1 // where the checkpoint ends
+	broken := bytes.Clone(whole)
+	broken[checkpointAt+recordHead+5] ^= 1
+	for _, c := range []struct {
+		what    string
+		data    []byte
+		damaged float64
+	}{{"damage", broken, 1}, {"a torn creation", whole[:begun-1], 0}} {
+		to := withTail(t, dir, c.data)
+		metrics := NewMetrics(nil)
+		b, err := OpenBuffer(BufferOptions{Dir: to, DiskBytes: 1 << 20, Metrics: metrics, sync: noSync})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, drain(t, b), numbered(0, 5))
+		b.Close()
+		aside, _ := filepath.Glob(filepath.Join(to, "*.damaged"))
+		if counted(t, metrics.damaged) != c.damaged || len(aside) != int(c.damaged) {
+			t.Fatalf("%s: damage counted %v, set aside %q", c.what, counted(t, metrics.damaged), aside)
+		}
+	}
+}
