@@ -87,11 +87,11 @@ func newFlow(r *runner, record flowRecord) (*flow, error) {
 func (f *flow) run(ctx, queries context.Context) {
 	defer f.cancel(nil)
 
-	ticking, stopTicking := context.WithCancel(ctx)
+	over := make(chan struct{})
 	var ticker sync.WaitGroup
-	ticker.Go(func() { f.tick(ticking) })
+	ticker.Go(func() { f.tick(ctx, over) })
 	err := f.work(ctx, queries)
-	stopTicking()
+	close(over)
 	ticker.Wait()
 	if ctx.Err() != nil {
 		return
@@ -209,10 +209,10 @@ func (f *flow) allowBytes(n int64) error {
 // stop ends the flow's queries with a cause.
 func (f *flow) stop(cause error) { f.cancel(cause) }
 
-// tick flushes logs and waiting rows and reports progress until ctx ends. It
-// also runs while the flow waits for its slot: then it reports that no query
-// has started.
-func (f *flow) tick(ctx context.Context) {
+// tick flushes logs and waiting rows and reports progress until the queries are
+// over. What it puts is not cut off by that. It also runs while the flow waits
+// for its slot: then it reports that no query has started.
+func (f *flow) tick(ctx context.Context, over <-chan struct{}) {
 	batch := time.Duration(min(f.request.GetLogBatchTime(), 3_600_000)) * time.Millisecond
 	if batch == 0 {
 		batch = defaultLogBatch
@@ -227,6 +227,8 @@ func (f *flow) tick(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-over:
 			return
 		case now := <-ticker.C:
 			err := f.log.flush(ctx)
