@@ -30,6 +30,10 @@ func (s stopped) Error() string { return string(s) }
 // Is makes stopped a context.Canceled.
 func (s stopped) Is(target error) bool { return target == context.Canceled } //nolint:errorlint // that is the test
 
+// errTraceOver ends trace queries with their collection, which is their way to
+// end well.
+const errTraceOver = stopped("collection is over")
+
 // errFlowCancelled has the text that the protocol gives to a cancelled query.
 const errFlowCancelled = stopped("Cancelled")
 
@@ -112,8 +116,8 @@ func (f *flow) work(life, ctx context.Context) error {
 	if err := f.mayRun(ctx); err != nil {
 		return err
 	}
-	trace, endTrace := context.WithCancel(ctx)
-	defer endTrace()
+	trace, endTrace := context.WithCancelCause(ctx)
+	defer endTrace(nil)
 	var all, traces sync.WaitGroup
 	var queries []*query // all are entered before the first one runs
 	for i, args := range f.request.GetVqlClientActions() {
@@ -131,7 +135,7 @@ func (f *flow) work(life, ctx context.Context) error {
 		all.Go(func() { q.resume(ctx, f.resume.GetTransactions()) })
 	}
 	all.Wait()
-	endTrace()
+	endTrace(errTraceOver)
 	traces.Wait()
 	return context.Cause(ctx)
 }

@@ -74,6 +74,9 @@ func (q *query) mustCatchUp() bool { return q.behind }
 // run takes the query to its end and leaves the outcome in its status.
 func (q *query) run(ctx context.Context) {
 	err := q.work(ctx)
+	if errors.Is(err, context.Canceled) && context.Cause(ctx) == errTraceOver { //nolint:errorlint // a value of our own
+		err = nil
+	}
 	var told toldError
 	if err != nil && !errors.As(err, &told) && ctx.Err() == nil {
 		q.log(vql.LevelError, err.Error())

@@ -117,17 +117,23 @@ func TestLogLinesThatMatchTheErrorPatternFailTheFlow(t *testing.T) {
 	}
 }
 
-func TestTraceQueryEndsWithTheCollection(t *testing.T) {
-	_, final := collect(t, func(r *wirepb.FlowRequest) {
-		r.Trace = []*wirepb.VQLCollectorArgs{{Query: []*wirepb.VQLRequest{{Name: "T", Vql: "SELECT * FROM forever()"}}}}
+func TestTraceQueryEndsWellWithTheCollection(t *testing.T) {
+	s, final := collect(t, func(r *wirepb.FlowRequest) {
+		r.Trace = []*wirepb.VQLCollectorArgs{
+			{Query: []*wirepb.VQLRequest{{Name: "T", Vql: "SELECT * FROM numbers(count=2, wait=TRUE)"}}},
+			{Query: []*wirepb.VQLRequest{{Name: "U", Vql: "SELECT * FROM forever()"}}},
+		}
 	}, "SELECT * FROM numbers(count=1)")
-	if len(final.GetQueryStatus()) != 2 {
+	if len(final.GetQueryStatus()) != 3 {
 		t.Fatalf("%d states", len(final.GetQueryStatus()))
 	}
 	for _, q := range final.GetQueryStatus() {
-		if q.GetStatus() == wirepb.VeloStatus_PROGRESS {
-			t.Fatal("a query is still running")
+		if q.GetStatus() != wirepb.VeloStatus_OK {
+			t.Fatalf("status %v", q)
 		}
+	}
+	if log := s.logText("F.1"); strings.Contains(log, "ERROR") {
+		t.Fatalf("log %s", log)
 	}
 }
 
