@@ -488,6 +488,25 @@ func TestCancelledFlowKeepsOnlyItsLogsAndStatistics(t *testing.T) {
 	equal(t, drain(t, b), []string{"other flow", "log", "stats"})
 }
 
+func TestCancelBeforeTheFirstMessageSurvives(t *testing.T) {
+	dir := t.TempDir() + "/b"
+	b := openTestBuffer(t, dir, 0)
+	b.note(t.Context(), flowEvent{Op: opAccept, Flow: "F.A"})
+	b.note(t.Context(), flowEvent{Op: opCancel, Flow: "F.A"})
+	for range 2 {
+		if f, _ := b.flow("F.A"); f.Cancelled == 0 {
+			t.Fatal("the cancellation is forgotten")
+		}
+		err := b.put(t.Context(), mark{Flow: "F.A", Kind: markRows}, textMessage("F.A", "row"))
+		if !errors.Is(err, ErrCancelled) {
+			t.Fatalf("late row: %v", err)
+		}
+		b.abandon()
+		b = openTestBuffer(t, dir, 0)
+	}
+	b.Close()
+}
+
 // TestBufferAgainstModel plays random histories with kills in between and
 // holds the buffer to: every message once, in order, unless cancelled.
 func TestBufferAgainstModel(t *testing.T) {
