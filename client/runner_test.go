@@ -357,6 +357,41 @@ func TestInterruptedUploadGoesOnOnlyIfTheFileIsTheSame(t *testing.T) {
 	}
 }
 
+func TestUploadThatStartsOverIsChargedOnce(t *testing.T) {
+	scope := testEngine(t).NewScope(vql.SessionOptions{})
+	defer scope.Close()
+	data := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB
+	state := interrupted(t, scope, rawUpload("f", data), 2)
+	u := testUploader(t, &sink{}, state)
+	charged := state.Offset // as a flow counts it from the journal
+	u.allow = func(n int64) error { charged += n; return nil }
+	data[0] ^= 1
+	if _, err := u.Upload(t.Context(), scope, rawUpload("f", data)); err != nil {
+		t.Fatal(err)
+	}
+	if charged != int64(len(data)) {
+		t.Fatalf("%d bytes charged for a file of %d", charged, len(data))
+	}
+}
+
+func TestReaderPacesAnswersThatGiveNoWork(t *testing.T) {
+	for _, c := range []struct {
+		out  outcome
+		want bool
+	}{
+		{outcome{verdict: taken}, true},
+		{outcome{verdict: taken, jobs: []*wirepb.VeloMessage{{}}}, false},
+		{outcome{verdict: refused}, true},
+		{outcome{verdict: stranger}, true},
+		{outcome{verdict: moved}, false}, // these two
+		{outcome{verdict: other}, false}, // pause by themselves
+	} {
+		if got := c.out.fruitless(); got != c.want {
+			t.Errorf("%v with %d jobs: %v", c.out.verdict, len(c.out.jobs), got)
+		}
+	}
+}
+
 func TestCPUShareHoldsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

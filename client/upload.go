@@ -66,7 +66,7 @@ func (b *uploadBook) claim(u upload) (upload, bool) {
 type uploader struct {
 	output *output
 	book   *uploadBook
-	allow  func(n int64) error
+	allow  func(n int64) error // counts bytes; what is sent anew is given back first
 	queue  chan deferredUpload // when full, upload() waits
 	ended  chan struct{}       // closed by noMore
 
@@ -104,7 +104,7 @@ func (u *uploader) count(known upload) {
 	u.output.status.update(func(v *wirepb.VeloStatus) {
 		v.UploadedBytes += known.Offset
 		v.ExpectedUploadedBytes += max(0, known.Size)
-		if known.Done {
+		if known.Done && !known.failed() {
 			v.UploadedFiles++
 		}
 	})
@@ -196,7 +196,7 @@ func (u *uploader) upload(ctx context.Context, scope *vql.Scope, wanted upload, 
 		}
 	}
 	if state.Deferred {
-		return u.postpone(ctx, state, wanted, r.Path)
+		return u.postpone(ctx, scope, state, wanted, r.Path)
 	}
 	return u.send(ctx, state, wanted, r)
 }
@@ -208,6 +208,12 @@ func decodeResult(state upload) (*vql.UploadResult, error) {
 		return nil, fmt.Errorf("result of upload %d: %w", state.ID, err)
 	}
 	return &result, nil
+}
+
+// failed reports whether an ended upload ended without its file.
+func (u *upload) failed() bool {
+	result, err := decodeResult(*u)
+	return err != nil || result.Error != ""
 }
 
 // announce puts the UploadTransaction: before the data, and with the result
@@ -301,6 +307,9 @@ func (s *sending) rejoin(wanted upload) error {
 	}
 	s.sha256.Reset()
 	s.md5.Reset()
+	if err := s.uploader.allow(-s.state.Offset); err != nil {
+		return err
+	}
 	s.uploader.update(func(v *wirepb.VeloStatus) { v.UploadedBytes -= s.state.Offset })
 	s.state.Size, s.state.ModTime, s.state.Offset, s.state.Sum = wanted.Size, wanted.ModTime, 0, 0
 	return s.source.rewind()
