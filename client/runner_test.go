@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -415,6 +416,30 @@ func TestCPUShareHoldsBack(t *testing.T) {
 			t.Fatal("the whole machine is no limit")
 		}
 	})
+}
+
+func TestLimitHoldsOverALongRun(t *testing.T) {
+	for _, limit := range []usage{{ops: 100}, {cpu: 0.01}} {
+		synctest.Test(t, func(t *testing.T) {
+			var used usage
+			throttle := newThrottle(100*limit.cpu/float64(runtime.NumCPU()), limit.ops, func() (usage, error) { return used, nil })
+			began := time.Now()
+			const seconds = 60 // what is used below, at the limit
+			for range 20 {
+				for range 3 { // bursts, each of a second's share
+					sleep(t.Context(), throttleEvery, nil)
+					used.ops += limit.ops
+					used.cpu += limit.cpu
+					if err := throttle.Charge(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if took := time.Since(began); took < (seconds-3)*time.Second || took > (seconds+3)*time.Second {
+				t.Fatalf("limit %v: %d seconds' share was used within %s", limit, seconds, took)
+			}
+		})
+	}
 }
 
 func TestNannyEndsAStuckAgent(t *testing.T) {
