@@ -50,7 +50,8 @@ type segments struct {
 
 	out         *os.File // touched by the one writer only
 	dirty       bool
-	bigEnough   int64
+	bigEnough   int64 // the file at hand is followed by the next
+	idleEnough  int64 // the same when nothing waits: leaves a checkpoint only
 	maxSegments int64 // upper bound for bigEnough, from the size limit
 }
 
@@ -283,7 +284,8 @@ func (s *segments) roll(checkpoint func() ([]byte, error)) error {
 		}
 	}
 	s.out, s.dirty = f, false
-	s.bigEnough = max(min(segmentBytes, s.maxSegments), checkpointsPerFile*size)
+	usual := min(segmentBytes, s.maxSegments)
+	s.bigEnough, s.idleEnough = max(usual, checkpointsPerFile*size), max(usual/checkpointsPerFile, 2*size)
 	s.mu.Lock()
 	s.files = append(s.files, segment{number, seq, size})
 	s.total += size

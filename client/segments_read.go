@@ -78,7 +78,7 @@ func (s *segments) readFile(seg segment, at position, end uint64, each func(uint
 // release removes files whose messages are all done. When the buffer is idle a
 // large last file is replaced by a fresh one, which leaves a checkpoint only.
 func (s *segments) release(at position, idle bool, checkpoint func() ([]byte, error)) error {
-	if idle && s.current().size > s.bigEnough/checkpointsPerFile {
+	if idle && s.current().size > s.idleEnough {
 		if err := s.roll(checkpoint); err != nil {
 			return err
 		}

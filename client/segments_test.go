@@ -71,3 +71,27 @@ func TestUnreadableLastSegmentIsKeptUnlessNothingStoodInIt(t *testing.T) {
 		}
 	}
 }
+
+func TestIdleBufferWithALargeJournalDoesNotRewriteItForEachMessage(t *testing.T) {
+	dir := t.TempDir() + "/b"
+	b := openTestBuffer(t, dir, 0)
+	if err := b.note(t.Context(), flowEvent{Op: opAccept, Flow: "F.A", Request: make([]byte, 3<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	b.abandon()
+	b = openTestBuffer(t, dir, 0) // now the segment begins with the journal
+	defer b.Close()
+	before := lastSegment(t, dir)
+	for _, text := range numbered(0, 10) {
+		put(t, b, "F.A", text)
+		drain(t, b)
+	}
+	if after := lastSegment(t, dir); after != before {
+		t.Fatalf("segment %s was replaced by %s", before, after)
+	}
+	put(t, b, "F.A", string(make([]byte, 8<<20)))
+	drain(t, b)
+	if after := lastSegment(t, dir); after == before {
+		t.Fatal("a large segment was kept though nothing waits")
+	}
+}
