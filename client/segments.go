@@ -31,6 +31,7 @@ type segment struct {
 	number uint64
 	first  uint64 // number of its first message
 	size   int64  // valid bytes
+	gone   bool   // somebody removed it
 }
 
 // segments is a store in a folder of its own. Messages are spread over files
@@ -133,6 +134,8 @@ func (s *segments) recover() (*journal, error) {
 		return nil, err
 	}
 	j := newJournal()
+	var gaps []gap
+	told := false // of what is missing before the file at hand
 	for i, number := range numbers {
 		last := i == len(numbers)-1
 		seg, state, damage, err := s.scan(number)
@@ -149,6 +152,7 @@ func (s *segments) recover() (*journal, error) {
 			if err := s.setAside(number); err != nil {
 				return nil, err
 			}
+			told = true
 			continue
 		case damage && !last:
 			s.metric.damaged.Inc()
@@ -161,12 +165,33 @@ func (s *segments) recover() (*journal, error) {
 				return nil, err
 			}
 		}
+		if !told {
+			gaps = append(gaps, gap{j.Next, seg.first})
+		}
 		s.files = append(s.files, seg)
 		s.total += seg.size
-		j = state
+		j, told = state, damage
 	}
 	s.nextSeq = j.Next
+	s.tellGaps(gaps, j.Committed)
+	if len(s.files) > 0 {
+		j.commit(s.files[0].first) // what lay before can only be done or lost
+	}
 	return j, nil
+}
+
+// gap is a row of messages that no segment holds: those before upTo.
+type gap struct{ from, upTo uint64 }
+
+// tellGaps tells of messages not yet delivered whose files somebody removed.
+func (s *segments) tellGaps(gaps []gap, committed uint64) {
+	for _, g := range gaps {
+		from := max(g.from, committed)
+		if g.upTo > from {
+			s.metric.damaged.Inc()
+			s.logger.Error("buffer segments are missing, messages lost", "first", from, "messages", g.upTo-from)
+		}
+	}
 }
 
 // unborn reports whether a file is no longer than the checkpoint of j, with
@@ -204,7 +229,7 @@ func (s *segments) scan(number uint64) (seg segment, state *journal, damage bool
 	if err != nil {
 		return seg, nil, false, fmt.Errorf("read segment %d: %w", number, err)
 	}
-	return segment{number, first, valid}, state, valid < info.Size(), nil
+	return segment{number: number, first: first, size: valid}, state, valid < info.Size(), nil
 }
 
 // foldSegment reads a segment of limit bytes as far as it is whole. Errors are
@@ -287,7 +312,7 @@ func (s *segments) roll(checkpoint func() ([]byte, error)) error {
 	usual := min(segmentBytes, s.maxSegments)
 	s.bigEnough, s.idleEnough = max(usual, checkpointsPerFile*size), max(usual/checkpointsPerFile, 2*size)
 	s.mu.Lock()
-	s.files = append(s.files, segment{number, seq, size})
+	s.files = append(s.files, segment{number: number, first: seq, size: size})
 	s.total += size
 	s.mu.Unlock()
 	return nil
@@ -313,7 +338,7 @@ func (s *segments) create(number uint64, state []byte) (*os.File, int64, error) 
 }
 
 func (s *segments) append(kind byte, body []byte, checkpoint func() ([]byte, error)) error {
-	if s.current().size >= s.bigEnough {
+	if last := s.current(); last.gone || last.size >= s.bigEnough {
 		if err := s.roll(checkpoint); err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -93,5 +94,58 @@ func TestIdleBufferWithALargeJournalDoesNotRewriteItForEachMessage(t *testing.T)
 	drain(t, b)
 	if after := lastSegment(t, dir); after == before {
 		t.Fatal("a large segment was kept though nothing waits")
+	}
+}
+
+func TestRemovedSegmentsCostTheirMessagesAndNoMore(t *testing.T) {
+	texts := numbered(0, 30)
+	for i := range texts {
+		texts[i] += " " + strings.Repeat("x", 20<<10)
+	}
+	for name, running := range map[string]bool{"while the agent runs": true, "while it does not": false} {
+		for _, which := range []string{"first", "middle", "last"} {
+			t.Run(which+" "+name, func(t *testing.T) {
+				dir := t.TempDir() + "/b"
+				metrics := NewMetrics(nil)
+				open := func() *Buffer {
+					b, err := OpenBuffer(BufferOptions{Dir: dir, DiskBytes: 1 << 20, Metrics: metrics, sync: noSync})
+					if err != nil {
+						t.Fatal(err)
+					}
+					return b
+				}
+				b := open() // segments of 128 KiB
+				for _, text := range texts {
+					put(t, b, "F.A", text)
+				}
+				if !running {
+					b.abandon()
+				}
+				names, _ := filepath.Glob(filepath.Join(dir, "*.seg"))
+				if err := os.Remove(names[map[string]int{"first": 0, "middle": 2, "last": len(names) - 1}[which]]); err != nil {
+					t.Fatal(err)
+				}
+				if !running {
+					b = open()
+				}
+				put(t, b, "F.A", "after")
+				got := drain(t, b)
+				put(t, b, "F.A", "later")
+				equal(t, drain(t, b), []string{"later"})
+				if b.Pending() != 0 || len(got) < len(texts)-8 || len(got) > len(texts) {
+					t.Fatalf("%d of %d messages came, %d pending", len(got), len(texts), b.Pending())
+				}
+				// Nobody can know of a file that was the last one before a start.
+				if n := counted(t, metrics.damaged); n != 1 && (running || which != "last") {
+					t.Fatalf("damage counted %v times", n)
+				}
+				b.Close()
+				b = open()
+				defer b.Close()
+				if again := drain(t, b); len(again) != 0 {
+					t.Fatalf("%d messages came again", len(again))
+				}
+			})
+		}
 	}
 }
