@@ -95,7 +95,8 @@ func soon(pause time.Duration) time.Duration { return max(pause, time.Nanosecond
 
 // settle commits or keeps a batch, as its answer says. A batch that met 406 is
 // kept, though the protocol would have it dropped: the server has not looked at
-// it, and will once we are enrolled.
+// it, and will once we are enrolled. After a post that broke off the next one is
+// half as large: the way to the server may be too slow for the time it is given.
 func (s *sender) settle(ctx context.Context, l *Lease, out outcome) (time.Duration, error) {
 	switch out.verdict {
 	case refused:
@@ -118,6 +119,9 @@ func (s *sender) settle(ctx context.Context, l *Lease, out outcome) (time.Durati
 		sent := max(s.bytes, l.Bytes)
 		s.bytes = min(s.options.MaxUploadSize, sent+sent/4+1)
 	default:
+		if out.broke {
+			s.bytes = max(1, l.Bytes/2)
+		}
 		return soon(out.pause), nil
 	}
 	s.refusals, s.strangers = 0, 0
