@@ -277,8 +277,10 @@ func (b *Buffer) waitFreed(ctx context.Context, limit time.Duration) error {
 	return nil
 }
 
+// noSpace reports whether a write or a new file found no room. A sync that says
+// so has lost written bytes, and asking it again would be answered by a lie.
 func noSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, errQuota)
+	return !errors.Is(err, errSync) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, errQuota))
 }
 
 // breakDown ends the buffer's use; a restart recovers what is durable.

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
@@ -64,17 +65,27 @@ func put(t testing.TB, b *Buffer, flow, text string) {
 	}
 }
 
-func texts(t testing.TB, lease *Lease) []string {
+// sent are the messages of a lease, decoded.
+func sent(t testing.TB, lease *Lease) []*wirepb.VeloMessage {
 	t.Helper()
-	var out []string
 	if lease == nil {
 		return nil
 	}
+	var out []*wirepb.VeloMessage
 	for _, data := range lease.Messages {
-		var v wirepb.VeloMessage
-		if err := proto.Unmarshal(data, &v); err != nil {
+		v := &wirepb.VeloMessage{}
+		if err := proto.Unmarshal(data, v); err != nil {
 			t.Fatal(err)
 		}
+		out = append(out, v)
+	}
+	return out
+}
+
+func texts(t testing.TB, lease *Lease) []string {
+	t.Helper()
+	var out []string
+	for _, v := range sent(t, lease) {
 		out = append(out, v.GetVqlResponse().GetJsonlResponse())
 	}
 	return out
@@ -396,6 +407,43 @@ func TestFailedSyncEndsTheBuffer(t *testing.T) {
 	}
 }
 
+func TestDiskFullAtSyncIsNoBackPressure(t *testing.T) {
+	full := false // the disk takes writes and finds at sync that it has no room for them
+	sync := func(*os.File) error {
+		if full {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	open := func() *Buffer {
+		b, err := OpenBuffer(BufferOptions{Dir: t.TempDir() + "/b", DiskBytes: 1 << 20, sync: sync})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		return b
+	}
+	b := open()
+	put(t, b, "F.A", "text")
+	l := lease(t, b, 100)
+	full = true
+	if err := b.Commit(t.Context(), l); !errors.Is(err, ErrBroken) {
+		t.Fatalf("commit: %v", err)
+	}
+	full = false
+	b = open()
+	full = true
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var err error
+	for err == nil { // until the segment is full and the next one begins
+		err = b.put(ctx, mark{Flow: "F.A", Kind: markRows}, textMessage("F.A", strings.Repeat("x", 20<<10)))
+	}
+	if !errors.Is(err, ErrBroken) {
+		t.Fatalf("put: %v", err)
+	}
+}
+
 type failingSync struct{ *memory }
 
 func (failingSync) sync() error { return fmt.Errorf("%w: %w", errSync, syscall.EIO) }
@@ -438,6 +486,25 @@ func TestCancelledFlowKeepsOnlyItsLogsAndStatistics(t *testing.T) {
 	}
 	b.put(ctx, mark{Flow: "F.A", Kind: markStats}, textMessage("F.A", "stats"))
 	equal(t, drain(t, b), []string{"other flow", "log", "stats"})
+}
+
+func TestCancelBeforeTheFirstMessageSurvives(t *testing.T) {
+	dir := t.TempDir() + "/b"
+	b := openTestBuffer(t, dir, 0)
+	b.note(t.Context(), flowEvent{Op: opAccept, Flow: "F.A"})
+	b.note(t.Context(), flowEvent{Op: opCancel, Flow: "F.A"})
+	for range 2 {
+		if f, _ := b.flow("F.A"); f.Cancelled == 0 {
+			t.Fatal("the cancellation is forgotten")
+		}
+		err := b.put(t.Context(), mark{Flow: "F.A", Kind: markRows}, textMessage("F.A", "row"))
+		if !errors.Is(err, ErrCancelled) {
+			t.Fatalf("late row: %v", err)
+		}
+		b.abandon()
+		b = openTestBuffer(t, dir, 0)
+	}
+	b.Close()
 }
 
 // TestBufferAgainstModel plays random histories with kills in between and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ type outcome struct {
 	verdict verdict
 	jobs    []*wirepb.VeloMessage
 	pause   time.Duration // before the next try
+	broke   bool          // the packet may have been too large for the way there
 }
 
 // exchange seals and sends lists to the present server and opens the answer.
@@ -61,7 +63,9 @@ func (c *channel) exchange(ctx context.Context, urgent bool, lists ...[]byte) (o
 	}
 	answer, err := c.try(ctx, p, urgent, lists)
 	if err != nil {
-		return c.trouble(ctx, p, err)
+		out, err := c.trouble(ctx, p, err)
+		out.broke = true
+		return out, err
 	}
 	switch v := judge(answer.Code); v {
 	case taken:
@@ -86,7 +90,9 @@ func (c *channel) exchange(ctx context.Context, urgent bool, lists ...[]byte) (o
 		c.up(p)
 		return outcome{verdict: stranger, pause: c.options.MinPoll}, c.enrol()
 	default:
-		return c.trouble(ctx, p, fmt.Errorf("%w: status %d", errAnswer, answer.Code))
+		out, err := c.trouble(ctx, p, fmt.Errorf("%w: status %d", errAnswer, answer.Code))
+		out.broke = answer.Code == http.StatusRequestTimeout || answer.Code == http.StatusRequestEntityTooLarge
+		return out, err
 	}
 }
 

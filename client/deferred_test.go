@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
@@ -41,6 +42,31 @@ func TestDeferredUploadRunsBesideItsQueryAndTellsItsResult(t *testing.T) {
 	}
 	if !strings.Contains(told, hash) {
 		t.Fatalf("result %q", told)
+	}
+}
+
+func TestDeferredUploadThatFailedIsAFailureInTheNextRunToo(t *testing.T) {
+	var log []string
+	scope := testEngine(t).NewScope(vql.SessionOptions{
+		Env: vql.NewDict().Set("UPLOAD_IS_RESUMABLE", "Y"),
+		Log: func(level, message string) { log = append(log, level+" "+message) },
+	})
+	defer scope.Close()
+	state := &upload{
+		Key: uploadKey(0, "file", "/dir/f", "/dir/f"), Size: 4, Deferred: true, Done: true,
+		Result: `{"Path":"/dir/f","Size":0,"Error":"permission denied"}`,
+	}
+	s := &sink{}
+	u := testUploader(t, s, state)
+	if n := u.output.status.snapshot(time.Now()).GetUploadedFiles(); n != 0 {
+		t.Fatalf("%d files counted", n)
+	}
+	result, err := u.Upload(t.Context(), scope, rawUpload("f", []byte("text")))
+	if err != nil || result.Path != "/dir/f" || len(s.messages) != 0 {
+		t.Fatal(result, err, s.messages)
+	}
+	if len(log) != 1 || !strings.Contains(log[0], "ERROR upload: /dir/f: permission denied") {
+		t.Fatalf("log %q", log)
 	}
 }
 

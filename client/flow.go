@@ -30,6 +30,10 @@ func (s stopped) Error() string { return string(s) }
 // Is makes stopped a context.Canceled.
 func (s stopped) Is(target error) bool { return target == context.Canceled } //nolint:errorlint // that is the test
 
+// errTraceOver ends trace queries with their collection, which is their way to
+// end well.
+const errTraceOver = stopped("collection is over")
+
 // errFlowCancelled has the text that the protocol gives to a cancelled query.
 const errFlowCancelled = stopped("Cancelled")
 
@@ -87,11 +91,11 @@ func newFlow(r *runner, record flowRecord) (*flow, error) {
 func (f *flow) run(ctx, queries context.Context) {
 	defer f.cancel(nil)
 
-	ticking, stopTicking := context.WithCancel(ctx)
+	over := make(chan struct{})
 	var ticker sync.WaitGroup
-	ticker.Go(func() { f.tick(ticking) })
+	ticker.Go(func() { f.tick(ctx, over) })
 	err := f.work(ctx, queries)
-	stopTicking()
+	close(over)
 	ticker.Wait()
 	if ctx.Err() != nil {
 		return
@@ -112,8 +116,8 @@ func (f *flow) work(life, ctx context.Context) error {
 	if err := f.mayRun(ctx); err != nil {
 		return err
 	}
-	trace, endTrace := context.WithCancel(ctx)
-	defer endTrace()
+	trace, endTrace := context.WithCancelCause(ctx)
+	defer endTrace(nil)
 	var all, traces sync.WaitGroup
 	var queries []*query // all are entered before the first one runs
 	for i, args := range f.request.GetVqlClientActions() {
@@ -131,7 +135,7 @@ func (f *flow) work(life, ctx context.Context) error {
 		all.Go(func() { q.resume(ctx, f.resume.GetTransactions()) })
 	}
 	all.Wait()
-	endTrace()
+	endTrace(errTraceOver)
 	traces.Wait()
 	return context.Cause(ctx)
 }
@@ -209,10 +213,10 @@ func (f *flow) allowBytes(n int64) error {
 // stop ends the flow's queries with a cause.
 func (f *flow) stop(cause error) { f.cancel(cause) }
 
-// tick flushes logs and waiting rows and reports progress until ctx ends. It
-// also runs while the flow waits for its slot: then it reports that no query
-// has started.
-func (f *flow) tick(ctx context.Context) {
+// tick flushes logs and waiting rows and reports progress until the queries are
+// over. What it puts is not cut off by that. It also runs while the flow waits
+// for its slot: then it reports that no query has started.
+func (f *flow) tick(ctx context.Context, over <-chan struct{}) {
 	batch := time.Duration(min(f.request.GetLogBatchTime(), 3_600_000)) * time.Millisecond
 	if batch == 0 {
 		batch = defaultLogBatch
@@ -227,6 +231,8 @@ func (f *flow) tick(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-over:
 			return
 		case now := <-ticker.C:
 			err := f.log.flush(ctx)
@@ -296,7 +302,7 @@ func (f *flow) end(ctx context.Context, cause error) {
 	final := f.stats(true)
 	if cause != nil && len(final.QueryStatus) == 0 {
 		final.QueryStatus = []*wirepb.VeloStatus{{
-			Status: wirepb.VeloStatus_GENERIC_ERROR, ErrorMessage: cause.Error(),
+			Status: wirepb.VeloStatus_GENERIC_ERROR, ErrorMessage: shortText(cause.Error(), maxErrorText),
 			FirstActive: uint64(f.record.Accepted.UnixMicro()), LastActive: uint64(time.Now().UnixMicro()),
 		}}
 	}

@@ -216,7 +216,7 @@ func (j *journal) event(e flowEvent) {
 	case opCaught:
 		f.Caught = true
 	case opCancel:
-		f.Cancelled = j.Next
+		f.Cancelled = max(1, j.Next) // 0 is "not cancelled", and message 0 is none of its rows
 	}
 }
 

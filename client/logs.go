@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"regexp"
-	"strings"
 	"sync"
 	"time"
 
@@ -126,7 +125,7 @@ func (l *logSink) append(artifact, level, message string) (full bool) {
 }
 
 func encodeLine(level, message string) []byte {
-	line := logLine{time.Now().Unix(), level, strings.ToValidUTF8(shortText(message, maxLogLine), "\uFFFD")}
+	line := logLine{time.Now().Unix(), level, shortText(message, maxLogLine)}
 	data, err := json.Marshal(line)
 	if err != nil { // strings and integers always encode
 		return nil
@@ -158,22 +157,40 @@ func (l *logSink) flush(ctx context.Context) error {
 	l.mu.Unlock()
 	for artifact, b := range batches {
 		if err := l.deliver(ctx, artifact, "", b); err != nil {
+			l.restore(batches)
 			return err
 		}
+		delete(batches, artifact)
 	}
 	return nil
 }
 
+// restore puts batches that were not delivered before the lines that came since.
+func (l *logSink) restore(batches map[string]*batch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for artifact, b := range batches {
+		if since := l.batches[artifact]; since != nil {
+			b.rows += since.rows
+			b.lines = append(b.lines, since.lines...)
+		}
+		l.batches[artifact] = b
+	}
+}
+
 // deliver numbers a batch and puts it; the turn is held.
 func (l *logSink) deliver(ctx context.Context, artifact, level string, b *batch) error {
-	first := l.next
-	l.next += b.rows
-	return l.buffer.put(ctx, mark{Flow: l.session, Kind: markLog, Logs: l.next}, &wirepb.VeloMessage{
+	next := l.next + b.rows
+	err := l.buffer.put(ctx, mark{Flow: l.session, Kind: markLog, Logs: next}, &wirepb.VeloMessage{
 		SessionId: l.session, RequestId: requestLog,
 		LogMessage: &wirepb.LogMessage{
-			Id: first, NumberOfRows: uint64(b.rows), Jsonl: string(b.lines), Artifact: artifact, Level: level,
+			Id: l.next, NumberOfRows: uint64(b.rows), Jsonl: string(b.lines), Artifact: artifact, Level: level,
 		},
 	})
+	if err == nil {
+		l.next = next
+	}
+	return err
 }
 
 func (l *logSink) take(ctx context.Context) error {

@@ -19,6 +19,7 @@ const (
 	eventLogFlush   = 5 * time.Second
 	eventRetry      = 10 * time.Second // the shortest time between two starts of one event query
 	eventRefreshFan = 10               // refreshes are spread over a tenth of their period
+	eventRescue     = 5 * time.Second  // for rows and logs that wait when a table ends
 )
 
 // monitor runs the event table: each of its queries for ever, refreshed now
@@ -35,8 +36,7 @@ type monitor struct {
 	table   *wirepb.VQLEventTable
 	version uint64
 
-	stop    context.CancelFunc // of the queries at work; the turn guards it
-	queries sync.WaitGroup
+	stop func() // ends the queries at work and waits for them; the turn guards it
 }
 
 func newMonitor(r *runner, w *Writeback) *monitor {
@@ -118,15 +118,28 @@ func sameEvents(a, b *wirepb.VQLEventTable) bool {
 
 // install starts a table's queries; end waits for them. The turn is held.
 func (m *monitor) install(ctx context.Context, table *wirepb.VQLEventTable) {
-	ctx, m.stop = context.WithCancel(ctx)
+	ctx, endQueries := context.WithCancel(ctx)
+	// What they gave before they were ended is delivered after it.
+	life, endLife := context.WithCancel(context.WithoutCancel(ctx))
 	logs := newLogSink(m.runner.buffer, m.session, 0, 1<<62, "")
+	var queries sync.WaitGroup
 	for i, args := range table.GetEvent() {
 		if name := eventName(args); name != "" {
-			m.queries.Go(func() { m.keep(ctx, i, name, args, logs) })
+			queries.Go(func() { m.keep(ctx, life, i, name, args, logs) })
 		}
 	}
 	if len(table.GetEvent()) > 0 {
-		m.queries.Go(func() { flushLogs(ctx, logs) })
+		queries.Go(func() { flushLogs(ctx, life, logs) })
+	}
+	m.stop = func() {
+		endQueries()
+		limit := time.AfterFunc(eventRescue, endLife) // a buffer may stay full
+		defer limit.Stop()
+		queries.Wait()
+		if err := logs.flush(life); err != nil {
+			m.logger.Warn("last log lines of event queries are lost", "err", err)
+		}
+		endLife()
 	}
 	m.adopt(table)
 }
@@ -137,7 +150,6 @@ func (m *monitor) end() {
 		m.stop()
 		m.stop = nil
 	}
-	m.queries.Wait()
 }
 
 // close ends the monitor.
@@ -156,7 +168,7 @@ func eventName(args *wirepb.VQLCollectorArgs) string {
 	return ""
 }
 
-func flushLogs(ctx context.Context, l *logSink) {
+func flushLogs(ctx, life context.Context, l *logSink) {
 	ticker := time.NewTicker(eventLogFlush)
 	defer ticker.Stop()
 	for {
@@ -164,7 +176,7 @@ func flushLogs(ctx context.Context, l *logSink) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := l.flush(ctx); err != nil {
+			if err := l.flush(life); err != nil {
 				return // the buffer is broken or we stop; Run tells it
 			}
 		}
@@ -172,17 +184,17 @@ func flushLogs(ctx context.Context, l *logSink) {
 }
 
 // keep runs one event query until ctx ends, afresh after each refresh period.
-func (m *monitor) keep(ctx context.Context, index int, name string, args *wirepb.VQLCollectorArgs, logs *logSink) {
+func (m *monitor) keep(ctx, life context.Context, index int, name string, args *wirepb.VQLCollectorArgs, logs *logSink) {
 	period := max(eventRetry, seconds(args.GetTimeout(), defaultRefresh))
 	for ctx.Err() == nil {
 		round, cancel := context.WithTimeout(ctx, period+rand.N(max(1, period/eventRefreshFan)))
-		m.once(round, ctx, index, name, args, logs)
+		m.once(round, life, index, name, args, logs)
 		<-round.Done() // a query that ended by itself waits for its refresh
 		cancel()
 	}
 }
 
-// once runs the query for one period.
+// once runs the query for one period. What it gave is delivered until life ends.
 func (m *monitor) once(ctx, life context.Context, index int, name string, args *wirepb.VQLCollectorArgs, logs *logSink) {
 	now := time.Now()
 	q := &query{

@@ -41,21 +41,21 @@ type query struct {
 	rows      *rowsOut // of the statement that runs now
 	flushed   time.Time
 	heartbeat time.Time
-	behind    bool // rows known from before are still to come
+	behind    map[string]bool // names of which known rows are still to come
 }
 
 func newQuery(life context.Context, f *flow, index int, args *wirepb.VQLCollectorArgs) *query {
 	now := time.Now()
 	q := &query{
 		runner: f.runner, flow: f, args: args, index: index, status: newQueryStatus(now), began: now,
-		known: map[string]prefix{}, flushed: now, heartbeat: now,
+		known: map[string]prefix{}, behind: map[string]bool{}, flushed: now, heartbeat: now,
 	}
 	if marks := f.record.Queries[index]; marks != nil {
 		q.known = maps.Clone(marks.Names)
 	}
 	for name, p := range q.known {
 		q.status.addRows(name, p.Rows)
-		q.behind = true
+		q.behind[name] = true
 	}
 	q.output = &output{
 		buffer: f.runner.buffer, session: f.id, query: index, status: q.status, metric: f.runner.metric,
@@ -69,11 +69,14 @@ func newQuery(life context.Context, f *flow, index int, args *wirepb.VQLCollecto
 	return q
 }
 
-func (q *query) mustCatchUp() bool { return q.behind }
+func (q *query) mustCatchUp() bool { return len(q.behind) > 0 }
 
 // run takes the query to its end and leaves the outcome in its status.
 func (q *query) run(ctx context.Context) {
 	err := q.work(ctx)
+	if errors.Is(err, context.Canceled) && context.Cause(ctx) == errTraceOver { //nolint:errorlint // a value of our own
+		err = nil
+	}
 	var told toldError
 	if err != nil && !errors.As(err, &told) && ctx.Err() == nil {
 		q.log(vql.LevelError, err.Error())
@@ -257,16 +260,18 @@ func (q *query) keep(out *rowsOut, cause error) error {
 	return cause
 }
 
-// caughtUp tells the flow, once, that this query has come past what an earlier
-// run had delivered.
+// caughtUp tells the flow, once, that this query has come past all that an
+// earlier run had delivered, under each of its names.
 func (q *query) caughtUp(ctx context.Context, out *rowsOut) error {
 	q.mu.Lock()
-	tell := q.behind && out.passed.Load()
-	if tell {
-		q.behind = false
+	name := out.request.GetName()
+	news := q.behind[name] && out.passed.Load()
+	if news {
+		delete(q.behind, name)
 	}
+	left := len(q.behind)
 	q.mu.Unlock()
-	if !tell || q.flow == nil {
+	if !news || left > 0 {
 		return nil
 	}
 	return q.flow.caughtUp(ctx)
@@ -293,7 +298,8 @@ func (q *query) touch() {
 	q.heartbeat = time.Now()
 }
 
-// tick flushes rows that waited long enough and says so when none come.
+// tick flushes rows that waited long enough, says so when none come, and sees
+// whether the query has caught up: it may never end a statement.
 func (q *query) tick(ctx context.Context, now time.Time) error {
 	wait := seconds(q.args.GetMaxWait(), q.runner.options.MaxWait)
 	beat := seconds(q.args.GetHeartbeat(), defaultHeartbeat)
@@ -314,11 +320,13 @@ func (q *query) tick(ctx context.Context, now time.Time) error {
 	if idle && q.active() {
 		q.log(vql.LevelDebug, "Waiting for rows.")
 	}
-	if !flush {
+	if out == nil {
 		return nil
 	}
-	if err := out.flush(ctx); err != nil {
-		return err
+	if flush {
+		if err := out.flush(ctx); err != nil {
+			return err
+		}
 	}
 	return q.caughtUp(ctx, out)
 }

@@ -22,9 +22,10 @@ type reader struct {
 	monitor *monitor
 	report  *selfReport
 
-	// idle guards against a server that answers at once without work: ten such
-	// answers are free, then there is one per half max_poll. Answers with jobs
-	// cost nothing, so that a busy operator is not made to wait.
+	// idle guards against a server that answers at once without work, or does not
+	// take what we send: ten such answers are free, then there is one per half
+	// max_poll. Answers with jobs cost nothing, so that a busy operator is not
+	// made to wait.
 	idle *rate.Limiter
 }
 
@@ -48,7 +49,7 @@ func (r *reader) run(ctx context.Context) error {
 		}
 		r.metric.polls.WithLabelValues(out.verdict.String()).Inc()
 		r.nanny.park(wire.PathReader)
-		if out.verdict == taken && len(out.jobs) == 0 {
+		if out.fruitless() {
 			if err := r.idle.Wait(ctx); err != nil {
 				return nil //nolint:nilerr // ctx ended
 			}
@@ -59,6 +60,19 @@ func (r *reader) run(ctx context.Context) error {
 		sleep(ctx, out.pause, nil)
 	}
 	return nil
+}
+
+// fruitless answers are those that a server could go on giving at once and for
+// ever. Servers that fail or redirect are waited for elsewhere.
+func (o outcome) fruitless() bool {
+	switch o.verdict {
+	case taken:
+		return len(o.jobs) == 0
+	case refused, stranger:
+		return true
+	default:
+		return false
+	}
 }
 
 // once does one round trip.

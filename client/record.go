@@ -21,9 +21,14 @@ const (
 	recordFlow       byte = 4 // JSON of a flowEvent
 )
 
+// Bounds of a record's length: what a damaged length can ask for. Messages stay
+// far below theirs. A checkpoint grows with the uploads of the flows at work,
+// about a kilobyte each; its place, the first of a file, makes it known.
 const (
-	recordHead     = 8        // length and CRC32C, little endian, 4 bytes each
-	maxRecordBytes = 64 << 20 // far above any message; bounds what a damaged length can ask for
+	recordHead         = 8 // length and CRC32C, little endian, 4 bytes each
+	maxRecordBytes     = 64 << 20
+	maxCheckpointBytes = 1 << 30
+	checkpointAt       = int64(len(segmentMagic))
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -50,8 +55,12 @@ func readRecord(r io.ReaderAt, offset, limit int64) (kind byte, body []byte, nex
 	if _, err := r.ReadAt(head[:], offset); err != nil {
 		return 0, nil, offset, readFailed(err)
 	}
+	bound := int64(maxRecordBytes)
+	if offset == checkpointAt {
+		bound = maxCheckpointBytes
+	}
 	length := int64(binary.LittleEndian.Uint32(head[:4]))
-	if length < 1 || length > maxRecordBytes || length > limit-offset-recordHead {
+	if length < 1 || length > bound || length > limit-offset-recordHead {
 		return 0, nil, offset, errTorn
 	}
 	data := make([]byte, length)

@@ -95,7 +95,9 @@ func (r *rowsOut) add(ctx context.Context, row *vql.Dict) error {
 		}
 	}
 	if r.columns == nil {
-		r.columns = row.Keys()
+		for _, name := range row.Keys() { // as AppendJSON writes them
+			r.columns = append(r.columns, strings.ToValidUTF8(name, "\uFFFD"))
+		}
 	}
 	start := len(r.lines)
 	r.lines = append(vql.AppendJSON(r.lines, row), '\n')

@@ -144,7 +144,7 @@ func (r *runner) launch(ctx context.Context, record flowRecord) {
 // giveUp ends a flow that cannot even be begun.
 func (r *runner) giveUp(ctx context.Context, id string, cause error) {
 	final := unknownFlow()
-	final.QueryStatus[0].Status, final.QueryStatus[0].ErrorMessage = wirepb.VeloStatus_GENERIC_ERROR, cause.Error()
+	final.QueryStatus[0].Status, final.QueryStatus[0].ErrorMessage = wirepb.VeloStatus_GENERIC_ERROR, shortText(cause.Error(), maxErrorText)
 	err := r.buffer.put(ctx, mark{Flow: id, Kind: markStats, Final: true}, &wirepb.VeloMessage{
 		SessionId: id, RequestId: requestStats, FlowStats: final,
 	})

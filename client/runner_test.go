@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -117,17 +118,23 @@ func TestLogLinesThatMatchTheErrorPatternFailTheFlow(t *testing.T) {
 	}
 }
 
-func TestTraceQueryEndsWithTheCollection(t *testing.T) {
-	_, final := collect(t, func(r *wirepb.FlowRequest) {
-		r.Trace = []*wirepb.VQLCollectorArgs{{Query: []*wirepb.VQLRequest{{Name: "T", Vql: "SELECT * FROM forever()"}}}}
+func TestTraceQueryEndsWellWithTheCollection(t *testing.T) {
+	s, final := collect(t, func(r *wirepb.FlowRequest) {
+		r.Trace = []*wirepb.VQLCollectorArgs{
+			{Query: []*wirepb.VQLRequest{{Name: "T", Vql: "SELECT * FROM numbers(count=2, wait=TRUE)"}}},
+			{Query: []*wirepb.VQLRequest{{Name: "U", Vql: "SELECT * FROM forever()"}}},
+		}
 	}, "SELECT * FROM numbers(count=1)")
-	if len(final.GetQueryStatus()) != 2 {
+	if len(final.GetQueryStatus()) != 3 {
 		t.Fatalf("%d states", len(final.GetQueryStatus()))
 	}
 	for _, q := range final.GetQueryStatus() {
-		if q.GetStatus() == wirepb.VeloStatus_PROGRESS {
-			t.Fatal("a query is still running")
+		if q.GetStatus() != wirepb.VeloStatus_OK {
+			t.Fatalf("status %v", q)
 		}
+	}
+	if log := s.logText("F.1"); strings.Contains(log, "ERROR") {
+		t.Fatalf("log %s", log)
 	}
 }
 
@@ -351,6 +358,41 @@ func TestInterruptedUploadGoesOnOnlyIfTheFileIsTheSame(t *testing.T) {
 	}
 }
 
+func TestUploadThatStartsOverIsChargedOnce(t *testing.T) {
+	scope := testEngine(t).NewScope(vql.SessionOptions{})
+	defer scope.Close()
+	data := bytes.Repeat([]byte("0123456789abcdef"), 3<<16) // 3 MiB
+	state := interrupted(t, scope, rawUpload("f", data), 2)
+	u := testUploader(t, &sink{}, state)
+	charged := state.Offset // as a flow counts it from the journal
+	u.allow = func(n int64) error { charged += n; return nil }
+	data[0] ^= 1
+	if _, err := u.Upload(t.Context(), scope, rawUpload("f", data)); err != nil {
+		t.Fatal(err)
+	}
+	if charged != int64(len(data)) {
+		t.Fatalf("%d bytes charged for a file of %d", charged, len(data))
+	}
+}
+
+func TestReaderPacesAnswersThatGiveNoWork(t *testing.T) {
+	for _, c := range []struct {
+		out  outcome
+		want bool
+	}{
+		{outcome{verdict: taken}, true},
+		{outcome{verdict: taken, jobs: []*wirepb.VeloMessage{{}}}, false},
+		{outcome{verdict: refused}, true},
+		{outcome{verdict: stranger}, true},
+		{outcome{verdict: moved}, false}, // these two
+		{outcome{verdict: other}, false}, // pause by themselves
+	} {
+		if got := c.out.fruitless(); got != c.want {
+			t.Errorf("%v with %d jobs: %v", c.out.verdict, len(c.out.jobs), got)
+		}
+	}
+}
+
 func TestCPUShareHoldsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -374,6 +416,30 @@ func TestCPUShareHoldsBack(t *testing.T) {
 			t.Fatal("the whole machine is no limit")
 		}
 	})
+}
+
+func TestLimitHoldsOverALongRun(t *testing.T) {
+	for _, limit := range []usage{{ops: 100}, {cpu: 0.01}} {
+		synctest.Test(t, func(t *testing.T) {
+			var used usage
+			throttle := newThrottle(100*limit.cpu/float64(runtime.NumCPU()), limit.ops, func() (usage, error) { return used, nil })
+			began := time.Now()
+			const seconds = 60 // what is used below, at the limit
+			for range 20 {
+				for range 3 { // bursts, each of a second's share
+					sleep(t.Context(), throttleEvery, nil)
+					used.ops += limit.ops
+					used.cpu += limit.cpu
+					if err := throttle.Charge(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if took := time.Since(began); took < (seconds-3)*time.Second || took > (seconds+3)*time.Second {
+				t.Fatalf("limit %v: %d seconds' share was used within %s", limit, seconds, took)
+			}
+		})
+	}
 }
 
 func TestNannyEndsAStuckAgent(t *testing.T) {

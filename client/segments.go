@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 // segmentMagic opens every segment file; the digit is the format's version.
@@ -30,6 +31,7 @@ type segment struct {
 	number uint64
 	first  uint64 // number of its first message
 	size   int64  // valid bytes
+	gone   bool   // somebody removed it
 }
 
 // segments is a store in a folder of its own. Messages are spread over files
@@ -49,7 +51,8 @@ type segments struct {
 
 	out         *os.File // touched by the one writer only
 	dirty       bool
-	bigEnough   int64
+	bigEnough   int64 // the file at hand is followed by the next
+	idleEnough  int64 // the same when nothing waits: leaves a checkpoint only
 	maxSegments int64 // upper bound for bigEnough, from the size limit
 }
 
@@ -131,6 +134,8 @@ func (s *segments) recover() (*journal, error) {
 		return nil, err
 	}
 	j := newJournal()
+	var gaps []gap
+	told := false // of what is missing before the file at hand
 	for i, number := range numbers {
 		last := i == len(numbers)-1
 		seg, state, damage, err := s.scan(number)
@@ -138,7 +143,7 @@ func (s *segments) recover() (*journal, error) {
 			return nil, err
 		}
 		switch {
-		case state == nil && last && (i > 0 || s.unborn(number)):
+		case state == nil && last && (i > 0 || number == 1) && s.unborn(number, j):
 			if err := os.Remove(s.path(number)); err != nil {
 				return nil, err
 			}
@@ -147,6 +152,7 @@ func (s *segments) recover() (*journal, error) {
 			if err := s.setAside(number); err != nil {
 				return nil, err
 			}
+			told = true
 			continue
 		case damage && !last:
 			s.metric.damaged.Inc()
@@ -159,19 +165,45 @@ func (s *segments) recover() (*journal, error) {
 				return nil, err
 			}
 		}
+		if !told {
+			gaps = append(gaps, gap{j.Next, seg.first})
+		}
 		s.files = append(s.files, seg)
 		s.total += seg.size
-		j = state
+		j, told = state, damage
 	}
 	s.nextSeq = j.Next
+	s.tellGaps(gaps, j.Committed)
+	if len(s.files) > 0 {
+		j.commit(s.files[0].first) // what lay before can only be done or lost
+	}
 	return j, nil
 }
 
-// unborn reports whether a file is the very first one and so small that it can
-// only be what a crash left of its making.
-func (s *segments) unborn(number uint64) bool {
+// gap is a row of messages that no segment holds: those before upTo.
+type gap struct{ from, upTo uint64 }
+
+// tellGaps tells of messages not yet delivered whose files somebody removed.
+func (s *segments) tellGaps(gaps []gap, committed uint64) {
+	for _, g := range gaps {
+		from := max(g.from, committed)
+		if g.upTo > from {
+			s.metric.damaged.Inc()
+			s.logger.Error("buffer segments are missing, messages lost", "first", from, "messages", g.upTo-from)
+		}
+	}
+}
+
+// unborn reports whether a file is no longer than the checkpoint of j, with
+// which it was to begin: then it can only be what a crash left of its making,
+// and nothing stood behind that.
+func (s *segments) unborn(number uint64, j *journal) bool {
 	info, err := os.Stat(s.path(number))
-	return err == nil && number == 1 && info.Size() < 256
+	if err != nil {
+		return false
+	}
+	checkpoint, err := j.encode()
+	return err == nil && info.Size() <= checkpointAt+recordHead+1+int64(len(checkpoint))
 }
 
 // setAside renames a segment that holds nothing readable.
@@ -197,7 +229,7 @@ func (s *segments) scan(number uint64) (seg segment, state *journal, damage bool
 	if err != nil {
 		return seg, nil, false, fmt.Errorf("read segment %d: %w", number, err)
 	}
-	return segment{number, first, valid}, state, valid < info.Size(), nil
+	return segment{number: number, first: first, size: valid}, state, valid < info.Size(), nil
 }
 
 // foldSegment reads a segment of limit bytes as far as it is whole. Errors are
@@ -210,7 +242,7 @@ func foldSegment(r io.ReaderAt, limit int64) (valid int64, first uint64, j *jour
 	if string(magic) != segmentMagic {
 		return 0, 0, nil, nil
 	}
-	kind, body, at, err := readRecord(r, int64(len(magic)), limit)
+	kind, body, at, err := readRecord(r, checkpointAt, limit)
 	if err != nil || kind != recordCheckpoint {
 		return 0, 0, nil, ignoreTorn(err)
 	}
@@ -252,6 +284,9 @@ func (s *segments) roll(checkpoint func() ([]byte, error)) error {
 	if err != nil {
 		return err
 	}
+	if len(state) >= maxCheckpointBytes {
+		return fmt.Errorf("begin buffer segment: journal of %d bytes: %w", len(state), syscall.EMSGSIZE)
+	}
 	if s.out != nil {
 		if err := s.sync(); err != nil {
 			return err
@@ -274,9 +309,10 @@ func (s *segments) roll(checkpoint func() ([]byte, error)) error {
 		}
 	}
 	s.out, s.dirty = f, false
-	s.bigEnough = max(min(segmentBytes, s.maxSegments), checkpointsPerFile*size)
+	usual := min(segmentBytes, s.maxSegments)
+	s.bigEnough, s.idleEnough = max(usual, checkpointsPerFile*size), max(usual/checkpointsPerFile, 2*size)
 	s.mu.Lock()
-	s.files = append(s.files, segment{number, seq, size})
+	s.files = append(s.files, segment{number: number, first: seq, size: size})
 	s.total += size
 	s.mu.Unlock()
 	return nil
@@ -302,7 +338,7 @@ func (s *segments) create(number uint64, state []byte) (*os.File, int64, error) 
 }
 
 func (s *segments) append(kind byte, body []byte, checkpoint func() ([]byte, error)) error {
-	if s.current().size >= s.bigEnough {
+	if last := s.current(); last.gone || last.size >= s.bigEnough {
 		if err := s.roll(checkpoint); err != nil {
 			return err
 		}

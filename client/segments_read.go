@@ -4,22 +4,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"slices"
 )
 
 // read walks the messages from at on, across files. Damage inside a file ends
-// that file: its remaining messages are lost, which recovery has told.
+// that file: its remaining messages are lost, which recovery has told. So are
+// those of a file that somebody removed, which is told here.
 func (s *segments) read(at position, end uint64, each func(uint64, []byte) bool) (position, error) {
 	for _, seg := range s.from(at) {
 		if seg.first >= end {
 			break
 		}
 		if at.segment != seg.number {
-			at.segment, at.offset, at.seq = seg.number, int64(len(segmentMagic)), max(at.seq, seg.first)
+			at.segment, at.offset, at.seq = seg.number, checkpointAt, max(at.seq, seg.first)
 			// The walk begins at the file's first message, which may lie before
 			// the wanted one.
 		}
 		next, more, err := s.readFile(seg, at, end, each)
+		if errors.Is(err, fs.ErrNotExist) {
+			next, more, err = position{min(end, s.lose(seg.number)), seg.number, checkpointAt}, true, nil
+		}
 		if err != nil {
 			return at, err
 		}
@@ -29,6 +35,31 @@ func (s *segments) read(at position, end uint64, each func(uint64, []byte) bool)
 		}
 	}
 	return at, nil
+}
+
+// lose notes that a file is not there any more, and gives the number of the first
+// message after it.
+func (s *segments) lose(number uint64) uint64 {
+	after, news := s.markGone(number)
+	if news {
+		s.metric.damaged.Inc()
+		s.logger.Error("buffer segment was removed, messages lost", "segment", number, "up_to", after)
+	}
+	return after
+}
+
+func (s *segments) markGone(number uint64) (after uint64, news bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	after = s.nextSeq
+	for i, seg := range slices.Backward(s.files) {
+		if seg.number == number {
+			s.files[i].gone = true
+			return after, !seg.gone
+		}
+		after = seg.first
+	}
+	return after, false
 }
 
 // from lists the files that may hold messages at or after at.
@@ -53,7 +84,7 @@ func (s *segments) readFile(seg segment, at position, end uint64, each func(uint
 	}
 	defer f.Close()
 	want, seq := at.seq, at.seq
-	if at.offset <= int64(len(segmentMagic)) {
+	if at.offset <= checkpointAt {
 		seq = seg.first
 	}
 	for seq < end {
@@ -78,7 +109,7 @@ func (s *segments) readFile(seg segment, at position, end uint64, each func(uint
 // release removes files whose messages are all done. When the buffer is idle a
 // large last file is replaced by a fresh one, which leaves a checkpoint only.
 func (s *segments) release(at position, idle bool, checkpoint func() ([]byte, error)) error {
-	if idle && s.current().size > s.bigEnough/checkpointsPerFile {
+	if last := s.current(); last.gone || idle && last.size > s.idleEnough {
 		if err := s.roll(checkpoint); err != nil {
 			return err
 		}
@@ -88,7 +119,7 @@ func (s *segments) release(at position, idle bool, checkpoint func() ([]byte, er
 		if !ok {
 			return nil
 		}
-		if err := os.Remove(s.path(old.number)); err != nil {
+		if err := os.Remove(s.path(old.number)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove buffer segment: %w", err)
 		}
 	}

@@ -11,15 +11,17 @@ import (
 	"raptorpack/wire"
 )
 
-// maxRefusals is how often a batch may be answered by 400 before it is dropped.
-// A peer that cannot process it now may be able to a moment later.
+// maxRefusals is how often a batch may be answered by 400. A peer that cannot
+// process it now may be able to a moment later. Then its messages are sent one
+// by one, and one that is refused as often is dropped.
 const maxRefusals = 3
 
 // sender delivers what was produced, oldest first; urgent messages overtake.
 type sender struct {
 	channel
 	bucket    *rate.Limiter
-	refusals  int
+	bytes     int64 // of the next batch at most; a single message may be larger
+	refusals  int   // of the oldest message, in a row
 	strangers int
 }
 
@@ -30,6 +32,7 @@ func newSender(c *comms) *sender {
 	}
 	return &sender{
 		channel: channel{comms: c, path: wire.PathControl}, bucket: rate.NewLimiter(rate.Every(period), 100),
+		bytes: c.options.MaxUploadSize,
 	}
 }
 
@@ -73,7 +76,7 @@ func (s *sender) round(ctx context.Context) (time.Duration, error) {
 			return soon(out.pause), nil
 		}
 	}
-	l, err := s.buffer.Lease(ctx, s.options.MaxUploadSize)
+	l, err := s.buffer.Lease(ctx, s.bytes)
 	if err != nil || l == nil {
 		return 0, err
 	}
@@ -92,7 +95,8 @@ func soon(pause time.Duration) time.Duration { return max(pause, time.Nanosecond
 
 // settle commits or keeps a batch, as its answer says. A batch that met 406 is
 // kept, though the protocol would have it dropped: the server has not looked at
-// it, and will once we are enrolled.
+// it, and will once we are enrolled. After a post that broke off the next one is
+// half as large: the way to the server may be too slow for the time it is given.
 func (s *sender) settle(ctx context.Context, l *Lease, out outcome) (time.Duration, error) {
 	switch out.verdict {
 	case refused:
@@ -100,7 +104,11 @@ func (s *sender) settle(ctx context.Context, l *Lease, out outcome) (time.Durati
 		if s.refusals < maxRefusals {
 			return out.pause, nil
 		}
-		s.logger.Error("server refuses a batch for good, it is dropped", "messages", len(l.Messages), "bytes", l.Bytes)
+		if len(l.Messages) > 1 {
+			s.bytes, s.refusals = 1, 0
+			return out.pause, nil
+		}
+		s.logger.Error("server refuses a message for good, it is dropped", "bytes", l.Bytes)
 	case stranger:
 		s.strangers++
 		return min(s.options.MaxPoll, s.options.MinPoll<<min(s.strangers, 10)), nil
@@ -108,7 +116,12 @@ func (s *sender) settle(ctx context.Context, l *Lease, out outcome) (time.Durati
 		if s.options.Acknowledged != nil {
 			s.options.Acknowledged(l.Messages)
 		}
+		sent := max(s.bytes, l.Bytes)
+		s.bytes = min(s.options.MaxUploadSize, sent+sent/4+1)
 	default:
+		if out.broke {
+			s.bytes = max(1, l.Bytes/2)
+		}
 		return soon(out.pause), nil
 	}
 	s.refusals, s.strangers = 0, 0

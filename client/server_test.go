@@ -80,10 +80,11 @@ type testServer struct {
 	mu       sync.Mutex
 	keys     map[ids.Client]*rsa.PublicKey
 	jobs     []*wirepb.VeloMessage
-	wake     chan struct{} // closed and replaced when jobs come
-	closing  chan struct{} // closed when the test ends
-	control  func() int    // status of the next control post; nil: 200
-	garbage  int           // readers still to be answered by garbage
+	wake     chan struct{}                    // closed and replaced when jobs come
+	closing  chan struct{}                    // closed when the test ends
+	control  func() int                       // status of the next control post; nil: 200
+	refuse   func([]*wirepb.VeloMessage) bool // answers a post by 400
+	garbage  int                              // readers still to be answered by garbage
 	messages []*wirepb.VeloMessage
 	checkIns []uint64
 	sockets  int
@@ -221,6 +222,9 @@ func (s *testServer) takeControl(_ context.Context, body []byte) (int, []byte) {
 		}
 	}
 	_, messages, code := s.open(body)
+	if code == 200 && s.refuse != nil && s.refuse(messages) {
+		return 400, nil
+	}
 	if code == 200 {
 		s.mu.Lock()
 		s.messages = append(s.messages, messages...)

@@ -78,13 +78,3 @@ func (s *queryStatus) snapshot(started time.Time) *wirepb.VeloStatus {
 	}
 	return v
 }
-
-func shortText(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	for limit > 0 && text[limit]&0xC0 == 0x80 { // not inside a UTF-8 sequence
-		limit--
-	}
-	return text[:limit] + "..."
-}

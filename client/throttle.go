@@ -39,8 +39,13 @@ func processUsage() (usage, error) {
 
 const (
 	throttleEvery  = 50 * time.Millisecond // between two looks at the counters
-	throttleWindow = 2 * time.Second       // what was not used longer ago is no credit
+	throttleCredit = 2 * time.Second       // unused share that is kept for a burst
 	throttlePause  = time.Second           // the longest single pause
+
+	// throttleDebt is the longest rest that use can add up to. Other queries of
+	// this process run up debt too, and one of them that has no limit must not
+	// leave a limited one asleep for hours.
+	throttleDebt = time.Minute
 )
 
 // throttle holds a query back while this process uses more than its share. The
@@ -52,9 +57,11 @@ type throttle struct {
 
 	due atomic.Int64 // unix nanoseconds of the next look
 
-	mu     sync.Mutex
-	since  time.Time
-	before usage
+	mu       sync.Mutex
+	last     time.Time // of the last look; before is what was used then
+	before   usage
+	cpuDebt  float64 // seconds of rest owed; negative: credit
+	iopsDebt float64
 }
 
 // newThrottle makes the throttle for limits in percent and operations per
@@ -94,8 +101,8 @@ func (t *throttle) Charge(ctx context.Context) error {
 	}
 }
 
-// pause computes how long to rest so that the use since the window began comes
-// down to the limit.
+// pause computes how long to rest so that the use up to now comes down to the
+// limit.
 func (t *throttle) pause(now time.Time) time.Duration {
 	u, err := t.read()
 	if err != nil {
@@ -103,17 +110,21 @@ func (t *throttle) pause(now time.Time) time.Duration {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.since.IsZero() || now.Sub(t.since) > throttleWindow {
-		t.since, t.before = now, u
+	if !t.last.IsZero() {
+		elapsed := now.Sub(t.last).Seconds()
+		t.cpuDebt = owed(t.cpuDebt, u.cpu-t.before.cpu, t.cpu, elapsed)
+		t.iopsDebt = owed(t.iopsDebt, u.ops-t.before.ops, t.iops, elapsed)
+	}
+	t.last, t.before = now, u
+	rest := max(0, t.cpuDebt, t.iopsDebt)
+	return min(throttlePause, time.Duration(rest*float64(time.Second)))
+}
+
+// owed adds to a debt what use costs at a limit per second, and takes off the
+// time that has passed.
+func owed(debt, used, limit, elapsed float64) float64 {
+	if limit == 0 {
 		return 0
 	}
-	elapsed := now.Sub(t.since).Seconds()
-	var rest float64
-	if t.cpu > 0 {
-		rest = max(rest, (u.cpu-t.before.cpu)/t.cpu-elapsed)
-	}
-	if t.iops > 0 {
-		rest = max(rest, (u.ops-t.before.ops)/t.iops-elapsed)
-	}
-	return min(throttlePause, time.Duration(rest*float64(time.Second)))
+	return min(throttleDebt.Seconds(), max(-throttleCredit.Seconds(), debt+used/limit-elapsed))
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
@@ -65,7 +66,7 @@ func (b *uploadBook) claim(u upload) (upload, bool) {
 type uploader struct {
 	output *output
 	book   *uploadBook
-	allow  func(n int64) error
+	allow  func(n int64) error // counts bytes; what is sent anew is given back first
 	queue  chan deferredUpload // when full, upload() waits
 	ended  chan struct{}       // closed by noMore
 
@@ -103,7 +104,7 @@ func (u *uploader) count(known upload) {
 	u.output.status.update(func(v *wirepb.VeloStatus) {
 		v.UploadedBytes += known.Offset
 		v.ExpectedUploadedBytes += max(0, known.Size)
-		if known.Done {
+		if known.Done && !known.failed() {
 			v.UploadedFiles++
 		}
 	})
@@ -138,15 +139,29 @@ func (u *uploader) describe(r vql.UploadRequest) upload {
 	if stored == nil {
 		stored = r.Path
 	}
+	accessor := r.Accessor
+	if accessor == "" {
+		accessor = "auto"
+	}
 	s := upload{
-		Query: u.output.query, Filename: r.Path.String(), Accessor: r.Accessor, StoreAs: stored.String(),
-		Components: storedComponents(stored), Size: r.Size, ModTime: nanoseconds(r.Mtime),
+		Query: u.output.query, Key: uploadKey(u.output.query, accessor, r.Path.String(), stored.String()),
+		Filename: plainName(r.Path.String()), Accessor: plainName(accessor), StoreAs: plainName(stored.String()),
+		Size: r.Size, ModTime: nanoseconds(r.Mtime),
 	}
-	if s.Accessor == "" {
-		s.Accessor = "auto"
+	for _, part := range storedComponents(stored) {
+		s.Components = append(s.Components, plainName(part))
 	}
-	s.Key = strings.Join([]string{fmt.Sprint(s.Query), s.Accessor, s.Filename, s.StoreAs}, "\x00")
 	return s
+}
+
+// uploadKey tells an upload from all others of its flow. The journal is JSON,
+// which would not give back bytes that are no UTF-8.
+func uploadKey(query int, accessor, source, storeAs string) string {
+	key := strings.Join([]string{fmt.Sprint(query), accessor, source, storeAs}, "\x00")
+	if !utf8.ValidString(key) {
+		return hex.EncodeToString([]byte(key))
+	}
+	return key
 }
 
 // storedComponents names the file at the server: a member of a container lies
@@ -181,7 +196,7 @@ func (u *uploader) upload(ctx context.Context, scope *vql.Scope, wanted upload, 
 		}
 	}
 	if state.Deferred {
-		return u.postpone(ctx, state, r.Path)
+		return u.postpone(ctx, scope, state, wanted, r.Path)
 	}
 	return u.send(ctx, state, wanted, r)
 }
@@ -193,6 +208,12 @@ func decodeResult(state upload) (*vql.UploadResult, error) {
 		return nil, fmt.Errorf("result of upload %d: %w", state.ID, err)
 	}
 	return &result, nil
+}
+
+// failed reports whether an ended upload ended without its file.
+func (u *upload) failed() bool {
+	result, err := decodeResult(*u)
+	return err != nil || result.Error != ""
 }
 
 // announce puts the UploadTransaction: before the data, and with the result
@@ -286,6 +307,9 @@ func (s *sending) rejoin(wanted upload) error {
 	}
 	s.sha256.Reset()
 	s.md5.Reset()
+	if err := s.uploader.allow(-s.state.Offset); err != nil {
+		return err
+	}
 	s.uploader.update(func(v *wirepb.VeloStatus) { v.UploadedBytes -= s.state.Offset })
 	s.state.Size, s.state.ModTime, s.state.Offset, s.state.Sum = wanted.Size, wanted.ModTime, 0, 0
 	return s.source.rewind()

@@ -34,9 +34,20 @@ func resumable(scope *vql.Scope, accessor string) bool {
 	return scope.Truth(v)
 }
 
-// postpone queues an upload to run beside the query, unless it is through.
-func (u *uploader) postpone(ctx context.Context, state upload, path *vql.Path) (*vql.UploadResult, error) {
-	if !state.Done {
+// postpone queues an upload to run beside the query, unless it is through. A
+// run that finds it failed is no better than the run that saw it fail.
+func (u *uploader) postpone(
+	ctx context.Context, scope *vql.Scope, state, wanted upload, path *vql.Path,
+) (*vql.UploadResult, error) {
+	if state.Done {
+		old, err := decodeResult(state)
+		if err != nil {
+			return nil, err
+		}
+		if old.Error != "" {
+			scope.Log(vql.LevelError, "upload: %s: %s", wanted.Filename, old.Error)
+		}
+	} else {
 		u.mu.Lock()
 		u.left++
 		u.mu.Unlock()
@@ -49,8 +60,8 @@ func (u *uploader) postpone(ctx context.Context, state upload, path *vql.Path) (
 		}
 	}
 	return &vql.UploadResult{
-		Path: state.Filename, StoredName: state.StoreAs, Components: state.Components,
-		Accessor: state.Accessor, UploadID: state.ID,
+		Path: wanted.Filename, StoredName: wanted.StoreAs, Components: wanted.Components,
+		Accessor: wanted.Accessor, UploadID: state.ID,
 	}, nil
 }
 

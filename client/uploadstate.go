@@ -5,8 +5,8 @@ package client
 type upload struct {
 	ID         int64    `json:"id"`
 	Query      int      `json:"query"`
-	Key        string   `json:"key"` // query, accessor, source and stored name
-	Filename   string   `json:"filename,omitempty"`
+	Key        string   `json:"key"`                // query, accessor, source and stored name
+	Filename   string   `json:"filename,omitempty"` // names go when it is Done
 	Accessor   string   `json:"accessor,omitempty"`
 	StoreAs    string   `json:"store_as,omitempty"`
 	Components []string `json:"components,omitempty"`
@@ -46,8 +46,9 @@ func (u *upload) fold(m *uploadMark) {
 	if m.Data {
 		u.Offset, u.Sum, u.SHA256, u.MD5 = m.Offset, m.Sum, m.SHA256, m.MD5
 	}
-	if m.Done {
+	if m.Done { // the result has the names; a flow may have 100,000 of these
 		u.Done, u.Result = true, m.Result
+		u.Filename, u.Accessor, u.StoreAs, u.Components = "", "", "", nil
 		u.SHA256, u.MD5 = nil, nil
 	}
 }
