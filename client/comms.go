@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -63,8 +64,11 @@ func (c *channel) exchange(ctx context.Context, urgent bool, lists ...[]byte) (o
 	}
 	answer, err := c.try(ctx, p, urgent, lists)
 	if err != nil {
+		// A server that is away says nothing about the size of a packet.
+		var dial *net.OpError
+		broke := !errors.As(err, &dial) || dial.Op != "dial"
 		out, err := c.trouble(ctx, p, err)
-		out.broke = true
+		out.broke = broke
 		return out, err
 	}
 	switch v := judge(answer.Code); v {

@@ -117,7 +117,7 @@ func (s *sender) settle(ctx context.Context, l *Lease, out outcome) (time.Durati
 			s.options.Acknowledged(l.Messages)
 		}
 		sent := max(s.bytes, l.Bytes)
-		s.bytes = min(s.options.MaxUploadSize, sent+sent/4+1)
+		s.bytes = min(s.options.MaxUploadSize, 2*sent)
 	default:
 		if out.broke {
 			s.bytes = max(1, l.Bytes/2)
