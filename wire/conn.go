@@ -41,8 +41,11 @@ const (
 	closePatience = 100 * time.Millisecond
 
 	// messagePatience bounds the time of one message from its first to its
-	// last byte, as the stock server bounds a body.
+	// last byte, as the stock server bounds a body; Pace bounds it further.
 	messagePatience = 10 * time.Minute
+
+	// deadlineStep is how finely the deadline of a message is kept.
+	deadlineStep = time.Second
 )
 
 var writeBuffers sync.Pool
@@ -94,7 +97,7 @@ type socket struct {
 	limit    int64
 	silence  time.Duration
 	patience time.Duration // of one write
-	extended time.Time     // of the read deadline; the reader's own
+	due      time.Time     // of the open message, zero between two; the reader's own
 	closed   atomic.Bool
 
 	writing sync.Mutex // held while one message goes out
@@ -109,13 +112,17 @@ func newSocket(ws *websocket.Conn, o ConnOptions) *socket {
 	return s
 }
 
-// alive pushes the read deadline. It runs in the reading goroutine, outside the
-// frame of Next, whose size each idle connection keeps.
+// alive pushes the read deadline; inside of a message only its bytes do that, or
+// control frames between its parts would keep it open for ever. It runs in the
+// reading goroutine, outside the frame of Next, whose size each idle connection
+// keeps.
 //
 //go:noinline
 func (s *socket) alive() error {
-	s.extended = time.Now()
-	return s.ws.SetReadDeadline(s.extended.Add(s.silence))
+	if !s.due.IsZero() {
+		return nil
+	}
+	return s.ws.SetReadDeadline(time.Now().Add(s.silence))
 }
 
 func (s *socket) pong(payload string) error {
@@ -132,6 +139,7 @@ func (s *socket) pong(payload string) error {
 
 // Next implements Conn.
 func (s *socket) Next() (io.Reader, error) {
+	s.due = time.Time{}
 	if err := s.alive(); err != nil {
 		return nil, s.ended(err)
 	}
@@ -144,7 +152,8 @@ func (s *socket) Next() (io.Reader, error) {
 
 //go:noinline
 func (s *socket) message(r io.Reader) io.Reader {
-	return &message{socket: s, reader: r, end: s.extended.Add(messagePatience)}
+	now := time.Now()
+	return &message{socket: s, reader: r, pace: NewPace(now), end: now.Add(messagePatience)}
 }
 
 // ended tells why reading ended. It stands outside Next as alive does.
@@ -162,20 +171,19 @@ func (s *socket) ended(err error) error {
 type message struct {
 	socket *socket
 	reader io.Reader
+	pace   Pace
 	end    time.Time
 }
 
 func (m *message) Read(p []byte) (int, error) {
-	now := time.Now()
-	if now.After(m.end) {
-		return 0, fmt.Errorf("message not complete after %v: %w", messagePatience, ErrClosed)
-	}
-	if now.Sub(m.socket.extended) > m.socket.silence/8 {
-		if err := m.socket.alive(); err != nil {
+	if due := earlier(m.pace.Deadline(time.Now()), m.end); due.Sub(m.socket.due).Abs() > deadlineStep {
+		if err := m.socket.ws.SetReadDeadline(due); err != nil {
 			return 0, fmt.Errorf("%w: %w", ErrClosed, err)
 		}
+		m.socket.due = due
 	}
 	n, err := m.reader.Read(p)
+	m.pace.Took(n, time.Now())
 	if err == nil || err == io.EOF {
 		return n, err
 	}
