@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/time/rate"
@@ -49,20 +48,6 @@ func (e *enrolment) allow(address string) error {
 		return errEnrolRate
 	}
 	return nil
-}
-
-// sourceOf is who counts as one source: an IPv4 address, or an IPv6 /64, which
-// is what one machine has for itself.
-func sourceOf(address string) string {
-	a, err := netip.ParseAddr(address)
-	if err != nil || a.Unmap().Is4() {
-		return address
-	}
-	prefix, err := a.Prefix(64)
-	if err != nil {
-		return address
-	}
-	return prefix.String()
 }
 
 // unknown answers a control packet that is not authenticated: nothing in it

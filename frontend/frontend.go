@@ -104,7 +104,11 @@ func (f *Frontend) Run(ctx context.Context) error {
 func (f *Frontend) server() *http.Server {
 	return &http.Server{
 		Handler: f.handler, TLSConfig: f.options.TLS, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 150 * time.Second,
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(noise{f}, slog.LevelDebug),
+		MaxHeaderBytes: 16 << 10,
+		// The least that RFC 9113 section 5.1.2 recommends: clients need three, and
+		// proxies that speak for many open further connections.
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 100},
+		ErrorLog: slog.NewLogLogger(noise{f}, slog.LevelDebug),
 	}
 }
 

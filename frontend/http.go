@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	headWait  = time.Minute // a body may take this long,
-	slowest   = 8 << 10     // and a second more for so many bytes
 	writeWait = 30 * time.Second
+
+	// deadlineStep is how finely the deadline of a body is kept.
+	deadlineStep = time.Second
 
 	// What a refused client still sends is taken so long, and so far: beyond
 	// the largest post of a client with customary settings.
@@ -141,7 +142,7 @@ func (f *Frontend) serveControl(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	address := f.address(r)
-	c := claim{size: r.ContentLength, address: address, urgent: r.Header.Get(wire.HeaderPriority) == "urgent"}
+	c := claim{size: r.ContentLength, address: address, source: f.source(address), urgent: r.Header.Get(wire.HeaderPriority) == "urgent"}
 	body, t, err := f.readBody(w, r, c)
 	if err != nil {
 		f.write(w, r, wire.PathControl, judge(err))
@@ -154,20 +155,34 @@ func (f *Frontend) serveControl(w http.ResponseWriter, r *http.Request) {
 
 // readBody admits and reads the body of a post, which may not trickle in.
 func (f *Frontend) readBody(w http.ResponseWriter, r *http.Request, c claim) ([]byte, *ticket, error) {
-	size := c.size
-	if size < 0 {
-		size = f.options.MaxBody
-	}
 	control := http.NewResponseController(w)
-	limit := f.options.AdmissionWait + headWait + time.Duration(size/slowest)*time.Second
-	// Without deadlines (a wrapped writer) the server's own limits hold.
-	_ = control.SetReadDeadline(time.Now().Add(limit))
-	body, t, err := f.admission.read(r.Context(), r.Body, c)
+	body, t, err := f.admission.read(r.Context(), &pacedBody{Reader: r.Body, control: control, pace: wire.NewPace(time.Now())}, c)
 	if err != nil {
 		return nil, nil, err
 	}
+	// Without deadlines (a wrapped writer) the server's own limits hold.
 	_ = control.SetReadDeadline(time.Time{})
 	return body, t, nil
+}
+
+// pacedBody is a body that has to keep coming.
+type pacedBody struct {
+	io.Reader
+	control *http.ResponseController
+	pace    wire.Pace
+	set     time.Time
+}
+
+// Read implements io.Reader.
+func (b *pacedBody) Read(p []byte) (int, error) {
+	if deadline := b.pace.Deadline(time.Now()); deadline.Sub(b.set).Abs() > deadlineStep {
+		// Without deadlines (a wrapped writer) the server's own limits hold.
+		_ = b.control.SetReadDeadline(deadline)
+		b.set = deadline
+	}
+	n, err := b.Reader.Read(p)
+	b.pace.Took(n, time.Now())
+	return n, err
 }
 
 // address is the client's IP address, as the trusted proxy in front tells it.

@@ -21,7 +21,7 @@ func (f *Frontend) serveReader(w http.ResponseWriter, r *http.Request) {
 		f.write(w, r, wire.PathReader, later("oversize", fmt.Errorf("check-in of %d bytes: %w", r.ContentLength, errOversize)))
 		return
 	}
-	body, t, err := f.readBody(w, r, claim{size: r.ContentLength, address: address})
+	body, t, err := f.readBody(w, r, claim{size: r.ContentLength, address: address, source: f.source(address)})
 	if err != nil {
 		f.write(w, r, wire.PathReader, judge(err))
 		return

@@ -144,7 +144,7 @@ func (f *Frontend) refuse(ctx context.Context, c *connection, err error) bool {
 
 // read admits and reads one frame.
 func (f *Frontend) read(ctx context.Context, c *connection, r io.Reader, known bool) ([]byte, *ticket, error) {
-	return f.admission.read(ctx, r, claim{size: -1, address: c.address, known: known})
+	return f.admission.read(ctx, r, claim{size: -1, address: c.address, source: f.source(c.address), known: known})
 }
 
 // pemTalk answers any frame with the server's certificate.
