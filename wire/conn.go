@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +28,8 @@ type Conn interface {
 	// shows the other side that we live.
 	Ping() error
 
-	// Close ends the connection, with a close frame if it goes out at once.
-	// Further calls do nothing.
+	// Close ends the connection, with a close frame if it goes out at once. It
+	// waits no longer than a moment for the other side. Further calls do nothing.
 	Close() error
 }
 
@@ -125,11 +126,17 @@ func (s *socket) alive() error {
 	return s.ws.SetReadDeadline(time.Now().Add(s.silence))
 }
 
+// pong answers a ping, unless something is on its way just now: then that shows the
+// other side that we live, and who does not read what we write need not ping.
 func (s *socket) pong(payload string) error {
 	if err := s.alive(); err != nil {
 		return err
 	}
-	err := s.ws.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(s.patience))
+	if !s.writing.TryLock() {
+		return nil
+	}
+	defer s.writing.Unlock()
+	err := s.ws.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(pingPatience))
 	var slow net.Error
 	if errors.Is(err, websocket.ErrCloseSent) || errors.As(err, &slow) && slow.Timeout() {
 		return nil // reading shows what became of the connection
@@ -220,11 +227,22 @@ func (s *socket) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	if s.writing.TryLock() {
-		farewell := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-		// The other side may be gone: then there is nobody to tell.
-		_ = s.ws.WriteControl(websocket.CloseMessage, farewell, time.Now().Add(closePatience))
-		s.writing.Unlock()
+	if !s.farewell() {
+		// Whoever does not take that does not take the farewell of TLS either,
+		// which would wait for seconds.
+		if t, ok := s.ws.NetConn().(*tls.Conn); ok {
+			_ = t.NetConn().Close() // closed once more below
+		}
 	}
 	return s.ws.Close()
+}
+
+// farewell reports whether a close frame went out.
+func (s *socket) farewell() bool {
+	if !s.writing.TryLock() {
+		return false
+	}
+	defer s.writing.Unlock()
+	frame := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+	return s.ws.WriteControl(websocket.CloseMessage, frame, time.Now().Add(closePatience)) == nil
 }

@@ -110,3 +110,23 @@ func TestPingsKeepAConnectionOpen(t *testing.T) {
 		conn.Close()
 	})
 }
+
+// A client that pings and does not read holds up nobody who writes to it.
+func TestStalledClientsHoldUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, client := upgraded(t, wire.ConnOptions{})
+		var reader sync.WaitGroup
+		reader.Go(func() { _, _ = conn.Next() })
+		io.WriteString(client, ping)
+		synctest.Wait() // the pong is on its way, and stuck
+		start := time.Now()
+		if err := conn.Ping(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took != 0 { // of the bubble
+			t.Errorf("ping took %v", took)
+		}
+		conn.Close()
+		reader.Wait()
+	})
+}
