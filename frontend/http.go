@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +41,32 @@ func (f *Frontend) routes() http.Handler {
 	if f.options.Public != nil {
 		mux.Handle("GET "+base+"public/", http.StripPrefix(base+"public/", f.options.Public))
 	}
-	return mux
+	return f.guarded(mux)
+}
+
+// guarded counts and tells of panics. The client sees a broken connection, and
+// keeps what it has.
+func (f *Frontend) guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			fault := recover()
+			if fault == nil {
+				return
+			}
+			if fault != http.ErrAbortHandler {
+				f.panicked(r.URL.Path, fault)
+			}
+			panic(http.ErrAbortHandler)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (f *Frontend) panicked(route string, fault any) {
+	f.metrics.panics.Inc()
+	if f.quiet.may("panic") {
+		f.log.Error("panic while serving a client", "route", route, "err", fault, "stack", string(debug.Stack()))
+	}
 }
 
 // header sets what all answers have. Buffering proxies would hold polls back.
@@ -148,6 +174,7 @@ func (f *Frontend) serveControl(w http.ResponseWriter, r *http.Request) {
 		f.write(w, r, wire.PathControl, judge(err))
 		return
 	}
+	defer t.close()
 	a, _ := f.control(r.Context(), body, t)
 	t.close() // before the answer is paced
 	f.write(w, r, wire.PathControl, a)
