@@ -74,8 +74,9 @@ type Collections interface {
 	// when they are durable.
 	DeadLetter(ctx context.Context, peer Peer, reason string, data []byte) error
 
-	// Attach begins a connection that can deliver. Whoever gives the client
-	// work afterwards wakes it through the notifier's board.
+	// Attach begins a connection that can deliver. It is on the notifier's board
+	// already, and has left it when the attachment ends. Whoever gives the client
+	// work afterwards wakes it through that board.
 	Attach(org ids.Org, client ids.Client) Attachment
 }
 
