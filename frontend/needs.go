@@ -57,7 +57,8 @@ type Keys interface {
 	Enrol(ctx context.Context, e Enrolment) error
 }
 
-// Enrolment is a request that was checked: the client holds the private half.
+// Enrolment is a request that was checked: whoever made it holds the private half,
+// and its id follows from the key. Whoever sends it now may have caught it.
 type Enrolment struct {
 	Peer
 	Key *rsa.PublicKey
