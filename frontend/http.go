@@ -246,8 +246,8 @@ func (f *Frontend) trusted(address string) bool {
 }
 
 // seal seals jobs for a peer. Jobs that were taken are in hand: a busy
-// private key is waited for.
-func (f *Frontend) seal(ctx context.Context, d wire.Delivery) ([]byte, error) {
+// private key is waited for, and meanwhile is called again and again.
+func (f *Frontend) seal(ctx context.Context, d wire.Delivery, meanwhile func() error) ([]byte, error) {
 	key, err := f.options.Keys.Key(ctx, d.Org, d.Client)
 	if err != nil {
 		return nil, err
@@ -261,6 +261,9 @@ func (f *Frontend) seal(ctx context.Context, d wire.Delivery) ([]byte, error) {
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
+			return nil, err
+		}
+		if err := meanwhile(); err != nil {
 			return nil, err
 		}
 	}

@@ -171,7 +171,14 @@ func (p *poll) deliver(ctx context.Context) (bool, error) {
 	if len(jobs) == 0 {
 		return false, nil
 	}
-	body, err := p.seal(ctx, wire.Delivery{Org: p.peer.Org, Client: p.peer.Client, Messages: jobs})
+	padded := time.Now()
+	body, err := p.seal(ctx, wire.Delivery{Org: p.peer.Org, Client: p.peer.Client, Messages: jobs}, func() error {
+		if time.Since(padded) < p.options.PadEvery {
+			return nil
+		}
+		padded = time.Now()
+		return p.send(wire.Pad)
+	})
 	if err != nil {
 		return true, fmt.Errorf("deliver %d messages: %w", len(jobs), err)
 	}

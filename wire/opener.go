@@ -262,7 +262,7 @@ func (o *Opener) decipherOnce(ctx context.Context, name fingerprint, envelope *o
 		return s, nil // even that one's signature is checked
 	}
 	var c *opened
-	err := o.identity.private(ctx, "open session", func(key *rsa.PrivateKey) error {
+	err := o.identity.private(ctx, "open session", o.identity.opening, func(key *rsa.PrivateKey) error {
 		var err error
 		c, err = openCipher(key, envelope)
 		return err
