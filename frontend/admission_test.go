@@ -2,11 +2,13 @@ package frontend_test
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/rand"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -80,5 +82,37 @@ func TestOneSourceLeavesRoomForOthers(t *testing.T) {
 	a := n.known(t, "http", 0)
 	if code := n.rawPost(t, "control", a.seal(rows("F.1", "")), func(r *http.Request) { r.Header.Set("X-Real-IP", "192.0.2.2") }); code != http.StatusOK {
 		t.Errorf("post from another address: %d", code)
+	}
+}
+
+// A source that nobody knows may not use up the private key; others go on, and so
+// does the same one as soon as somebody there is known.
+func TestNewSessionsOfStrangersAreRationed(t *testing.T) {
+	n := launch(t, false, func(o *frontend.Options) { o.ProxyHeader = "X-Real-IP" })
+	a := n.known(t, "http", 0)
+	from := func(address string, body []byte) int {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/control", bytes.NewReader(body))
+		r.Header.Set("X-Real-IP", address)
+		w := httptest.NewRecorder()
+		n.frontend.Handler().ServeHTTP(w, r)
+		return w.Code
+	}
+	refused := func() float64 { return n.metric(t, "raptorpack_frontend_shed_total", "busy") }
+	eventually(t, "a flood is rationed", func() bool {
+		from("192.0.2.1", []byte("x"))
+		return refused() > 0
+	}, func() any { return refused() })
+	if code := from("192.0.2.2", a.seal(rows("F.1", ""))); code != http.StatusOK {
+		t.Errorf("known client elsewhere: %d", code)
+	}
+	if code := from("192.0.2.1", a.seal(rows("F.1", ""))); code != http.StatusOK {
+		t.Errorf("known session at the same address: %d", code)
+	}
+	before := refused()
+	for range 300 {
+		from("192.0.2.1", []byte("x"))
+	}
+	if refused() != before {
+		t.Error("an address that is known by now is rationed")
 	}
 }

@@ -38,6 +38,9 @@ func (f *Frontend) control(ctx context.Context, body []byte, t *ticket) (answer,
 // repeat what he caught.
 func (f *Frontend) open(ctx context.Context, body []byte, address string) (*wire.Packet, Peer, error) {
 	f.metrics.bytes.Add(float64(len(body)))
+	if err := f.mayBegin(body, address); err != nil {
+		return nil, Peer{}, err
+	}
 	packet, err := f.opener.Open(ctx, body)
 	if err != nil {
 		return nil, Peer{}, err

@@ -24,6 +24,7 @@ type Frontend struct {
 	sealer    *wire.Sealer
 	admission *admission
 	enrolment *enrolment
+	strangers *ration // new sessions
 	contests  *contests
 	quiet     *quiet
 	handler   http.Handler
@@ -66,6 +67,9 @@ func New(o Options) (*Frontend, error) {
 		return nil, fmt.Errorf("frontend: %w", err)
 	}
 	if f.enrolment, err = newEnrolment(&f.options); err != nil {
+		return nil, fmt.Errorf("frontend: %w", err)
+	}
+	if f.strangers, err = newRation(strangersPerSecond, strangersAtOnce); err != nil {
 		return nil, fmt.Errorf("frontend: %w", err)
 	}
 	if f.contests, err = newContests(); err != nil {
