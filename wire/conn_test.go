@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"raptorpack/wire"
+	"raptorpack/wire/wiretest"
 )
 
 // pipeListener hands one connection to a server.
@@ -29,14 +31,18 @@ func (l pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // upgraded gives both ends of a WebSocket in memory: ours, and the bare one of a
 // client, which sends frames as it likes.
-func upgraded(t *testing.T, o wire.ConnOptions) (wire.Conn, net.Conn) {
+func upgraded(t *testing.T, withTLS bool) (wire.Conn, net.Conn) {
 	t.Helper()
 	server, client := net.Pipe()
+	if withTLS {
+		server = tls.Server(server, &tls.Config{Certificates: []tls.Certificate{wiretest.NewDeployment(t).TLS(t)}})
+		client = tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+	}
 	l := make(pipeListener, 1)
 	l <- server
 	conns := make(chan wire.Conn, 1)
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := wire.Upgrade(w, r, o)
+		conn, err := wire.Upgrade(w, r, wire.ConnOptions{})
 		if err != nil {
 			t.Error(err)
 		}
@@ -60,7 +66,7 @@ const (
 // A message that nothing comes of is given up, however lively the connection is.
 func TestPingsKeepNoMessageOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, client := upgraded(t, wire.ConnOptions{})
+		conn, client := upgraded(t, false)
 		go io.Copy(io.Discard, client)
 		var sender sync.WaitGroup
 		defer sender.Wait()
@@ -91,7 +97,7 @@ func TestPingsKeepNoMessageOpen(t *testing.T) {
 // Between messages pings are life, for as long as they come.
 func TestPingsKeepAConnectionOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, client := upgraded(t, wire.ConnOptions{})
+		conn, client := upgraded(t, false)
 		go io.Copy(io.Discard, client)
 		go func() {
 			for range 60 {
@@ -114,7 +120,7 @@ func TestPingsKeepAConnectionOpen(t *testing.T) {
 // A client that pings and does not read holds up nobody who writes to it.
 func TestStalledClientsHoldUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		conn, client := upgraded(t, wire.ConnOptions{})
+		conn, client := upgraded(t, false)
 		var reader sync.WaitGroup
 		reader.Go(func() { _, _ = conn.Next() })
 		io.WriteString(client, ping)
@@ -128,5 +134,18 @@ func TestStalledClientsHoldUpNobody(t *testing.T) {
 		}
 		conn.Close()
 		reader.Wait()
+	})
+}
+
+// Closing waits a moment for a client that does not read, not for the seconds that
+// TLS would give it.
+func TestStalledClientsHoldUpNoClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn, _ := upgraded(t, true)
+		start := time.Now()
+		conn.Close()
+		if took := time.Since(start); took > time.Second { // of the bubble
+			t.Errorf("closing took %v", took)
+		}
 	})
 }
