@@ -93,8 +93,8 @@ func (f *Frontend) hold(w http.ResponseWriter, r *http.Request, packet *wire.Pac
 	f.contest(peer)
 	p := &poll{Frontend: f, peer: peer, out: http.NewResponseController(w), w: w}
 	p.waiter, p.bell = f.options.Board.Register(peer.Org, peer.Client)
-	p.attachment = f.options.Collections.Attach(peer.Org, peer.Client)
 	defer p.leave()
+	p.attachment = f.options.Collections.Attach(peer.Org, peer.Client)
 
 	a := f.ingest(r.Context(), packet, peer, t)
 	t.close()
@@ -119,7 +119,9 @@ func (f *Frontend) hold(w http.ResponseWriter, r *http.Request, packet *wire.Pac
 // leave leaves the board before the attachment, whose end looks there for others.
 func (p *poll) leave() {
 	p.waiter.Close()
-	p.attachment.Close()
+	if p.attachment != nil { // or attaching itself broke
+		p.attachment.Close()
+	}
 }
 
 // contest notes a reader that takes the place of a live one.

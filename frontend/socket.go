@@ -34,9 +34,9 @@ type connection struct {
 }
 
 const (
-	// newcomerGrace is how long a WebSocket may be open without saying who it is,
-	// or three quarters of the time between pings if that is shorter. They open one when
-	// they have something to send.
+	// newcomerGrace is how long a WebSocket may be open without saying who it is, or
+	// three quarters of the time between pings if that is shorter. Clients open one
+	// when they have something to send.
 	newcomerGrace = 30 * time.Second
 
 	// maxNewcomers bounds those of one source: clients behind one address become
@@ -336,7 +336,9 @@ func (r *reader) close() {
 	r.delivering.Lock() // nothing is taken from a closed attachment
 	defer r.delivering.Unlock()
 	r.closed = true
-	r.attachment.Close()
+	if r.attachment != nil { // or attaching itself broke
+		r.attachment.Close()
+	}
 }
 
 // Ring implements notifier.Bell.
