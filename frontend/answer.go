@@ -60,6 +60,7 @@ var loud = map[string]string{
 	"oversize":  "refused a body over the limit; the client keeps it and will not get on until max_upload_size allows it",
 	"stranger":  "refused a large body of a sender not known yet",
 	"memory":    "no memory left for client posts",
+	"newcomers": "too many websockets of one address do not say who they are",
 	"busy":      "no capacity left for client posts",
 	"durable":   "client post did not become durable",
 	"unsure":    "cannot tell whether a client is enrolled",

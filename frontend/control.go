@@ -17,7 +17,8 @@ import (
 // packet may inflate to far more than should lie in memory at once.
 const ingestBytes = 8 << 20
 
-// control takes one control packet and answers when everything in it is durable.
+// control takes one control packet and answers when everything in it is durable. A
+// peer shows that its sender is who it says, and speaks for itself.
 func (f *Frontend) control(ctx context.Context, body []byte, t *ticket) (answer, *Peer) {
 	packet, peer, err := f.open(ctx, body, t.claim.address)
 	if err != nil {
@@ -26,20 +27,30 @@ func (f *Frontend) control(ctx context.Context, body []byte, t *ticket) (answer,
 	if packet.Standing != wire.Known {
 		return f.unknown(ctx, packet, peer), nil
 	}
-	return f.ingest(ctx, packet, peer, t), &peer
+	a := f.ingest(ctx, packet, peer, t)
+	if packet.Replayed {
+		return a, nil
+	}
+	return a, &peer
 }
 
-// open authenticates a body. Whoever is known is seen.
+// open authenticates a body. Whoever is known is seen, unless somebody may just
+// repeat what he caught.
 func (f *Frontend) open(ctx context.Context, body []byte, address string) (*wire.Packet, Peer, error) {
 	f.metrics.bytes.Add(float64(len(body)))
+	if err := f.mayBegin(body, address); err != nil {
+		return nil, Peer{}, err
+	}
 	packet, err := f.opener.Open(ctx, body)
 	if err != nil {
 		return nil, Peer{}, err
 	}
 	peer := Peer{Org: packet.Org, Client: packet.Client, Address: address, Received: time.Now().UTC()}
-	if packet.Standing == wire.Known {
-		f.admission.vouch(address)
-		if f.options.Sightings != nil && !packet.Replayed {
+	if packet.Standing == wire.Known && !packet.Replayed {
+		if !packet.Stale {
+			f.admission.vouch(address)
+		}
+		if f.options.Sightings != nil {
 			f.options.Sightings.Touch(peer.Org, peer.Client, address, peer.Received)
 		}
 	}
@@ -85,8 +96,11 @@ func (f *Frontend) ingestParts(ctx context.Context, packet *wire.Packet, peer Pe
 			}
 			continue
 		}
-		part = append(part, messages...)
 		for _, m := range messages {
+			if needless(m, packet.Replayed) {
+				continue
+			}
+			part = append(part, m)
 			size += proto.Size(m)
 		}
 		if size < ingestBytes {
@@ -97,6 +111,13 @@ func (f *Frontend) ingestParts(ctx context.Context, packet *wire.Packet, peer Pe
 		}
 	}
 	return flush()
+}
+
+// needless reports whether a message of a known client has nothing to say: its
+// enrolment request, repeated while it waited for the first answer, or a check-in
+// that was taken before, and may be behind a newer one.
+func needless(m *wirepb.VeloMessage, replayed bool) bool {
+	return m.Csr != nil || replayed && m.ForemanCheckin != nil
 }
 
 // bury keeps an element that can never be decoded. Anything else that Lists

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/time/rate"
@@ -13,36 +12,60 @@ import (
 	"raptorpack/wire"
 )
 
-const enrolSourcesKept = 16_384
+const (
+	rationedKept = 16_384
 
-var errEnrolRate = errors.New("too many enrolments")
+	// A source from which nothing authentic came within the hour may begin so many
+	// sessions a second, after a burst: each costs an operation with the private key.
+	strangersPerSecond = 20
+	strangersAtOnce    = 200
+)
 
-// enrolment rations enrolment requests, on the whole and by source.
-type enrolment struct {
-	all     *rate.Limiter
+var (
+	errEnrolRate = errors.New("too many enrolments")
+	errStrangers = errors.New("too many new sessions of one source")
+)
+
+// ration is a rate that each source has for itself.
+type ration struct {
 	each    rate.Limit
+	burst   int
 	sources *otter.Cache[string, *rate.Limiter]
 }
 
-func newEnrolment(o *Options) (*enrolment, error) {
-	sources, err := otter.New(&otter.Options[string, *rate.Limiter]{MaximumSize: enrolSourcesKept, Executor: func(task func()) { task() }})
+func newRation(each rate.Limit, burst int) (*ration, error) {
+	sources, err := otter.New(&otter.Options[string, *rate.Limiter]{MaximumSize: rationedKept, Executor: func(task func()) { task() }})
 	if err != nil {
-		return nil, fmt.Errorf("cache of enrolling addresses: %w", err)
+		return nil, fmt.Errorf("cache of rationed sources: %w", err)
+	}
+	return &ration{each: each, burst: burst, sources: sources}, nil
+}
+
+func (r *ration) allow(source string) bool {
+	limiter, ok := r.sources.GetIfPresent(source)
+	if !ok {
+		limiter, _ = r.sources.SetIfAbsent(source, rate.NewLimiter(r.each, r.burst))
+	}
+	return limiter.Allow()
+}
+
+// enrolment rations enrolment requests, on the whole and by source.
+type enrolment struct {
+	all  *rate.Limiter
+	each *ration
+}
+
+func newEnrolment(o *Options) (*enrolment, error) {
+	each, err := newRation(rate.Limit(o.EnrolPerAddressSecond), max(1, int(o.EnrolPerAddressSecond*10)))
+	if err != nil {
+		return nil, err
 	}
 	every := max(0, o.EnrolPerSecond)
-	return &enrolment{
-		all:  rate.NewLimiter(rate.Limit(every), int(every*2)),
-		each: rate.Limit(o.EnrolPerAddressSecond), sources: sources,
-	}, nil
+	return &enrolment{all: rate.NewLimiter(rate.Limit(every), int(every*2)), each: each}, nil
 }
 
 func (e *enrolment) allow(address string) error {
-	source := sourceOf(address)
-	limiter, ok := e.sources.GetIfPresent(source)
-	if !ok {
-		limiter, _ = e.sources.SetIfAbsent(source, rate.NewLimiter(e.each, max(1, int(e.each*10))))
-	}
-	if !limiter.Allow() {
+	if source := sourceOf(address); !e.each.allow(source) {
 		return fmt.Errorf("%w from %s", errEnrolRate, source)
 	}
 	if !e.all.Allow() {
@@ -51,18 +74,15 @@ func (e *enrolment) allow(address string) error {
 	return nil
 }
 
-// sourceOf is who counts as one source: an IPv4 address, or an IPv6 /64, which
-// is what one machine has for itself.
-func sourceOf(address string) string {
-	a, err := netip.ParseAddr(address)
-	if err != nil || a.Unmap().Is4() {
-		return address
+// mayBegin rations the sessions of strangers, before they cost anything dear.
+func (f *Frontend) mayBegin(body []byte, address string) error {
+	if f.admission.vouched(address) || f.opener.Recognises(body) {
+		return nil
 	}
-	prefix, err := a.Prefix(64)
-	if err != nil {
-		return address
+	if source := f.source(address); source != "" && !f.strangers.allow(source) {
+		return fmt.Errorf("%w: %s: %w", errStrangers, source, wire.ErrBusy)
 	}
-	return prefix.String()
+	return nil
 }
 
 // unknown answers a control packet that is not authenticated: nothing in it

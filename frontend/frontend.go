@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,16 +24,18 @@ type Frontend struct {
 	sealer    *wire.Sealer
 	admission *admission
 	enrolment *enrolment
+	strangers *ration // new sessions
 	contests  *contests
 	quiet     *quiet
 	handler   http.Handler
 
-	sockets  *sockets
-	pushes   *pushes
-	wheel    *wheel
-	draining atomic.Bool
-	polls    atomic.Int64
-	paced    atomic.Int64
+	sockets   *sockets
+	newcomers *sources // WebSockets that did not say who they are
+	pushes    *pushes
+	wheel     *wheel
+	draining  atomic.Bool
+	polls     atomic.Int64
+	paced     atomic.Int64
 
 	// handover ends one waiting HTTP poll per value. It has no slot: a value
 	// is only given to a poll that takes it, otherwise handing over goes on.
@@ -58,7 +61,7 @@ func New(o Options) (*Frontend, error) {
 	}
 	f := &Frontend{
 		options: o, log: o.Logger, metrics: newMetrics(o.Registerer), opener: opener, sealer: sealer,
-		quiet: newQuiet(), sockets: newSockets(), pushes: newPushes(), handover: make(chan struct{}),
+		quiet: newQuiet(), sockets: newSockets(), newcomers: newSources(maxNewcomers), pushes: newPushes(), handover: make(chan struct{}),
 	}
 	if f.admission, err = newAdmission(&f.options, opener); err != nil {
 		return nil, fmt.Errorf("frontend: %w", err)
@@ -66,10 +69,13 @@ func New(o Options) (*Frontend, error) {
 	if f.enrolment, err = newEnrolment(&f.options); err != nil {
 		return nil, fmt.Errorf("frontend: %w", err)
 	}
+	if f.strangers, err = newRation(strangersPerSecond, strangersAtOnce); err != nil {
+		return nil, fmt.Errorf("frontend: %w", err)
+	}
 	if f.contests, err = newContests(); err != nil {
 		return nil, fmt.Errorf("frontend: %w", err)
 	}
-	f.wheel = newWheel(o.PingWait, f.ping)
+	f.wheel = newWheel(o.PingWait, f.visit)
 	f.handler = f.routes()
 	return f, nil
 }
@@ -104,7 +110,11 @@ func (f *Frontend) Run(ctx context.Context) error {
 func (f *Frontend) server() *http.Server {
 	return &http.Server{
 		Handler: f.handler, TLSConfig: f.options.TLS, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 150 * time.Second,
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(noise{f}, slog.LevelDebug),
+		MaxHeaderBytes: 16 << 10,
+		// The least that RFC 9113 section 5.1.2 recommends: clients need three, and
+		// proxies that speak for many open further connections.
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 100},
+		ErrorLog: slog.NewLogLogger(noise{f}, slog.LevelDebug),
 	}
 }
 
@@ -193,14 +203,21 @@ func (f *Frontend) shutdown(ctx context.Context, server *http.Server) error {
 	return nil
 }
 
-// noise takes what net/http says about connections that speak no protocol of
-// ours: scanners, garbage, broken TLS.
+// noise takes what net/http says: nearly always about connections that speak no
+// protocol of ours, as scanners, garbage, broken TLS.
 type noise struct{ *Frontend }
 
 func (n noise) Enabled(context.Context, slog.Level) bool { return true }
 func (n noise) WithAttrs([]slog.Attr) slog.Handler       { return n }
 func (n noise) WithGroup(string) slog.Handler            { return n }
 func (n noise) Handle(_ context.Context, r slog.Record) error {
+	// Nobody comes in while accepting fails: no descriptors, mostly.
+	if strings.HasPrefix(r.Message, "http: Accept error") {
+		if n.quiet.may("accept") {
+			n.log.Warn("connections cannot be accepted", "err", r.Message)
+		}
+		return nil
+	}
 	n.metrics.noise.Inc()
 	n.log.Debug("connection without protocol", "err", r.Message)
 	return nil

@@ -183,6 +183,10 @@ func TestPadsKeepThePollAlive(t *testing.T) {
 		t.Errorf("opened: %v, %v", jobs, err)
 	}
 	n.waiting(t, 0)
+	eventually(t, "attachment ended", func() bool { return n.collections.ended() == 1 }, func() any { return n.collections.ended() })
+	if n.collections.present != 0 {
+		t.Error("when its attachment ended, the poll itself was still on the board")
+	}
 	if n.metric(t, "raptorpack_frontend_poll_duration_seconds") != 1 {
 		t.Error("poll was not measured")
 	}

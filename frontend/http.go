@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,9 +16,10 @@ import (
 )
 
 const (
-	headWait  = time.Minute // a body may take this long,
-	slowest   = 8 << 10     // and a second more for so many bytes
 	writeWait = 30 * time.Second
+
+	// deadlineStep is how finely the deadline of a body is kept.
+	deadlineStep = time.Second
 
 	// What a refused client still sends is taken so long, and so far: beyond
 	// the largest post of a client with customary settings.
@@ -39,7 +41,32 @@ func (f *Frontend) routes() http.Handler {
 	if f.options.Public != nil {
 		mux.Handle("GET "+base+"public/", http.StripPrefix(base+"public/", f.options.Public))
 	}
-	return mux
+	return f.guarded(mux)
+}
+
+// guarded counts and tells of panics. The client sees a broken connection, and
+// keeps what it has.
+func (f *Frontend) guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			fault := recover()
+			if fault == nil {
+				return
+			}
+			if fault != http.ErrAbortHandler {
+				f.panicked(r.URL.Path, fault)
+			}
+			panic(http.ErrAbortHandler)
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (f *Frontend) panicked(route string, fault any) {
+	f.metrics.panics.Inc()
+	if f.quiet.may("panic") {
+		f.log.Error("panic while serving a client", "route", route, "err", fault, "stack", string(debug.Stack()))
+	}
 }
 
 // header sets what all answers have. Buffering proxies would hold polls back.
@@ -141,12 +168,13 @@ func (f *Frontend) serveControl(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	address := f.address(r)
-	c := claim{size: r.ContentLength, address: address, urgent: r.Header.Get(wire.HeaderPriority) == "urgent"}
+	c := claim{size: r.ContentLength, address: address, source: f.source(address), urgent: r.Header.Get(wire.HeaderPriority) == "urgent"}
 	body, t, err := f.readBody(w, r, c)
 	if err != nil {
 		f.write(w, r, wire.PathControl, judge(err))
 		return
 	}
+	defer t.close()
 	a, _ := f.control(r.Context(), body, t)
 	t.close() // before the answer is paced
 	f.write(w, r, wire.PathControl, a)
@@ -154,20 +182,34 @@ func (f *Frontend) serveControl(w http.ResponseWriter, r *http.Request) {
 
 // readBody admits and reads the body of a post, which may not trickle in.
 func (f *Frontend) readBody(w http.ResponseWriter, r *http.Request, c claim) ([]byte, *ticket, error) {
-	size := c.size
-	if size < 0 {
-		size = f.options.MaxBody
-	}
 	control := http.NewResponseController(w)
-	limit := f.options.AdmissionWait + headWait + time.Duration(size/slowest)*time.Second
-	// Without deadlines (a wrapped writer) the server's own limits hold.
-	_ = control.SetReadDeadline(time.Now().Add(limit))
-	body, t, err := f.admission.read(r.Context(), r.Body, c)
+	body, t, err := f.admission.read(r.Context(), &pacedBody{Reader: r.Body, control: control, pace: wire.NewPace(time.Now())}, c)
 	if err != nil {
 		return nil, nil, err
 	}
+	// Without deadlines (a wrapped writer) the server's own limits hold.
 	_ = control.SetReadDeadline(time.Time{})
 	return body, t, nil
+}
+
+// pacedBody is a body that has to keep coming.
+type pacedBody struct {
+	io.Reader
+	control *http.ResponseController
+	pace    wire.Pace
+	set     time.Time
+}
+
+// Read implements io.Reader.
+func (b *pacedBody) Read(p []byte) (int, error) {
+	if deadline := b.pace.Deadline(time.Now()); deadline.Sub(b.set).Abs() > deadlineStep {
+		// Without deadlines (a wrapped writer) the server's own limits hold.
+		_ = b.control.SetReadDeadline(deadline)
+		b.set = deadline
+	}
+	n, err := b.Reader.Read(p)
+	b.pace.Took(n, time.Now())
+	return n, err
 }
 
 // address is the client's IP address, as the trusted proxy in front tells it.
@@ -204,8 +246,8 @@ func (f *Frontend) trusted(address string) bool {
 }
 
 // seal seals jobs for a peer. Jobs that were taken are in hand: a busy
-// private key is waited for.
-func (f *Frontend) seal(ctx context.Context, d wire.Delivery) ([]byte, error) {
+// private key is waited for, and meanwhile is called again and again.
+func (f *Frontend) seal(ctx context.Context, d wire.Delivery, meanwhile func() error) ([]byte, error) {
 	key, err := f.options.Keys.Key(ctx, d.Org, d.Client)
 	if err != nil {
 		return nil, err
@@ -219,6 +261,9 @@ func (f *Frontend) seal(ctx context.Context, d wire.Delivery) ([]byte, error) {
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
+			return nil, err
+		}
+		if err := meanwhile(); err != nil {
 			return nil, err
 		}
 	}

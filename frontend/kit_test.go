@@ -79,6 +79,7 @@ type collections struct {
 	peers   []frontend.Peer
 	letters [][]byte
 	closed  int
+	present int                                                // attachments that ended while their client was on the board
 	commit  func(context.Context, []*wirepb.VeloMessage) error // nil: at once
 }
 
@@ -126,6 +127,9 @@ func (a *attachment) Close() {
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
 	a.c.closed++
+	if a.c.board.Connected(ids.RootOrg, a.client) {
+		a.c.present++
+	}
 }
 
 // give queues work, then wakes: the order that the rule of waking asks for.

@@ -18,6 +18,7 @@ type metrics struct {
 	dead        prometheus.Counter
 	contested   prometheus.Counter
 	noise       prometheus.Counter
+	panics      prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -49,6 +50,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		dead:       counter("raptorpack_frontend_dead_letters_total", "Pieces of client packets that cannot be decoded, kept as dead letters."),
 		contested:  counter("raptorpack_frontend_contested_readers_total", "Readers of one client that took turns from different addresses: a copied key."),
 		noise:      counter("raptorpack_frontend_protocol_errors_total", "Connections that spoke neither TLS nor HTTP as expected."),
+		panics:     counter("raptorpack_frontend_panics_total", "Panics while clients were served: mistakes of ours, each with a log line."),
 	}
 }
 

@@ -57,7 +57,8 @@ type Keys interface {
 	Enrol(ctx context.Context, e Enrolment) error
 }
 
-// Enrolment is a request that was checked: the client holds the private half.
+// Enrolment is a request that was checked: whoever made it holds the private half,
+// and its id follows from the key. Whoever sends it now may have caught it.
 type Enrolment struct {
 	Peer
 	Key *rsa.PublicKey
@@ -74,8 +75,9 @@ type Collections interface {
 	// when they are durable.
 	DeadLetter(ctx context.Context, peer Peer, reason string, data []byte) error
 
-	// Attach begins a connection that can deliver. Whoever gives the client
-	// work afterwards wakes it through the notifier's board.
+	// Attach begins a connection that can deliver. It is on the notifier's board
+	// already, and has left it when the attachment ends. Whoever gives the client
+	// work afterwards wakes it through that board.
 	Attach(org ids.Org, client ids.Client) Attachment
 }
 

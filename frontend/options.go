@@ -61,7 +61,7 @@ type Options struct {
 
 	MaxBody        int64 // bytes of one post or frame; 32 MiB, at least 10 MiB
 	BodyMemory     int64 // bytes of all large posts at once; 256 MiB
-	SmallMemory    int64 // bytes of all posts up to 64 KiB at once; 64 MiB
+	SmallMemory    int64 // bytes of all posts up to 64 KiB at once, half of them for known sessions; 64 MiB
 	StrangerMemory int64 // bytes of large posts whose sender is not known yet; 32 MiB, less than zero: none
 	InflateMemory  int64 // bytes inflated at once; 384 MiB
 
@@ -99,6 +99,7 @@ func (o *Options) setDefaults() {
 	orDefault(&o.BodyMemory, 256<<20)
 	o.BodyMemory = max(o.BodyMemory, 2*o.MaxBody)
 	orDefault(&o.SmallMemory, 64<<20)
+	o.SmallMemory = max(o.SmallMemory, 4*smallBody)
 	orDefault(&o.StrangerMemory, 32<<20)
 	orDefault(&o.InflateMemory, 384<<20)
 	orDefault(&o.MaxElement, 100<<20)

@@ -21,11 +21,12 @@ func (f *Frontend) serveReader(w http.ResponseWriter, r *http.Request) {
 		f.write(w, r, wire.PathReader, later("oversize", fmt.Errorf("check-in of %d bytes: %w", r.ContentLength, errOversize)))
 		return
 	}
-	body, t, err := f.readBody(w, r, claim{size: r.ContentLength, address: address})
+	body, t, err := f.readBody(w, r, claim{size: r.ContentLength, address: address, source: f.source(address)})
 	if err != nil {
 		f.write(w, r, wire.PathReader, judge(err))
 		return
 	}
+	defer t.close() // and before each answer, which may be paced
 	if len(body) > smallBody {
 		t.close()
 		f.write(w, r, wire.PathReader, later("oversize", fmt.Errorf("check-in of %d bytes: %w", len(body), errOversize)))
@@ -42,7 +43,21 @@ func (f *Frontend) serveReader(w http.ResponseWriter, r *http.Request) {
 		f.write(w, r, wire.PathReader, a)
 		return
 	}
+	if f.repeats(packet, peer) {
+		a := f.ingest(r.Context(), packet, peer, t)
+		t.close()
+		f.write(w, r, wire.PathReader, a)
+		return
+	}
 	f.hold(w, r, packet, peer, t)
+}
+
+// repeats reports whether a check-in was here before, or is hours old while the
+// client waits here. Then it takes nobody's place: its sender is told that there is
+// nothing to do, and an honest one checks in anew.
+func (f *Frontend) repeats(packet *wire.Packet, peer Peer) bool {
+	packet.Replayed = packet.Replayed || packet.Stale && f.options.Board.Connected(peer.Org, peer.Client)
+	return packet.Replayed
 }
 
 // admit answers a reader that may not stay.
@@ -78,9 +93,8 @@ func (f *Frontend) hold(w http.ResponseWriter, r *http.Request, packet *wire.Pac
 	f.contest(peer)
 	p := &poll{Frontend: f, peer: peer, out: http.NewResponseController(w), w: w}
 	p.waiter, p.bell = f.options.Board.Register(peer.Org, peer.Client)
-	defer p.waiter.Close()
+	defer p.leave()
 	p.attachment = f.options.Collections.Attach(peer.Org, peer.Client)
-	defer p.attachment.Close()
 
 	a := f.ingest(r.Context(), packet, peer, t)
 	t.close()
@@ -99,6 +113,14 @@ func (f *Frontend) hold(w http.ResponseWriter, r *http.Request, packet *wire.Pac
 	f.metrics.poll.Observe(time.Since(start).Seconds())
 	if err != nil {
 		f.log.Debug("poll ended early", "org", peer.Org, "client", peer.Client, "err", err)
+	}
+}
+
+// leave leaves the board before the attachment, whose end looks there for others.
+func (p *poll) leave() {
+	p.waiter.Close()
+	if p.attachment != nil { // or attaching itself broke
+		p.attachment.Close()
 	}
 }
 
@@ -151,7 +173,14 @@ func (p *poll) deliver(ctx context.Context) (bool, error) {
 	if len(jobs) == 0 {
 		return false, nil
 	}
-	body, err := p.seal(ctx, wire.Delivery{Org: p.peer.Org, Client: p.peer.Client, Messages: jobs})
+	padded := time.Now()
+	body, err := p.seal(ctx, wire.Delivery{Org: p.peer.Org, Client: p.peer.Client, Messages: jobs}, func() error {
+		if time.Since(padded) < p.options.PadEvery {
+			return nil
+		}
+		padded = time.Now()
+		return p.send(wire.Pad)
+	})
 	if err != nil {
 		return true, fmt.Errorf("deliver %d messages: %w", len(jobs), err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"raptorpack/notifier"
 	"raptorpack/wire"
@@ -24,7 +25,24 @@ type connection struct {
 
 	// busy says that a frame is whole and its answer not sent.
 	busy atomic.Bool
+
+	// talking says that a frame is being read or answered.
+	talking atomic.Bool
+
+	// newcomer says that no frame was authentic yet; newcomers counts it then.
+	newcomer atomic.Bool
 }
+
+const (
+	// newcomerGrace is how long a WebSocket may be open without saying who it is, or
+	// three quarters of the time between pings if that is shorter. Clients open one
+	// when they have something to send.
+	newcomerGrace = 30 * time.Second
+
+	// maxNewcomers bounds those of one source: clients behind one address become
+	// known within moments, however many they are.
+	maxNewcomers = 1024
+)
 
 // conversation is what one route does with the frames of a connection. Waiting
 // for a frame happens outside, on a shallow stack, since that is what thousands
@@ -52,6 +70,11 @@ func closeQuietly(c *connection) { _ = c.Close() }
 // own, so that the HTTP server's buffers are given back.
 func (f *Frontend) upgrade(w http.ResponseWriter, r *http.Request, route string, begin func(*connection) conversation) {
 	address := f.address(r)
+	source := f.source(address)
+	if !f.newcomers.take(source, 1) {
+		f.write(w, r, route, later("newcomers", fmt.Errorf("%d websockets of %s do not say who they are", maxNewcomers, source)))
+		return
+	}
 	conn, err := wire.Upgrade(w, r, wire.ConnOptions{
 		MaxMessage: f.options.MaxBody, PingWait: f.options.PingWait,
 		// A client drops us after 1.1 intervals; we are more patient, since
@@ -59,14 +82,17 @@ func (f *Frontend) upgrade(w http.ResponseWriter, r *http.Request, route string,
 		Silence: f.options.PingWait * 3 / 2,
 	})
 	if err != nil {
+		f.newcomers.give(source, 1)
 		f.log.Debug("no websocket", "route", route, "address", address, "err", err)
 		return
 	}
 	c := &connection{Conn: conn, route: route, address: address}
+	c.newcomer.Store(true)
 	// The request ends when the handler returns. Nothing ends the new context:
 	// closing the connection does, and every wait beside reading has its limit.
 	ctx := context.WithoutCancel(r.Context())
 	if !f.sockets.add(c) {
+		f.welcome(c)
 		closeQuietly(c)
 		return
 	}
@@ -84,11 +110,31 @@ func (f *Frontend) serveSocket(ctx context.Context, c *connection, talk conversa
 		for more := true; more && err == nil; {
 			var r io.Reader
 			if r, err = c.Conn.Next(); err == nil {
-				more = talk.frame(ctx, r)
+				more = f.converse(ctx, c, talk, r)
 			}
 		}
 		f.leave(ctx, c, talk, err)
 	}()
+}
+
+// converse takes one frame. Whatever goes wrong in it ends this connection only.
+func (f *Frontend) converse(ctx context.Context, c *connection, talk conversation, r io.Reader) (more bool) {
+	c.talking.Store(true)
+	defer func() {
+		c.talking.Store(false)
+		if fault := recover(); fault != nil {
+			f.panicked(c.route, fault)
+			more = false
+		}
+	}()
+	return talk.frame(ctx, r)
+}
+
+// welcome ends a connection's time as a newcomer.
+func (f *Frontend) welcome(c *connection) {
+	if c.newcomer.CompareAndSwap(true, false) {
+		f.newcomers.give(f.source(c.address), 1)
+	}
 }
 
 func (f *Frontend) enter(c *connection) {
@@ -104,14 +150,20 @@ func (f *Frontend) leave(ctx context.Context, c *connection, talk conversation, 
 	}
 	closeQuietly(c)
 	talk.close()
+	f.welcome(c)
 	f.wheel.remove(c)
 	f.metrics.connections.WithLabelValues(c.kind()).Dec()
 }
 
 func (c *connection) kind() string { return strings.TrimPrefix(c.route, "server.") + "_socket" }
 
-// ping is called by the wheel. A connection that cannot be pinged is over.
-func (f *Frontend) ping(c *connection) {
+// visit is called by the wheel. A connection that cannot be pinged is over, and so
+// is one of a stranger who says nothing.
+func (f *Frontend) visit(c *connection) {
+	if c.newcomer.Load() && !c.talking.Load() {
+		closeQuietly(c)
+		return
+	}
 	if err := c.Ping(); err != nil {
 		f.metrics.pings.WithLabelValues("failed").Inc()
 		closeQuietly(c)
@@ -144,7 +196,7 @@ func (f *Frontend) refuse(ctx context.Context, c *connection, err error) bool {
 
 // read admits and reads one frame.
 func (f *Frontend) read(ctx context.Context, c *connection, r io.Reader, known bool) ([]byte, *ticket, error) {
-	return f.admission.read(ctx, r, claim{size: -1, address: c.address, known: known})
+	return f.admission.read(ctx, r, claim{size: -1, address: c.address, source: f.source(c.address), known: known})
 }
 
 // pemTalk answers any frame with the server's certificate.
@@ -182,9 +234,13 @@ func (k *controlTalk) frame(ctx context.Context, r io.Reader) bool {
 	}
 	k.c.busy.Store(true)
 	defer k.c.busy.Store(false)
+	defer t.close()
 	a, peer := k.control(ctx, body, t)
-	t.close()
-	k.known = k.known || peer != nil
+	t.close() // before the answer is paced
+	if peer != nil {
+		k.known = true
+		k.welcome(k.c)
+	}
 	return k.reply(ctx, k.c, a, nil) && !k.draining.Load()
 }
 
@@ -221,6 +277,13 @@ func (r *reader) frame(ctx context.Context, frame io.Reader) bool {
 		if a := f.admit(ctx, packet, peer); a.code != http.StatusOK {
 			return f.reply(ctx, r.connection, a, nil)
 		}
+		if f.repeats(packet, peer) {
+			a := f.ingest(ctx, packet, peer, t)
+			t.close() // before the answer is paced
+			f.reply(ctx, r.connection, a, wire.Pad)
+			return false
+		}
+		f.welcome(r.connection)
 		r.register(peer)
 	}
 	if packet.Standing != wire.Known || peer.Client != r.peer.Client || peer.Org != r.peer.Org {
@@ -259,8 +322,8 @@ func (r *reader) register(peer Peer) {
 	f.contest(peer)
 	r.delivering.Lock() // the bell may ring before we know our place
 	defer r.delivering.Unlock()
-	r.attachment = f.options.Collections.Attach(peer.Org, peer.Client)
 	r.waiter = f.options.Board.RegisterBell(peer.Org, peer.Client, r)
+	r.attachment = f.options.Collections.Attach(peer.Org, peer.Client)
 }
 
 // close implements conversation.
@@ -273,7 +336,9 @@ func (r *reader) close() {
 	r.delivering.Lock() // nothing is taken from a closed attachment
 	defer r.delivering.Unlock()
 	r.closed = true
-	r.attachment.Close()
+	if r.attachment != nil { // or attaching itself broke
+		r.attachment.Close()
+	}
 }
 
 // Ring implements notifier.Bell.
@@ -283,6 +348,12 @@ func (r *reader) Ring() { r.frontend.pushes.ring(r) }
 func (r *reader) deliver(ctx context.Context) {
 	r.delivering.Lock()
 	defer r.delivering.Unlock()
+	defer func() {
+		if fault := recover(); fault != nil {
+			r.frontend.panicked(r.route, fault)
+			closeQuietly(r.connection)
+		}
+	}()
 	if r.closed {
 		return
 	}
@@ -306,7 +377,7 @@ func (r *reader) deliver(ctx context.Context) {
 func (r *reader) send(ctx context.Context, d wire.Delivery) error {
 	ctx, cancel := context.WithTimeout(ctx, writeWait)
 	defer cancel()
-	body, err := r.frontend.seal(ctx, d)
+	body, err := r.frontend.seal(ctx, d, func() error { return nil }) // pings keep it alive
 	if err != nil {
 		return fmt.Errorf("deliver %d messages: %w", len(d.Messages), err)
 	}

@@ -13,6 +13,8 @@ type sockets struct {
 	all    map[*connection]struct{}
 	closed bool
 	served sync.WaitGroup
+
+	closing sync.WaitGroup
 }
 
 func newSockets() *sockets { return &sockets{all: make(map[*connection]struct{})} }
@@ -59,7 +61,7 @@ func (s *sockets) closeOne() bool {
 	if one == nil {
 		return false
 	}
-	one.handOver()
+	s.closing.Go(one.handOver) // one that does not listen must not hold up the others
 	return true
 }
 
@@ -73,23 +75,33 @@ func (s *sockets) closeAll() {
 }
 
 // wait returns when the last connection's goroutine has ended.
-func (s *sockets) wait() { s.served.Wait() }
+func (s *sockets) wait() {
+	s.closing.Wait()
+	s.served.Wait()
+}
 
 // wheelSlots is how finely pings are spread over the interval.
 const wheelSlots = 64
 
-// wheel pings all WebSockets from one goroutine: each connection has a slot, and
-// the slots come round a little faster than clients expect pings.
+// wheelHands bounds the connections that are visited at a time. A visit waits a
+// moment for a client that does not read, and then ends its connection.
+const wheelHands = 256
+
+// wheel visits all WebSockets from one goroutine: each connection has a slot, and
+// the slots come round a little faster than clients expect pings. The first visit
+// comes no sooner than newcomers have to show who they are.
 type wheel struct {
-	tick time.Duration
-	ping func(*connection)
+	tick  time.Duration
+	visit func(*connection)
+	hands chan struct{} // full: the next visit waits
 
 	mu    sync.Mutex
+	at    int // the slot visited last
 	slots [wheelSlots]map[*connection]struct{}
 }
 
-func newWheel(interval time.Duration, ping func(*connection)) *wheel {
-	w := &wheel{tick: max(interval*9/10/wheelSlots, time.Millisecond), ping: ping}
+func newWheel(interval time.Duration, visit func(*connection)) *wheel {
+	w := &wheel{tick: max(interval*9/10/wheelSlots, time.Millisecond), visit: visit, hands: make(chan struct{}, wheelHands)}
 	for i := range w.slots {
 		w.slots[i] = make(map[*connection]struct{})
 	}
@@ -99,7 +111,8 @@ func newWheel(interval time.Duration, ping func(*connection)) *wheel {
 func (w *wheel) add(c *connection) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.slot = rand.N(wheelSlots)
+	grace := min(int(newcomerGrace/w.tick)+1, wheelSlots*3/4)
+	c.slot = (w.at + grace + rand.N(wheelSlots-grace) + 1) % wheelSlots
 	w.slots[c.slot][c] = struct{}{}
 }
 
@@ -109,28 +122,37 @@ func (w *wheel) remove(c *connection) {
 	delete(w.slots[c.slot], c)
 }
 
+// run turns the wheel until ctx ends, and returns after the last visit.
 func (w *wheel) run(ctx context.Context) {
+	var visits sync.WaitGroup
+	defer visits.Wait()
 	ticker := time.NewTicker(w.tick)
 	defer ticker.Stop()
 	var due []*connection
-	for slot := 0; ; slot = (slot + 1) % wheelSlots {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		due = w.due(slot, due[:0])
+		due = w.turn(due[:0])
 		for _, c := range due {
-			w.ping(c)
+			w.hands <- struct{}{}
+			visits.Go(func() {
+				defer func() { <-w.hands }()
+				w.visit(c)
+			})
 		}
 		clear(due)
 	}
 }
 
-func (w *wheel) due(slot int, due []*connection) []*connection {
+// turn goes on to the next slot.
+func (w *wheel) turn(due []*connection) []*connection {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for c := range w.slots[slot] {
+	w.at = (w.at + 1) % wheelSlots
+	for c := range w.slots[w.at] {
 		due = append(due, c)
 	}
 	return due

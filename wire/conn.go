@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -27,8 +28,8 @@ type Conn interface {
 	// shows the other side that we live.
 	Ping() error
 
-	// Close ends the connection, with a close frame if it goes out at once.
-	// Further calls do nothing.
+	// Close ends the connection, with a close frame if it goes out at once. It
+	// waits no longer than a moment for the other side. Further calls do nothing.
 	Close() error
 }
 
@@ -41,8 +42,11 @@ const (
 	closePatience = 100 * time.Millisecond
 
 	// messagePatience bounds the time of one message from its first to its
-	// last byte, as the stock server bounds a body.
+	// last byte, as the stock server bounds a body; Pace bounds it further.
 	messagePatience = 10 * time.Minute
+
+	// deadlineStep is how finely the deadline of a message is kept.
+	deadlineStep = time.Second
 )
 
 var writeBuffers sync.Pool
@@ -94,7 +98,7 @@ type socket struct {
 	limit    int64
 	silence  time.Duration
 	patience time.Duration // of one write
-	extended time.Time     // of the read deadline; the reader's own
+	due      time.Time     // of the open message, zero between two; the reader's own
 	closed   atomic.Bool
 
 	writing sync.Mutex // held while one message goes out
@@ -109,20 +113,30 @@ func newSocket(ws *websocket.Conn, o ConnOptions) *socket {
 	return s
 }
 
-// alive pushes the read deadline. It runs in the reading goroutine, outside the
-// frame of Next, whose size each idle connection keeps.
+// alive pushes the read deadline; inside of a message only its bytes do that, or
+// control frames between its parts would keep it open for ever. It runs in the
+// reading goroutine, outside the frame of Next, whose size each idle connection
+// keeps.
 //
 //go:noinline
 func (s *socket) alive() error {
-	s.extended = time.Now()
-	return s.ws.SetReadDeadline(s.extended.Add(s.silence))
+	if !s.due.IsZero() {
+		return nil
+	}
+	return s.ws.SetReadDeadline(time.Now().Add(s.silence))
 }
 
+// pong answers a ping, unless something is on its way just now: then that shows the
+// other side that we live, and who does not read what we write need not ping.
 func (s *socket) pong(payload string) error {
 	if err := s.alive(); err != nil {
 		return err
 	}
-	err := s.ws.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(s.patience))
+	if !s.writing.TryLock() {
+		return nil
+	}
+	defer s.writing.Unlock()
+	err := s.ws.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(pingPatience))
 	var slow net.Error
 	if errors.Is(err, websocket.ErrCloseSent) || errors.As(err, &slow) && slow.Timeout() {
 		return nil // reading shows what became of the connection
@@ -132,6 +146,7 @@ func (s *socket) pong(payload string) error {
 
 // Next implements Conn.
 func (s *socket) Next() (io.Reader, error) {
+	s.due = time.Time{}
 	if err := s.alive(); err != nil {
 		return nil, s.ended(err)
 	}
@@ -144,7 +159,8 @@ func (s *socket) Next() (io.Reader, error) {
 
 //go:noinline
 func (s *socket) message(r io.Reader) io.Reader {
-	return &message{socket: s, reader: r, end: s.extended.Add(messagePatience)}
+	now := time.Now()
+	return &message{socket: s, reader: r, pace: NewPace(now), end: now.Add(messagePatience)}
 }
 
 // ended tells why reading ended. It stands outside Next as alive does.
@@ -162,20 +178,19 @@ func (s *socket) ended(err error) error {
 type message struct {
 	socket *socket
 	reader io.Reader
+	pace   Pace
 	end    time.Time
 }
 
 func (m *message) Read(p []byte) (int, error) {
-	now := time.Now()
-	if now.After(m.end) {
-		return 0, fmt.Errorf("message not complete after %v: %w", messagePatience, ErrClosed)
-	}
-	if now.Sub(m.socket.extended) > m.socket.silence/8 {
-		if err := m.socket.alive(); err != nil {
+	if due := earlier(m.pace.Deadline(time.Now()), m.end); due.Sub(m.socket.due).Abs() > deadlineStep {
+		if err := m.socket.ws.SetReadDeadline(due); err != nil {
 			return 0, fmt.Errorf("%w: %w", ErrClosed, err)
 		}
+		m.socket.due = due
 	}
 	n, err := m.reader.Read(p)
+	m.pace.Took(n, time.Now())
 	if err == nil || err == io.EOF {
 		return n, err
 	}
@@ -212,11 +227,22 @@ func (s *socket) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	if s.writing.TryLock() {
-		farewell := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-		// The other side may be gone: then there is nobody to tell.
-		_ = s.ws.WriteControl(websocket.CloseMessage, farewell, time.Now().Add(closePatience))
-		s.writing.Unlock()
+	if !s.farewell() {
+		// Whoever does not take that does not take the farewell of TLS either,
+		// which would wait for seconds.
+		if t, ok := s.ws.NetConn().(*tls.Conn); ok {
+			_ = t.NetConn().Close() // closed once more below
+		}
 	}
 	return s.ws.Close()
+}
+
+// farewell reports whether a close frame went out.
+func (s *socket) farewell() bool {
+	if !s.writing.TryLock() {
+		return false
+	}
+	defer s.writing.Unlock()
+	frame := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+	return s.ws.WriteControl(websocket.CloseMessage, frame, time.Now().Add(closePatience)) == nil
 }

@@ -19,8 +19,9 @@ type IdentityOptions struct {
 	Key         *rsa.PrivateKey // Frontend.private_key
 	Certificate []byte          // Frontend.certificate, PEM: the answer of server.pem
 
-	// OperationsPerSecond bounds the operations with the private key; zero is
-	// 200 for each CPU. Burst is twice that.
+	// OperationsPerSecond bounds the operations with the private key that open
+	// sessions of clients; zero is 200 for each CPU. Burst is twice that. Half as
+	// many go beside them for sessions with clients that are known already.
 	OperationsPerSecond float64
 
 	// Workers bounds those that run at once; zero is the number of CPUs.
@@ -40,7 +41,8 @@ type Identity struct {
 	name    string
 	pem     []byte
 	key     *rsa.PrivateKey
-	limiter *rate.Limiter
+	opening *rate.Limiter // what anybody may cause
+	sealing *rate.Limiter // what only known clients cause: strangers leave it alone
 	workers chan struct{} // full: the operation waits, within maxWait
 	maxWait time.Duration
 	metrics *metrics
@@ -67,9 +69,13 @@ func NewIdentity(o IdentityOptions) (*Identity, error) {
 	}
 	return &Identity{
 		name: subject.Name(certificate), pem: o.Certificate, key: o.Key,
-		limiter: rate.NewLimiter(rate.Limit(o.OperationsPerSecond), max(1, int(2*o.OperationsPerSecond))),
+		opening: newBudget(o.OperationsPerSecond), sealing: newBudget(o.OperationsPerSecond / 2),
 		workers: make(chan struct{}, o.Workers), maxWait: max(0, o.MaxWait), metrics: newMetrics(o.Registerer),
 	}, nil
+}
+
+func newBudget(perSecond float64) *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(perSecond), max(1, int(2*perSecond)))
 }
 
 // Name is the subject name that clients pin.
@@ -80,9 +86,9 @@ func (i *Identity) PEM() []byte { return i.pem }
 
 // private runs one operation with the private key when its turn comes, or gives
 // ErrBusy.
-func (i *Identity) private(ctx context.Context, kind string, operation func(*rsa.PrivateKey) error) error {
+func (i *Identity) private(ctx context.Context, kind string, budget *rate.Limiter, operation func(*rsa.PrivateKey) error) error {
 	start := time.Now()
-	release, err := i.turn(ctx)
+	release, err := i.turn(ctx, budget)
 	if err != nil {
 		i.metrics.private.WithLabelValues("refused").Inc()
 		return fmt.Errorf("%s: %w", kind, err)
@@ -93,8 +99,8 @@ func (i *Identity) private(ctx context.Context, kind string, operation func(*rsa
 	return operation(i.key)
 }
 
-func (i *Identity) turn(ctx context.Context) (func(), error) {
-	r := i.limiter.Reserve()
+func (i *Identity) turn(ctx context.Context, budget *rate.Limiter) (func(), error) {
+	r := budget.Reserve()
 	if !r.OK() || r.Delay() > i.maxWait {
 		r.Cancel()
 		return nil, ErrBusy

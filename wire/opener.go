@@ -58,6 +58,7 @@ type Opener struct {
 	options   OpenerOptions
 	identity  *Identity
 	sessions  *otter.Cache[fingerprint, *session] // authenticated
+	holders   *holders                            // of those sessions
 	strangers *otter.Cache[fingerprint, *opened]  // decrypted, not authenticated
 	flights   singleflight.Group                  // one private-key operation per new session
 	metrics   *metrics
@@ -69,20 +70,26 @@ func NewOpener(o OpenerOptions) (*Opener, error) {
 		return nil, errors.New("wire: an opener needs an identity, keys and orgs")
 	}
 	o.setDefaults()
-	sessions, err := newCache[*session](o.Sessions)
+	opener := &Opener{options: o, identity: o.Identity, metrics: o.Identity.metrics, holders: newHolders()}
+	var err error
+	opener.sessions, err = otter.New(&otter.Options[fingerprint, *session]{
+		MaximumSize: o.Sessions, Executor: atOnce, OnDeletion: opener.holders.dropped,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("session cache: %w", err)
 	}
-	strangers, err := newCache[*opened](o.Strangers)
-	if err != nil {
+	if opener.strangers, err = newCache[*opened](o.Strangers); err != nil {
 		return nil, fmt.Errorf("cache of strangers: %w", err)
 	}
-	return &Opener{options: o, identity: o.Identity, sessions: sessions, strangers: strangers, metrics: o.Identity.metrics}, nil
+	return opener, nil
 }
+
+// atOnce runs a cache's chores in the goroutine that causes them.
+func atOnce(task func()) { task() }
 
 // newCache makes a bounded cache without goroutines of its own.
 func newCache[V any](size int) (*otter.Cache[fingerprint, V], error) {
-	return otter.New(&otter.Options[fingerprint, V]{MaximumSize: size, Executor: func(task func()) { task() }})
+	return otter.New(&otter.Options[fingerprint, V]{MaximumSize: size, Executor: atOnce})
 }
 
 // Recognises reports whether the first bytes of a body show a session that is
@@ -97,12 +104,11 @@ func (o *Opener) Recognises(head []byte) bool {
 	return known
 }
 
-// Forget drops the sessions of a client, whose key is gone or changed.
+// Forget drops the sessions of a client. Call it after the lookup of keys knows
+// that the key is gone or changed: then none comes back.
 func (o *Opener) Forget(org ids.Org, client ids.Client) {
-	for name, s := range o.sessions.All() {
-		if s.client == client && s.org == org {
-			o.sessions.Invalidate(name)
-		}
+	for _, s := range o.holders.of(holder{org, client}) {
+		o.sessions.Invalidate(s.name)
 	}
 }
 
@@ -200,10 +206,25 @@ func (o *Opener) unknown(ctx context.Context, name fingerprint, envelope *outer)
 		packet.limits = limits{element: o.options.MaxStranger, packet: o.options.MaxStranger}
 		return packet, nil
 	}
-	s, _ = o.sessions.SetIfAbsent(name, &session{properties: c.properties, org: packet.Org, client: client})
+	s = o.enter(&session{properties: c.properties, name: name, org: packet.Org, client: client})
+	// Forget may have come between the look at the key and the session.
+	if again, err := o.standing(ctx, packet.Org, client, c); again != Known {
+		o.sessions.Invalidate(name)
+		return nil, errors.Join(fmt.Errorf("key of %s went away just now: %w", client, ErrUnsure), err)
+	}
 	o.strangers.Invalidate(name) // only now: decipherOnce looks in this order
 	o.remember(s, envelope.iv, packet)
 	return packet, nil
+}
+
+// enter caches a session, unless another packet did.
+func (o *Opener) enter(s *session) *session {
+	o.holders.add(s)
+	cached, entered := o.sessions.SetIfAbsent(s.name, s)
+	if !entered {
+		o.holders.remove(s)
+	}
+	return cached
 }
 
 // decipher returns the secrets of a session, with the packet's MAC checked, or
@@ -241,7 +262,7 @@ func (o *Opener) decipherOnce(ctx context.Context, name fingerprint, envelope *o
 		return s, nil // even that one's signature is checked
 	}
 	var c *opened
-	err := o.identity.private(ctx, "open session", func(key *rsa.PrivateKey) error {
+	err := o.identity.private(ctx, "open session", o.identity.opening, func(key *rsa.PrivateKey) error {
 		var err error
 		c, err = openCipher(key, envelope)
 		return err
@@ -286,10 +307,11 @@ func (o *Opener) standing(ctx context.Context, org ids.Org, client ids.Client, c
 	return Known, nil
 }
 
-// remember notes the packet in its session and flags one that came before.
+// remember notes the packet in its session and flags one that came before, or
+// late.
 func (o *Opener) remember(s *session, iv []byte, packet *Packet) {
 	seen, stale := s.note(iv, packet.Sent)
-	packet.Replayed, packet.Stale = seen || stale, stale
+	packet.Replayed, packet.Stale = seen, stale
 	if seen {
 		o.metrics.replays.WithLabelValues("seen").Inc()
 	}

@@ -38,12 +38,13 @@ type Packet struct {
 	// Cached says that the session was already authenticated.
 	Cached bool
 
-	// Replayed says that the same packet IV was seen in this session, or that
-	// Stale holds. Treat the packet idempotently; answer as usual.
+	// Replayed says that the same packet IV was seen in this session: the sender
+	// missed the answer, or somebody else repeats what he caught. Treat the packet
+	// idempotently.
 	Replayed bool
 
 	// Stale says that the sender's clock in this packet lies hours behind the
-	// newest packet of the session.
+	// newest packet of the session: an old packet, or a clock that was set back.
 	Stale bool
 
 	// Sent is the sender's clock, zero if absent or absurd. Nobody may order by it.
@@ -87,8 +88,9 @@ func (p *Packet) Lists(reserve Reserve) iter.Seq2[[]*wirepb.VeloMessage, error] 
 	return func(yield func([]*wirepb.VeloMessage, error) bool) {
 		left := p.limits.packet
 		for i, element := range p.list.lists {
-			jobs, used, err := p.list.element(element, min(left, p.limits.element), reserve)
+			jobs, used, err := p.list.within(element, min(left, p.limits.element), reserve)
 			if err != nil {
+				left -= used
 				failed := &ElementError{Index: i, Of: len(p.list.lists), Raw: element, Deflated: p.list.compression != 0, Err: err}
 				if !yield(nil, failed) {
 					return
@@ -118,11 +120,11 @@ func (p *Packet) Messages() ([]*wirepb.VeloMessage, error) {
 	return all, nil
 }
 
-func (l *packed) decode(within limits, reserve Reserve) ([]*wirepb.VeloMessage, error) {
+func (l *packed) decode(bounds limits, reserve Reserve) ([]*wirepb.VeloMessage, error) {
 	var all []*wirepb.VeloMessage
-	left := within.packet
+	left := bounds.packet
 	for _, element := range l.lists {
-		jobs, used, err := l.element(element, min(left, within.element), reserve)
+		jobs, used, err := l.within(element, min(left, bounds.element), reserve)
 		if err != nil {
 			return nil, err
 		}
@@ -130,6 +132,20 @@ func (l *packed) decode(within limits, reserve Reserve) ([]*wirepb.VeloMessage, 
 		all = append(all, jobs...)
 	}
 	return all, nil
+}
+
+// within decodes one element and tells how much of the packet's bound it used. One
+// that fails has used all that it might, so that a packet of bombs costs no more
+// than a large one; when nothing is left, the rest fails unseen.
+func (l *packed) within(element []byte, limit int64, reserve Reserve) ([]*wirepb.VeloMessage, int64, error) {
+	if limit <= 0 {
+		return nil, 0, fmt.Errorf("the bound of the packet is used up: %w", ErrTooLarge)
+	}
+	jobs, used, err := l.element(element, limit, reserve)
+	if err != nil {
+		return nil, limit, err
+	}
+	return jobs, used, nil
 }
 
 // element decodes one element and tells how many plain bytes it had.

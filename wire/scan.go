@@ -112,12 +112,19 @@ type packed struct {
 	nonce       []byte
 }
 
+// maxElements bounds the elements of a packet: agents send a handful, of up to a
+// quarter of a post each.
+const maxElements = 4096
+
 func scanPacked(plain []byte) (packed, error) {
 	var p packed
+	elements := 0
 	err := eachField(plain, func(number protowire.Number, value []byte, varint uint64) {
 		switch number {
 		case 1:
-			p.lists = append(p.lists, value)
+			if elements++; elements <= maxElements {
+				p.lists = append(p.lists, value)
+			}
 		case 4:
 			p.compression = varint
 		case 6:
@@ -128,6 +135,9 @@ func scanPacked(plain []byte) (packed, error) {
 	})
 	if err != nil {
 		return packed{}, fmt.Errorf("message list: %w", err)
+	}
+	if elements > maxElements {
+		return packed{}, fmt.Errorf("message list of %d elements: %w", elements, ErrMalformed)
 	}
 	return p, nil
 }

@@ -89,7 +89,7 @@ func (s *Sealer) session(ctx context.Context, d Delivery) (*sealed, error) {
 		return known, nil
 	}
 	var made *sealed
-	err := s.options.Identity.private(ctx, "sign session", func(key *rsa.PrivateKey) error {
+	err := s.options.Identity.private(ctx, "sign session", s.options.Identity.sealing, func(key *rsa.PrivateKey) error {
 		var err error
 		made, err = newSealed(key, s.options.Identity.name, d.Key)
 		return err

@@ -16,17 +16,21 @@ const (
 // session is an authenticated session of a client with this deployment.
 type session struct {
 	properties
+	name   fingerprint
 	org    ids.Org
 	client ids.Client
 
 	mu     sync.Mutex
 	ivs    []uint64 // ring of the first 8 bytes of packet IVs, grown as needed
 	next   int
-	newest time.Time // by the client's clock
+	newest time.Time // by the client's clock, but not ahead of ours
 }
 
+func (s *session) holder() holder { return holder{s.org, s.client} }
+
 // note remembers a packet and tells whether it was seen before, and whether it
-// is hours older than the newest. Call it only after the MAC was checked, so
+// is hours older than the newest. A clock that was ahead once does not make all
+// that comes after it is put right an old packet. Call it only after the MAC was checked, so
 // that nobody else can push entries out.
 func (s *session) note(iv []byte, sent time.Time) (seen, stale bool) {
 	short := binary.BigEndian.Uint64(iv)
@@ -38,6 +42,9 @@ func (s *session) note(iv []byte, sent time.Time) (seen, stale bool) {
 		}
 	}
 	stale = !sent.IsZero() && sent.Before(s.newest.Add(-staleAfter))
+	if now := time.Now(); sent.After(now) {
+		sent = now
+	}
 	if sent.After(s.newest) {
 		s.newest = sent
 	}

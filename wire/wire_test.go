@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -311,7 +313,7 @@ func TestPacketsHoursBehindAreFlagged(t *testing.T) {
 		old = seal(t, p.session, checkIn(1))
 		time.Sleep(4 * time.Hour)
 		open(t, p.opener, seal(t, p.session, checkIn(1)))
-		if got := open(t, p.opener, old); !got.Stale || !got.Replayed {
+		if got := open(t, p.opener, old); !got.Stale || got.Replayed {
 			t.Errorf("four hours behind: %+v", got)
 		}
 	})
@@ -326,8 +328,12 @@ func TestPrivateKeyOperationsAreRationed(t *testing.T) {
 		t.Errorf("second new session: %v, want ErrBusy", err)
 	}
 	open(t, p.opener, seal(t, p.session, checkIn(1))) // a cached one needs none
-	if n := p.privateOperations(t); n != 1 {
-		t.Errorf("%d private-key operations, want 1", n)
+	// Nor do new ones take what answers to known clients need.
+	if _, err := p.sealer.Seal(t.Context(), wire.Delivery{Client: p.session.Client(), Key: &wiretest.ClientKey(t, 0).PublicKey}); err != nil {
+		t.Errorf("an answer meanwhile: %v", err)
+	}
+	if n := p.privateOperations(t); n != 2 {
+		t.Errorf("%d private-key operations, want 2", n)
 	}
 }
 
@@ -400,6 +406,74 @@ func TestBombsAreDefused(t *testing.T) {
 	}
 	if reserved > 2<<20 {
 		t.Errorf("reserved %d bytes for 900 KiB", reserved)
+	}
+}
+
+// A bomb uses up what it might have: a packet of many costs what a large one does,
+// and the rest of it fails without being looked at.
+func TestBombsUseUpThePacket(t *testing.T) {
+	p := newPair(t, wire.OpenerOptions{MaxElement: 1 << 20, MaxPacket: 3 << 20}, wire.IdentityOptions{})
+	p.keys.Set(&wiretest.ClientKey(t, 0).PublicKey)
+	bomb, small := wire.Deflate(make([]byte, 2<<20)), wire.Deflate(nil)
+	body, err := p.session.SealPacked(true, small, bomb, small, bomb, small, bomb, small, bomb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var good []int
+	at, reserved := 0, int64(0)
+	for _, err := range open(t, p.opener, body).Lists(func(n int64) error { reserved += n; return nil }) {
+		if err == nil {
+			good = append(good, at)
+		} else if !errors.Is(err, wire.ErrTooLarge) {
+			t.Errorf("element %d: %v", at, err)
+		}
+		at++
+	}
+	if !slices.Equal(good, []int{0, 2, 4}) || at != 8 {
+		t.Errorf("good elements %v of %d", good, at)
+	}
+	if reserved > 4<<20 {
+		t.Errorf("%d bytes were inflated", reserved)
+	}
+}
+
+// What a packet has too much of is not collected first.
+func TestElementsAreCounted(t *testing.T) {
+	p := newPair(t, wire.OpenerOptions{}, wire.IdentityOptions{})
+	p.keys.Set(&wiretest.ClientKey(t, 0).PublicKey)
+	for elements, want := range map[int]error{4096: nil, 4097: wire.ErrMalformed} {
+		body, err := p.session.SealPacked(false, make([][]byte, elements)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.opener.Open(t.Context(), body); !errors.Is(err, want) {
+			t.Errorf("%d elements: %v, want %v", elements, err, want)
+		}
+	}
+}
+
+// A client whose key goes away while its first packet is opened has no session
+// left, whichever comes first.
+func TestForgottenSessionsDoNotComeBack(t *testing.T) {
+	p := newPair(t, wire.OpenerOptions{}, wire.IdentityOptions{})
+	client := p.session.Client()
+	gone := false
+	opener, err := wire.NewOpener(wire.OpenerOptions{Identity: p.identity, Orgs: wiretest.Orgs, Keys: func(context.Context, ids.Org, ids.Client) (*rsa.PublicKey, error) {
+		if gone {
+			return nil, wire.ErrNoKey
+		}
+		gone = true // just after this look
+		return &wiretest.ClientKey(t, 0).PublicKey, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := seal(t, p.session, checkIn(1))
+	if _, err := opener.Open(t.Context(), bytes.Clone(body)); !errors.Is(err, wire.ErrUnsure) {
+		t.Errorf("key gone meanwhile: %v", err)
+	}
+	if got := open(t, opener, body); got.Standing != wire.Stranger {
+		t.Errorf("standing %v of %s afterwards, want stranger", got.Standing, client)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"raptorpack/artifacts"
@@ -77,7 +78,13 @@ func (k *keys) Enrol(ctx context.Context, e frontend.Enrolment) error {
 }
 
 // collections lets the frontend hand over what clients send.
-type collections struct{ n *Node }
+type collections struct {
+	n *Node
+
+	// noting is held from a look at the board until the clients room knows of it,
+	// so that an older look never overtakes a newer one.
+	noting sync.Mutex
+}
 
 func (c *collections) Ingest(ctx context.Context, peer frontend.Peer, messages []*wirepb.VeloMessage) error {
 	return c.n.flows.Ingest(ctx, flows.Peer{Org: peer.Org, Client: peer.Client, Received: peer.Received}, messages)
@@ -89,20 +96,27 @@ func (c *collections) DeadLetter(ctx context.Context, peer frontend.Peer, reason
 
 // Attach also tells the clients room who is online: soft state, for search.
 func (c *collections) Attach(org ids.Org, client ids.Client) frontend.Attachment {
-	c.n.clients.SetOnline(org, client, true)
-	return &attachment{c.n.flows.Attach(org, client), c.n, org, client}
+	c.note(org, client)
+	return &attachment{c.n.flows.Attach(org, client), c, org, client}
+}
+
+// note tells the clients room what the board says, whoever came or went.
+func (c *collections) note(org ids.Org, client ids.Client) {
+	c.noting.Lock()
+	defer c.noting.Unlock()
+	c.n.clients.SetOnline(org, client, c.n.board.Connected(org, client))
 }
 
 type attachment struct {
 	*flows.Attachment
-	n      *Node
-	org    ids.Org
-	client ids.Client
+	collections *collections
+	org         ids.Org
+	client      ids.Client
 }
 
 func (a *attachment) Close() {
 	a.Attachment.Close()
-	a.n.clients.SetOnline(a.org, a.client, a.n.board.Connected(a.org, a.client))
+	a.collections.note(a.org, a.client)
 }
 
 // selfReports turns what an agent tells of its host into a change of its record.

@@ -254,7 +254,7 @@ func (n *Node) openFrontend(ctx context.Context) error {
 		return err
 	}
 	o := frontend.Options{
-		Identity: identity, Keys: &keys{n}, Collections: &collections{n}, Tenants: tenants{c.Client.Nonce}, Board: n.board,
+		Identity: identity, Keys: &keys{n}, Collections: &collections{n: n}, Tenants: tenants{c.Client.Nonce}, Board: n.board,
 		Sightings: n.clients, Ready: n.Ready, BasePath: c.Frontend.BasePath, ProxyHeader: c.Frontend.ProxyHeader,
 		MaxPoll: seconds(c.Client.MaxPollSeconds), PollJitter: seconds(c.Client.MaxPollStdSeconds), PingWait: seconds(c.Client.WSPingWaitSeconds),
 		MaxBody: max(4*c.Client.MaxUploadBytes, 32<<20), Sessions: 2 * c.Frontend.Resources.ExpectedClients,
