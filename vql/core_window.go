@@ -185,7 +185,7 @@ func (w *window) start(scope *Scope, q Query) error {
 			return ctx.Err()
 		})
 		if err != nil {
-			scope.fail("fifo", err)
+			scope.fail(ctx, "fifo", err)
 		}
 	}()
 	return nil
