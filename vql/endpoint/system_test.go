@@ -135,7 +135,7 @@ func TestExecve(t *testing.T) {
 		`{"L":10,"Complete":false}`, `{"L":10,"Complete":false}`, `{"L":5,"Complete":true}`)
 	s.want(`SELECT Stdout FROM execve(argv=['/usr/bin/env'], env=dict(ONLY='this'))`, `{"Stdout":"ONLY=this\n"}`)
 	s.want(`SELECT Stdout FROM execve(argv=['pwd'], cwd='/proc')`, `{"Stdout":"/proc\n"}`)
-	for _, argv := range []string{`'NULL'`, `''`, `'/nonexistent/program'`} {
+	for _, argv := range []string{`'NULL'`, `(NULL,)`, `''`, `'/nonexistent/program'`} {
 		s.want(`SELECT * FROM execve(argv=[` + argv + `])`)
 	}
 	s.wantLog(`execve: running ["sh" "-c"`)
