@@ -144,6 +144,9 @@ type delayArgs struct {
 	Buffer int64 `vql:"buffer_size" doc:"Rows held at most (1000)."`
 }
 
+// maxDelayed bounds the rows that one delay holds.
+const maxDelayed = 100_000
+
 type delayedRow struct {
 	row Value
 	due time.Time
@@ -154,6 +157,7 @@ func delayPlugin(ctx context.Context, scope *Scope, args *delayArgs, emit Emit) 
 	if size <= 0 {
 		size = 1000
 	}
+	size = min(size, maxDelayed)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	held := make(chan delayedRow, size) // full: the source waits

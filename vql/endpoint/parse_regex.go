@@ -119,16 +119,18 @@ var regexReplaceFunction = vql.NewFunction(vql.Spec{
 		return nil, err
 	}
 	if !args.ReplaceLambda.Given() {
-		return re.ReplaceAllString(args.Source, args.Replace), nil
+		return asValue(vql.ReplaceAll(re, args.Source, args.Replace))
 	}
-	return re.ReplaceAllStringFunc(args.Source, func(match string) string {
+	return asValue(vql.ReplaceAllFunc(re, args.Source, func(match string) string {
 		v := args.ReplaceLambda.Call(ctx, scope, match)
 		if vql.IsNull(v) {
 			return ""
 		}
 		return scope.String(ctx, v)
-	}), nil
+	}))
 })
+
+func asValue(text string, err error) (vql.Value, error) { return text, err }
 
 type regexTransformArgs struct {
 	Source string    `vql:"source,required" doc:"The text to change."`
@@ -146,7 +148,9 @@ var regexTransformFunction = vql.NewFunction(vql.Spec{
 			return nil, err
 		}
 		v, _ := args.Map.Get(key)
-		text = re.ReplaceAllString(text, scope.String(ctx, v))
+		if text, err = vql.ReplaceAll(re, text, scope.String(ctx, v)); err != nil {
+			return nil, err
+		}
 	}
 	return text, nil
 })
