@@ -3,12 +3,16 @@
 package endpoint_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"raptorpack/vql"
 )
 
 func TestPipesDevicesAndFoldersDoNotBlock(t *testing.T) {
@@ -60,5 +64,25 @@ func TestParseBinaryKeepsFewFilesOpen(t *testing.T) {
 	s.scope.Close()
 	if n := open(); n != 0 {
 		t.Errorf("%d files stay open", n)
+	}
+}
+
+func TestParseCSVEndsInsideARecord(t *testing.T) {
+	onLinux(t)
+	s := newSession(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1) // one value, when the statement has ended
+	go func() {
+		done <- s.each(ctx, `SELECT * FROM parse_csv(filename='/dev/zero', accessor='raw_file')`, func(*vql.Dict) error { return nil })
+	}()
+	waitFor(t, "ops to be charged", func() bool { return s.scope.Stats().Ops > 10 })
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	s.scope.Close()
+	if strings.Contains(s.log(), "did not stop") {
+		t.Error(s.log())
 	}
 }
