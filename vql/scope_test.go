@@ -7,7 +7,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -517,4 +519,34 @@ func TestCalledArtifactsEndAlone(t *testing.T) {
 			t.Errorf("%s: %d rows of %d, error %v, log %q", test.text, len(got), test.want, err, l.all())
 		}
 	}
+}
+
+func TestCleanUpWaitsForPrimitives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var closed, early atomic.Bool
+		lingers := vql.NewPlugin(vql.Spec{Name: "lingers"}, func(_ context.Context, scope *vql.Scope, _ *noArgs, emit vql.Emit) error {
+			scope.OnRootClose(func() { closed.Store(true) })
+			err := emit(vql.NewDict().Set("A", 1))
+			for err == nil {
+				err = emit(vql.NewDict())
+			}
+			time.Sleep(time.Second) // uses what clean-up takes away
+			early.Store(closed.Load())
+			return err
+		})
+		e, err := vql.NewEngine(nil, []*vql.Plugin{lingers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		scope := e.NewScope(vql.SessionOptions{Limits: vql.Limits{TempDir: t.TempDir()}})
+		got, err := query(t, scope, "SELECT * FROM lingers() LIMIT 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRows(t, got, `{"A":1}`)
+		scope.Close()
+		if early.Load() || !closed.Load() {
+			t.Errorf("cleaned up early %v, at all %v", early.Load(), closed.Load())
+		}
+	})
 }

@@ -44,6 +44,7 @@ type session struct {
 
 	mu        sync.Mutex
 	closed    bool               // no more statements
+	resting   bool               // close waits: no goroutine begins
 	finished  bool               // no more goroutines
 	entered   []*context.Context // of running statements; the first is the session's life
 	onClosed  []func()
@@ -213,7 +214,7 @@ func (s *session) recovered(name string) {
 func (s *session) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.finished {
+	if s.finished || s.resting {
 		return false
 	}
 	s.running.Add(1)
@@ -233,14 +234,18 @@ func (s *session) close() {
 		s.mu.Unlock()
 		return
 	}
-	s.closed = true
+	s.closed, s.resting = true, true
 	s.mu.Unlock()
 	s.end(ErrClosed)
+	stopped := s.wait() // first, because clean-up takes away what primitives read
+	s.mu.Lock()
+	s.resting = false
+	s.mu.Unlock()
 	s.atEnd()
 	s.mu.Lock()
 	s.finished = true
 	s.mu.Unlock()
-	if !s.wait() {
+	if !stopped || !s.wait() {
 		s.log.add(LevelWarn, "a primitive did not stop when the query ended")
 	}
 	s.log.flush()

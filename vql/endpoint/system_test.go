@@ -273,3 +273,9 @@ func BenchmarkPslist(b *testing.B) {
 		}
 	}
 }
+
+func TestGeoIPTakesAnyFile(t *testing.T) {
+	root := tree(t, map[string]string{"db": strings.Repeat("x", 200_000), "empty": ""})
+	s := newSession(t, map[string]any{"Root": root})
+	s.want(`SELECT geoip(ip='1.2.3.4', db=Root + '/db') AS A, geoip(ip='1.2.3.4', db=Root + '/empty') AS B FROM scope()`, `{"A":null,"B":null}`)
+}
