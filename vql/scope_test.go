@@ -550,3 +550,15 @@ func TestCleanUpWaitsForPrimitives(t *testing.T) {
 		}
 	})
 }
+
+func TestForeachWorkersAreBounded(t *testing.T) {
+	scope, l := session(t, vql.SessionOptions{})
+	got, err := query(t, scope, "SELECT count() AS N FROM foreach(row={SELECT * FROM range(end=2000)}, query={SELECT _value AS V FROM scope()}, workers=1000) GROUP BY 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, got, `{"N":2000}`)
+	if !l.contain("Creating 900 workers") {
+		t.Errorf("log %q", l.all())
+	}
+}
