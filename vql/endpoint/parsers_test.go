@@ -174,3 +174,17 @@ func TestRecordsMatchAsInOneText(t *testing.T) {
 	s.want(`SELECT A FROM parse_records_with_regex(accessor='data', file='aaab a', regex='^(?P<A>a)')`, `{"A":"a"}`)
 	s.want(`SELECT A FROM parse_records_with_regex(accessor='data', file='foobar bar', regex=['foo(?P<A>)', '(?P<A>\\bbar)'])`, `{"A":""}`, `{"A":"bar"}`)
 }
+
+func TestDocumentsOfManyNodesAreRefused(t *testing.T) {
+	s := newSession(t, map[string]any{
+		"Flow": "[" + strings.Repeat("a,", 1<<20) + "a]", "Block": strings.Repeat("- a\n", 1<<20), "Nested": strings.Repeat("- ", 1<<20+1),
+		"Tags": "<r>" + strings.Repeat("<a/>", 1<<20) + "</r>", "Attributes": "<r>" + strings.Repeat(`<a b="" c=""/>`, 400_000) + "</r>",
+		"Few": "<r>" + strings.Repeat("<a/>", 50_000) + "</r>", "List": strings.Repeat("- a\n", 50_000),
+	})
+	s.want(`SELECT parse_yaml(accessor='data', filename=Flow) AS A, parse_yaml(accessor='data', filename=Block) AS B, parse_yaml(accessor='data', filename=Nested) AS C,
+	   parse_xml(accessor='data', file=Tags) AS D, parse_xml(accessor='data', file=Attributes) AS E,
+	   len(list=parse_xml(accessor='data', file=Few).r.a) AS F, len(list=parse_yaml(accessor='data', filename=List)) AS G FROM scope()`,
+		`{"A":null,"B":null,"C":null,"D":null,"E":null,"F":50000,"G":50000}`)
+	s.wantLog("too many nodes")
+	s.wantLog("elements and attributes")
+}
