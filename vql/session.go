@@ -96,6 +96,15 @@ func (s *session) statementOf(ctx context.Context) *statement {
 	return stmt
 }
 
+// apart returns the context of a query that no statement ends, but the session.
+func (s *session) apart() (context.Context, context.CancelFunc) {
+	stmt := &statement{}
+	ctx, stop := context.WithCancelCause(s.life)
+	stmt.stop = stop
+	stmt.ctx = context.WithValue(ctx, statementKey{s}, stmt)
+	return stmt.ctx, func() { stop(nil) }
+}
+
 // lifeOf returns the context of the statement that ctx belongs to, or else what
 // engine code without a context runs under.
 func (s *session) lifeOf(ctx context.Context) context.Context {
