@@ -50,15 +50,15 @@ SELECT format(format=Wide, args=1) AS A, format(format=Again, args=Long) AS B, f
 }
 
 func TestReplacementsAreBounded(t *testing.T) {
-	x, long := regexp.MustCompile("x"), strings.Repeat("x", 1_000_000)
+	x, long := regexp.MustCompile("x"), strings.Repeat("x", 20_000)
 	if _, err := vql.ReplaceAll(x, long, long); err == nil {
-		t.Error("a text was made a million times as long")
+		t.Error("a text was made thousands of times as long")
 	}
 	if _, err := vql.ReplaceAllFunc(x, long, func(string) string { return long }); err == nil {
-		t.Error("a text was made a million times as long by a function")
+		t.Error("a text was made thousands of times as long by a function")
 	}
 	got, err := vql.ReplaceAll(regexp.MustCompile("^x(x)"), long, "${1}y"+long)
-	if err != nil || len(got) != 2_000_000 {
+	if err != nil || len(got) != 40_000 {
 		t.Errorf("%d bytes, error %v", len(got), err)
 	}
 }
