@@ -114,8 +114,18 @@ func (r *Room) set(set *buspb.UserSet, now time.Time) error {
 		return fmt.Errorf("set user %.40q: %w", set.GetName(), ErrRefused)
 	}
 	account := &Account{Name: set.GetName(), Roles: set.GetRoles(), Locked: set.GetLocked(), Created: now, password: set.GetPasswordHash()}
-	if known := r.accounts[account.Name]; known != nil {
+	known := r.accounts[account.Name]
+	if known == nil && (set.GetKeepRoles() || set.GetKeepLocked()) {
+		return fmt.Errorf("change user %.40q: %w", account.Name, ErrUnknownUser)
+	}
+	if known != nil {
 		account.Created = known.Created
+		if set.GetKeepRoles() {
+			account.Roles = known.Roles
+		}
+		if set.GetKeepLocked() {
+			account.Locked = known.Locked
+		}
 		if len(account.password) == 0 && !set.GetNoPassword() {
 			account.password = known.password
 		}
@@ -164,18 +174,43 @@ func idOf(hash []byte) (id [32]byte, ok bool) {
 
 // PlanSet makes or changes an account. An empty hash keeps the password.
 func (r *Room) PlanSet(name string, roleNames []string, passwordHash []byte, locked bool) (*buspb.Mutation, error) {
-	if !validName.MatchString(name) {
-		return nil, fmt.Errorf("user name %.40q: expected letters, digits and . _ @ + - : %w", name, ErrRefused)
+	return planSet(&buspb.UserSet{Name: name, PasswordHash: passwordHash, Locked: locked}, roleNames)
+}
+
+// PlanRoles changes the roles of an account that exists. An empty hash keeps the
+// password. Whether it is locked stays as it will be then, also if somebody else
+// changes it meanwhile.
+func (r *Room) PlanRoles(name string, roleNames []string, passwordHash []byte) (*buspb.Mutation, error) {
+	account, err := r.Account(name)
+	if err != nil {
+		return nil, err
+	}
+	return planSet(&buspb.UserSet{Name: name, PasswordHash: passwordHash, Locked: account.Locked, KeepLocked: true}, roleNames)
+}
+
+// PlanPassword changes nothing but the password of an account that exists, also if
+// somebody else changes the account meanwhile.
+func (r *Room) PlanPassword(name string, passwordHash []byte) (*buspb.Mutation, error) {
+	account, err := r.Account(name)
+	if err != nil {
+		return nil, err
+	}
+	return planSet(&buspb.UserSet{
+		Name: name, PasswordHash: passwordHash, Locked: account.Locked, KeepLocked: true, KeepRoles: true,
+	}, account.Roles) // for nodes of a release that knows no KeepRoles
+}
+
+func planSet(set *buspb.UserSet, roleNames []string) (*buspb.Mutation, error) {
+	if !validName.MatchString(set.GetName()) {
+		return nil, fmt.Errorf("user name %.40q: expected letters, digits and . _ @ + - : %w", set.GetName(), ErrRefused)
 	}
 	for _, role := range roleNames {
 		if _, known := roles[role]; !known {
 			return nil, fmt.Errorf("role %.40q: expected one of %v: %w", role, Roles(), ErrRefused)
 		}
 	}
-	sorted := slices.Compact(slices.Sorted(slices.Values(roleNames)))
-	return mutation(&buspb.UserChange{Change: &buspb.UserChange_Set{Set: &buspb.UserSet{
-		Name: name, Roles: sorted, PasswordHash: passwordHash, Locked: locked,
-	}}})
+	set.Roles = slices.Compact(slices.Sorted(slices.Values(roleNames)))
+	return mutation(&buspb.UserChange{Change: &buspb.UserChange_Set{Set: set}})
 }
 
 // PlanDelete removes an account and signs it out everywhere.

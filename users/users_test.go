@@ -226,3 +226,43 @@ func TestANewPasswordEndsSignInsAndLeavesKeys(t *testing.T) {
 		t.Errorf("the API key is gone: %v", err)
 	}
 }
+
+func TestAPasswordUndoesNoOtherChange(t *testing.T) {
+	h := newHouse(t)
+	h.add("ada", "first one", "administrator")
+	hash, err := h.HashPassword(t.Context(), "second one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, err := h.PlanPassword("ada", hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	granted, err := h.PlanRoles("ada", []string{"analyst"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.must(h.PlanSet("ada", []string{"reader"}, nil, true)) // in the meantime
+	h.must(password, nil)
+	account, err := h.Account("ada")
+	if err != nil || !account.Locked || !slices.Equal(account.Roles, []string{"reader"}) {
+		t.Errorf("after the password: %+v, %v", account, err)
+	}
+	h.must(granted, nil)
+	if account, err = h.Account("ada"); err != nil || !account.Locked || !slices.Equal(account.Roles, []string{"analyst"}) {
+		t.Errorf("after the grant: %+v, %v", account, err)
+	}
+	h.must(h.PlanSet("ada", []string{"reader"}, nil, false))
+	if _, err := h.SignIn(t.Context(), "ada", "second one"); err != nil {
+		t.Error(err)
+	}
+	h.must(h.PlanDelete("ada"))
+	for _, m := range []*buspb.Mutation{password, granted} {
+		if err := h.Apply(&buspb.Entry{Time: h.now.UnixMicro(), Mutation: m}); !errors.Is(err, users.ErrUnknownUser) {
+			t.Errorf("a deleted account came back: %v", err)
+		}
+	}
+	if _, err := h.PlanPassword("nobody", hash); !errors.Is(err, users.ErrUnknownUser) {
+		t.Error(err)
+	}
+}

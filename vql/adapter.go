@@ -53,7 +53,7 @@ func (f *functionAdapter) Call(ctx context.Context, inner types.Scope, args *ord
 	}
 	out, err := f.run(ctx, scope, args)
 	if err != nil {
-		scope.fail(spec.Name, err)
+		scope.fail(ctx, spec.Name, err)
 		return failed(spec.Name)
 	}
 	if out == nil || IsNull(out) && !isEmptyList(out) {
@@ -100,11 +100,11 @@ func (s *Scope) prepare(ctx context.Context, spec *Spec, set *argSet, args *Dict
 }
 
 // fail logs a primitive's error.
-func (s *Scope) fail(name string, err error) {
+func (s *Scope) fail(ctx context.Context, name string, err error) {
 	switch {
 	case quiet(err):
 	case isLimit(err):
-		s.session.stop(err)
+		s.session.stop(ctx, err)
 	default:
 		var denied *PermissionError
 		if errors.As(err, &denied) {
@@ -122,8 +122,10 @@ func isLimit(err error) bool {
 
 // alive returns the reason when evaluation under ctx has to stop.
 func (s *session) alive(ctx context.Context) error {
-	if s.ended.Load() {
-		return context.Cause(s.context())
+	if s.ended.Load() { // of the statement that ctx belongs to, or of a later one
+		if life := s.lifeOf(ctx); life.Err() != nil {
+			return context.Cause(life)
+		}
 	}
 	return ctx.Err()
 }
@@ -154,7 +156,7 @@ func (p *pluginAdapter) Call(ctx context.Context, inner types.Scope, args *order
 			err = p.run(ctx, scope, decoded, emit)
 		}
 		if err != nil {
-			scope.fail(spec.Name, err)
+			scope.fail(ctx, spec.Name, err)
 		}
 		return nil
 	})

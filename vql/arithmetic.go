@@ -181,16 +181,13 @@ func commonKeys(x *Dict, b types.Any) types.Any {
 	return out
 }
 
-// maxText is the longest string that operators make, in bytes.
-const maxText = 100_000_000
-
 // repeat is text * n.
 func repeat(s types.Scope, text string, n int64) types.Any {
 	if n < 0 {
 		return NULL
 	}
 	high, low := bits.Mul64(uint64(len(text)), uint64(n))
-	if high != 0 || low > maxText {
+	if high != 0 || low > MaxText {
 		s.Log("Multiply Str x Int exceeded memory limits. Len Str %v * Count %v", len(text), n)
 		return NULL
 	}

@@ -362,6 +362,13 @@ type joinArgs struct {
 }
 
 func joinFunction(_ context.Context, _ *Scope, args *joinArgs) (Value, error) {
+	size := float64(len(args.Array)) * float64(len(args.Sep))
+	for _, part := range args.Array {
+		size += float64(len(part))
+	}
+	if size > MaxText {
+		return nil, ErrTooLong
+	}
 	return strings.Join(args.Array, args.Sep), nil
 }
 

@@ -72,7 +72,10 @@ type logArgs struct {
 func logFunction(ctx context.Context, scope *Scope, args *logArgs) (Value, error) {
 	message := args.Message
 	if args.Args != nil {
-		message = scope.format(ctx, message, args.Args)
+		var err error
+		if message, err = scope.format(ctx, message, args.Args); err != nil {
+			return nil, err
+		}
 	}
 	level := strings.ToUpper(args.Level)
 	switch level {

@@ -144,6 +144,9 @@ type delayArgs struct {
 	Buffer int64 `vql:"buffer_size" doc:"Rows held at most (1000)."`
 }
 
+// maxDelayed bounds the rows that one delay holds.
+const maxDelayed = 100_000
+
 type delayedRow struct {
 	row Value
 	due time.Time
@@ -154,6 +157,7 @@ func delayPlugin(ctx context.Context, scope *Scope, args *delayArgs, emit Emit) 
 	if size <= 0 {
 		size = 1000
 	}
+	size = min(size, maxDelayed)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	held := make(chan delayedRow, size) // full: the source waits
@@ -238,7 +242,7 @@ type sourceReader struct {
 // Eval implements the engine's stored query: one more reader.
 func (s *source) Eval(ctx context.Context, inner types.Scope) <-chan types.Row {
 	reader := &sourceReader{rows: make(chan Value, 16), gone: ctx}
-	if !s.join(reader) {
+	if !s.join(ctx, reader) {
 		return generate(ctx, inner, func(Emit) error { return nil })
 	}
 	return generate(ctx, inner, func(emit Emit) error {
@@ -258,7 +262,7 @@ func (s *source) Eval(ctx context.Context, inner types.Scope) <-chan types.Row {
 	})
 }
 
-func (s *source) join(r *sourceReader) bool {
+func (s *source) join(ctx context.Context, r *sourceReader) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -276,7 +280,7 @@ func (s *source) join(r *sourceReader) bool {
 		return false
 	}
 	s.begun = true
-	go s.run(s.scope.session.context())
+	go s.run(s.scope.session.lifeOf(ctx))
 	return true
 }
 
@@ -293,7 +297,7 @@ func (s *source) run(ctx context.Context) {
 		return
 	}
 	if err := s.query.Run(ctx, s.scope, func(row Value) error { return s.send(ctx, row) }); err != nil {
-		s.scope.fail("generate", err)
+		s.scope.fail(ctx, "generate", err)
 	}
 }
 

@@ -74,8 +74,9 @@ type foreachArgs struct {
 	Column  string `vql:"column" doc:"Use this column's value as the row."`
 }
 
-// maxWorkers bounds the queries that one foreach runs at the same time.
-const maxWorkers = 1000
+// maxWorkers bounds the queries that one foreach runs at the same time: from 1000
+// copies of one scope on, the engine prints its stack.
+const maxWorkers = 900
 
 func foreachPlugin(ctx context.Context, scope *Scope, args *foreachArgs, emit Emit) error {
 	source := args.Row.Value(ctx, scope)

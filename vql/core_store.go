@@ -106,7 +106,7 @@ func (m *memo) reload(ctx context.Context, scope *Scope) {
 		return nil
 	})
 	if err != nil {
-		scope.fail("memoize", err)
+		scope.fail(ctx, "memoize", err)
 	}
 }
 

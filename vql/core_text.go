@@ -31,12 +31,12 @@ type formatArgs struct {
 }
 
 func formatFunction(ctx context.Context, scope *Scope, args *formatArgs) (Value, error) {
-	return scope.format(ctx, args.Format, args.Args), nil
+	return scope.format(ctx, args.Format, args.Args)
 }
 
-func (s *Scope) format(ctx context.Context, format string, args Value) string {
+func (s *Scope) format(ctx context.Context, format string, args Value) (string, error) {
 	if args == nil {
-		return fmt.Sprintf(format, []any{}...)
+		return sprintf(format, nil)
 	}
 	var list []any
 	args = s.Real(ctx, args)
@@ -48,7 +48,14 @@ func (s *Scope) format(ctx context.Context, format string, args Value) string {
 	for i, v := range list {
 		list[i] = s.formatted(ctx, v)
 	}
-	return fmt.Sprintf(format, list...)
+	return sprintf(format, list)
+}
+
+func sprintf(format string, args []any) (string, error) {
+	if formatSize(format, sizeOfText(args)) > MaxText {
+		return "", ErrTooLong
+	}
+	return fmt.Sprintf(format, args...), nil
 }
 
 // formatted wraps values that print differently from what Go makes of them.

@@ -126,11 +126,11 @@ func sleepFunction(ctx context.Context, scope *Scope, args *sleepArgs) (Value, e
 	return true, scope.wait(ctx, d)
 }
 
-// wait waits for d, or until ctx or the session's statement ends.
+// wait waits for d, or until ctx or its statement ends.
 func (s *Scope) wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	running := s.session.context()
+	running := s.session.lifeOf(ctx)
 	select {
 	case <-timer.C:
 		return nil

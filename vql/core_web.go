@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"sync"
 	"text/template"
 
 	"github.com/Masterminds/sprig/v3"
@@ -140,9 +141,22 @@ type templateArgs struct {
 // closedFunctions reach out of the template: environment and network.
 var closedFunctions = []string{"env", "expandenv", "getHostByName"}
 
+// The functions of templates, made once: they are many.
+var (
+	textTemplateFunctions = sync.OnceValue(func() map[string]any { return templateFunctions(sprig.TxtFuncMap()) })
+	htmlTemplateFunctions = sync.OnceValue(func() map[string]any { return templateFunctions(sprig.HtmlFuncMap()) })
+)
+
+func templateFunctions(all map[string]any) map[string]any {
+	for _, name := range closedFunctions {
+		delete(all, name)
+	}
+	return boundFunctions(all)
+}
+
 func templateFunction(ctx context.Context, scope *Scope, args *templateArgs) (Value, error) {
 	data := scope.plainMap(ctx, args.Expansion, 0)
-	out := &boundedBuffer{limit: maxText}
+	out := &boundedBuffer{limit: MaxText}
 	var err error
 	if args.HTML {
 		err = expandHTML(out, args.Template, data)
@@ -156,11 +170,7 @@ func templateFunction(ctx context.Context, scope *Scope, args *templateArgs) (Va
 }
 
 func expandText(out *boundedBuffer, text string, data any) error {
-	functions := sprig.TxtFuncMap()
-	for _, name := range closedFunctions {
-		delete(functions, name)
-	}
-	t, err := template.New("template").Funcs(functions).Parse(text)
+	t, err := template.New("template").Funcs(textTemplateFunctions()).Parse(text)
 	if err != nil {
 		return err
 	}
@@ -168,11 +178,7 @@ func expandText(out *boundedBuffer, text string, data any) error {
 }
 
 func expandHTML(out *boundedBuffer, text string, data any) error {
-	functions := sprig.HtmlFuncMap()
-	for _, name := range closedFunctions {
-		delete(functions, name)
-	}
-	t, err := htmltemplate.New("template").Funcs(functions).Parse(text)
+	t, err := htmltemplate.New("template").Funcs(htmlTemplateFunctions()).Parse(text)
 	if err != nil {
 		return err
 	}

@@ -2,9 +2,12 @@ package vql
 
 import (
 	"context"
-	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"www.velocidex.com/golang/vfilter/types"
 )
 
 func windowPlugins() []*Plugin {
@@ -131,27 +134,36 @@ type fifoArgs struct {
 }
 
 type fifoKey struct {
-	query         any
+	query         types.StoredQuery
 	age, rows     int64
 	flushOnSelect bool
 }
 
-func fifoPlugin(_ context.Context, scope *Scope, args *fifoArgs, emit Emit) error {
+func fifoPlugin(ctx context.Context, scope *Scope, args *fifoArgs, emit Emit) error {
 	if args.MaxAge <= 0 {
 		args.MaxAge = 5
 	}
 	if args.MaxRows <= 0 {
 		args.MaxRows = 10
 	}
-	key := fifoKey{fmt.Sprintf("%p", args.Query.stored), args.MaxAge, args.MaxRows, args.Flush}
+	if live, ok := ctx.Value(liveKey{}).(*liveQuery); ok && live.depth == scope.depth {
+		live.reads.Store(true)
+	}
+	key := fifoKey{args.Query.stored, args.MaxAge, args.MaxRows, args.Flush}
 	v, err := scope.Cache().Get(key, func() (any, error) {
 		w := &window{age: time.Duration(args.MaxAge) * time.Second, size: int(args.MaxRows)}
-		return w, w.start(scope, args.Query)
+		w.ended.Store(true)
+		return w, nil
 	})
 	if err != nil {
 		return err
 	}
 	w, _ := v.(*window)
+	if w.ended.CompareAndSwap(true, false) { // or not yet begun
+		if err := w.start(scope, args.Query); err != nil {
+			return err
+		}
+	}
 	for _, row := range w.read(args.Flush) {
 		if err := emit(row); err != nil {
 			return err
@@ -160,24 +172,48 @@ func fifoPlugin(_ context.Context, scope *Scope, args *fifoArgs, emit Emit) erro
 	return nil
 }
 
+// liveQuery is a query that is being materialised: whether it reads a window itself,
+// not in an artifact that it calls, and so is to be run at each use.
+type liveQuery struct {
+	depth int
+	reads atomic.Bool
+}
+
+// liveKey finds it in the context of the query.
+type liveKey struct{}
+
+// windowQuery is a materialised query over a window.
+type windowQuery struct{ types.StoredQuery }
+
+// Eval implements the engine's stored query. What materialises its rows stays as
+// it is then.
+func (q *windowQuery) Eval(ctx context.Context, inner types.Scope) <-chan types.Row {
+	return q.StoredQuery.Eval(context.WithValue(ctx, liveKey{}, nil), inner)
+}
+
 // window holds the last rows of an event query that runs beside it.
 type window struct {
-	age  time.Duration
-	size int
+	age   time.Duration
+	size  int
+	ended atomic.Bool // the query does not run
 
 	mu   sync.Mutex
 	rows []delayedRow // due is when the row came
 }
 
-// start runs the query until the session's statement ends.
+// start runs the query until the session ends: the statement that made the window
+// may be a LET, and others read it.
 func (w *window) start(scope *Scope, q Query) error {
 	if !scope.session.begin() {
 		return ErrClosed
 	}
-	ctx := scope.session.context()
+	ctx, cancel := scope.session.apart()
 	own := scope.session.ownScope(scope)
+	own.inner.SetThrottler(windowThrottler{session: scope.session, ctx: ctx})
 	go func() {
 		defer scope.session.running.Done()
+		defer w.ended.Store(true)
+		defer cancel()
 		defer own.Close()
 		defer scope.session.recovered("fifo")
 		err := q.Run(ctx, own, func(row Value) error {
@@ -185,11 +221,27 @@ func (w *window) start(scope *Scope, q Query) error {
 			return ctx.Err()
 		})
 		if err != nil {
-			scope.fail("fifo", err)
+			scope.fail(ctx, "fifo", err)
 		}
 	}()
 	return nil
 }
+
+// windowThrottler charges a window's query, not the statement that runs.
+type windowThrottler struct {
+	session *session
+	ctx     context.Context //nolint:containedctx // the engine gives none
+}
+
+// ChargeOp implements the engine's throttler.
+func (t windowThrottler) ChargeOp() {
+	if t.session.charge(t.ctx) != nil {
+		runtime.Goexit()
+	}
+}
+
+// Close implements the engine's throttler.
+func (t windowThrottler) Close() {}
 
 // ownScope copies a scope so that it lives on when the original closes.
 func (s *session) ownScope(scope *Scope) *Scope { return scope.with(scope.inner.Copy()) }

@@ -11,19 +11,25 @@ import (
 // materializer is LET x <= SELECT, and queries in cells.
 type materializer struct{ session *session }
 
-// Materialize implements the engine's materialiser.
+// Materialize implements the engine's materialiser. A query that reads a window of
+// fifo stays a query: the window has begun, and each use reads it.
 func (m materializer) Materialize(ctx context.Context, inner types.Scope, name string, query types.StoredQuery) types.StoredQuery {
 	if done, ok := query.(*materialised); ok {
 		return done
 	}
 	scope := scopeOf(inner)
 	out := &materialised{session: m.session}
+	live := &liveQuery{depth: depthOf(inner)}
+	ctx = context.WithValue(ctx, liveKey{}, live)
 	err := scope.runStored(ctx, query, func(row Value) error { return out.add(scope, scope.Row(ctx, row)) })
 	if err == nil {
 		err = out.finish()
 	}
 	if err != nil && !quiet(err) {
 		scope.Log(LevelError, "LET %s <=: %v", name, err)
+	}
+	if live.reads.Load() {
+		return &windowQuery{query}
 	}
 	return out
 }

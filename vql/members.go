@@ -232,9 +232,11 @@ func (n *artifactName) Call(ctx context.Context, inner types.Scope, args *ordere
 			return nil
 		}
 		defer scope.session.recovered(name)
+		ctx, leave := scope.session.join(ctx)
+		defer leave()
 		call := ArtifactCall{Name: n.name, Args: scope.artifactArgs(ctx, args), Depth: scope.depth}
 		if err := n.session.options.Artifacts.CallArtifact(ctx, scope, call, emit); err != nil {
-			scope.fail(name, err)
+			scope.fail(ctx, name, err)
 		}
 		return nil
 	})

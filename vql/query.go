@@ -47,14 +47,19 @@ func (s *Scope) RunProgram(ctx context.Context, p *Program, emit func(*Dict) err
 	return nil
 }
 
-// bounded runs f under ctx, the session's life and its time limits.
+// bounded runs f under ctx, the session's life and its time limits. Inside a
+// statement of the session, as called artifacts run theirs, that one's hold.
 func (s *session) bounded(ctx context.Context, f func(context.Context) error) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	ctx = context.WithValue(ctx, stopKey{}, stop)
-	defer context.AfterFunc(s.life, func() { stop(ErrClosed) })()
-	defer s.timers(stop)()
-	defer s.enter(ctx)()
+	if s.statementOf(ctx) == nil {
+		stmt := &statement{}
+		ctx, stmt.stop = context.WithCancelCause(ctx)
+		defer stmt.stop(nil)
+		ctx = context.WithValue(ctx, statementKey{s}, stmt)
+		stmt.ctx = ctx
+		defer context.AfterFunc(s.life, func() { stmt.stop(ErrClosed) })()
+		defer s.timers(stmt.stop)()
+		defer s.enter(ctx)()
+	}
 	err := f(ctx)
 	if cause := context.Cause(ctx); cause != nil && (err == nil || quiet(err)) {
 		return cause
@@ -184,10 +189,7 @@ func (s *Scope) runStored(ctx context.Context, q types.StoredQuery, emit Emit) e
 	if err := forward(ctx, cancel, q.Eval(ctx, inner), emit); err != nil {
 		return err
 	}
-	if s.session.ended.Load() && ctx.Err() == nil {
-		return context.Cause(s.session.context())
-	}
-	return ctx.Err()
+	return s.session.alive(ctx)
 }
 
 // valueQuery is any value acting as a query.
@@ -223,12 +225,12 @@ func (q *valueQuery) one(s *Scope, v any, emit Emit) error {
 }
 
 // generate runs f in a goroutine and gives its rows as the engine wants them. The
-// channel is closed when f has ended; f's emit fails when ctx or the session's
+// channel is closed when f has ended; f's emit fails when ctx or its
 // statement ends, so f never outlives them for long.
 func generate(ctx context.Context, inner types.Scope, f func(Emit) error) <-chan types.Row {
 	out := make(chan types.Row) // hand-over: the source waits until the row is wanted
 	s := sessionOf(inner)
-	running := s.context()
+	running := s.lifeOf(ctx)
 	if !s.begin() {
 		close(out)
 		return out

@@ -7,7 +7,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -477,4 +479,86 @@ func TestOverlappingStatementsEndOnTheirOwn(t *testing.T) {
 func TestEnumerateOfManyRowsIsLinear(t *testing.T) {
 	got := rows(t, "SELECT len(list=E) AS L FROM foreach(row={SELECT enumerate(items=_value) AS E FROM range(end=20000) GROUP BY 1})")
 	wantRows(t, got, `{"L":20000}`)
+}
+
+// nested runs the body of an artifact as a statement inside the caller's.
+type nested struct{ body string }
+
+func (nested) Known(name string) (exact, prefix bool) { return name == "X", false }
+
+func (n nested) CallArtifact(ctx context.Context, scope *vql.Scope, call vql.ArtifactCall, emit vql.Emit) error {
+	clean := scope.Clean(call.Args)
+	defer clean.Close()
+	p, err := vql.Parse(n.body)
+	if err != nil {
+		return err
+	}
+	return clean.RunProgram(ctx, p, func(row *vql.Dict) error { return emit(row) })
+}
+
+func TestCalledArtifactsEndAlone(t *testing.T) {
+	for _, test := range []struct {
+		text   string
+		limits vql.Limits
+		want   int
+	}{
+		// The row source is ahead of the called artifact and starts its plugins meanwhile.
+		{text: "SELECT * FROM foreach(row={SELECT * FROM foreach(row={SELECT * FROM range(end=200)}, query={SELECT _value AS N FROM range(end=2)})}, query={SELECT * FROM Artifact.X()})", want: 1200},
+		{text: "SELECT * FROM foreach(row={SELECT * FROM range(end=200)}, query={SELECT * FROM Artifact.X()}, workers=4)", want: 600},
+		// The source waits for its turn while artifacts come and go.
+		{text: "SELECT * FROM foreach(row={SELECT * FROM range(end=20)}, query={SELECT * FROM Artifact.X()}, workers=4)", limits: vql.Limits{OpsPerSecond: 1000}, want: 60},
+		// What asks only for a first row leaves the statement around it alone.
+		{text: "LET Q = SELECT * FROM Artifact.X() LIMIT 1 SELECT * FROM range(end=200) WHERE Q AND upcase(string='x') = 'X'", want: 200},
+		{text: "LET Q = SELECT * FROM Artifact.X() SELECT * FROM range(end=200) WHERE Q AND upcase(string='x') = 'X'", want: 200},
+		{text: "LET Q = SELECT * FROM Artifact.X() SELECT * FROM range(end=200) WHERE Q[0]._value = 0 AND upcase(string='x') = 'X'", want: 200},
+		{text: "LET Q = SELECT * FROM Artifact.X() SELECT * FROM foreach(row={SELECT * FROM range(end=200)}, query={SELECT Q._value AS V FROM scope() WHERE len(list=V) = 3}, workers=4)", want: 200},
+	} {
+		scope, l := session(t, vql.SessionOptions{Artifacts: nested{"SELECT * FROM range(end=3)"}, Limits: test.limits})
+		got, err := query(t, scope, test.text)
+		if err != nil || len(got) != test.want {
+			t.Errorf("%s: %d rows of %d, error %v, log %q", test.text, len(got), test.want, err, l.all())
+		}
+	}
+}
+
+func TestCleanUpWaitsForPrimitives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var closed, early atomic.Bool
+		lingers := vql.NewPlugin(vql.Spec{Name: "lingers"}, func(_ context.Context, scope *vql.Scope, _ *noArgs, emit vql.Emit) error {
+			scope.OnRootClose(func() { closed.Store(true) })
+			err := emit(vql.NewDict().Set("A", 1))
+			for err == nil {
+				err = emit(vql.NewDict())
+			}
+			time.Sleep(time.Second) // uses what clean-up takes away
+			early.Store(closed.Load())
+			return err
+		})
+		e, err := vql.NewEngine(nil, []*vql.Plugin{lingers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		scope := e.NewScope(vql.SessionOptions{Limits: vql.Limits{TempDir: t.TempDir()}})
+		got, err := query(t, scope, "SELECT * FROM lingers() LIMIT 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantRows(t, got, `{"A":1}`)
+		scope.Close()
+		if early.Load() || !closed.Load() {
+			t.Errorf("cleaned up early %v, at all %v", early.Load(), closed.Load())
+		}
+	})
+}
+
+func TestForeachWorkersAreBounded(t *testing.T) {
+	scope, l := session(t, vql.SessionOptions{})
+	got, err := query(t, scope, "SELECT count() AS N FROM foreach(row={SELECT * FROM range(end=2000)}, query={SELECT _value AS V FROM scope()}, workers=1000) GROUP BY 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, got, `{"N":2000}`)
+	if !l.contain("Creating 900 workers") {
+		t.Errorf("log %q", l.all())
+	}
 }

@@ -44,6 +44,7 @@ type session struct {
 
 	mu        sync.Mutex
 	closed    bool               // no more statements
+	resting   bool               // close waits: no goroutine begins
 	finished  bool               // no more goroutines
 	entered   []*context.Context // of running statements; the first is the session's life
 	onClosed  []func()
@@ -75,6 +76,59 @@ func newSession(engine *Engine, o SessionOptions) *session {
 // context returns the context that engine code without one runs under.
 func (s *session) context() context.Context { return *s.ctx.Load() }
 
+// statement is one that the host runs. What it calls runs as a part of it, also
+// the statements of called artifacts.
+type statement struct {
+	ctx  context.Context //nolint:containedctx // of the statement, for whose time it lives
+	stop context.CancelCauseFunc
+}
+
+// statementKey finds a session's statement in the contexts that come of it.
+type statementKey struct{ session *session }
+
+// statementOf returns the statement that ctx belongs to, or nil: also for a
+// context that was detached from a statement and has outlived it.
+func (s *session) statementOf(ctx context.Context) *statement {
+	stmt, ok := ctx.Value(statementKey{s}).(*statement)
+	if !ok || stmt.ctx.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return stmt
+}
+
+// apart returns the context of a query that no statement ends, but the session.
+func (s *session) apart() (context.Context, context.CancelFunc) {
+	stmt := &statement{}
+	ctx, stop := context.WithCancelCause(s.life)
+	stmt.stop = stop
+	stmt.ctx = context.WithValue(ctx, statementKey{s}, stmt)
+	return stmt.ctx, func() { stop(nil) }
+}
+
+// lifeOf returns the context of the statement that ctx belongs to, or else what
+// engine code without a context runs under.
+func (s *session) lifeOf(ctx context.Context) context.Context {
+	if stmt := s.statementOf(ctx); stmt != nil {
+		return stmt.ctx
+	}
+	return s.context()
+}
+
+// join makes ctx a part of the running statement where it belongs to none: the
+// engine reads indices and columns of queries under a context of its own.
+func (s *session) join(ctx context.Context) (context.Context, func()) {
+	stmt := s.statementOf(s.context())
+	if stmt == nil || s.statementOf(ctx) != nil {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, statementKey{s}, stmt))
+	stop := context.AfterFunc(stmt.ctx, func() { cancel(context.Cause(stmt.ctx)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // enter makes ctx the running one and returns a function that takes it back.
 // Statements may overlap: the one entered last counts.
 func (s *session) enter(ctx context.Context) func() {
@@ -84,6 +138,8 @@ func (s *session) enter(ctx context.Context) func() {
 	s.current()
 	s.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock() // so that ended is not set for a statement that has just left
+		defer s.mu.Unlock()
 		if s.ctx.Load() == here {
 			s.ended.Store(true)
 		}
@@ -167,7 +223,7 @@ func (s *session) recovered(name string) {
 func (s *session) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.finished {
+	if s.finished || s.resting {
 		return false
 	}
 	s.running.Add(1)
@@ -187,14 +243,18 @@ func (s *session) close() {
 		s.mu.Unlock()
 		return
 	}
-	s.closed = true
+	s.closed, s.resting = true, true
 	s.mu.Unlock()
 	s.end(ErrClosed)
+	stopped := s.wait() // first, because clean-up takes away what primitives read
+	s.mu.Lock()
+	s.resting = false
+	s.mu.Unlock()
 	s.atEnd()
 	s.mu.Lock()
 	s.finished = true
 	s.mu.Unlock()
-	if !s.wait() {
+	if !stopped || !s.wait() {
 		s.log.add(LevelWarn, "a primitive did not stop when the query ended")
 	}
 	s.log.flush()
@@ -274,10 +334,7 @@ func (s *session) counters() Stats {
 
 // charge charges one op under ctx.
 func (s *session) charge(ctx context.Context) error {
-	if s.ended.Load() {
-		return context.Cause(s.context())
-	}
-	if err := ctx.Err(); err != nil {
+	if err := s.alive(ctx); err != nil {
 		return err
 	}
 	return s.limits.charge(ctx)
@@ -330,26 +387,25 @@ type engineThrottler struct{ session *session }
 
 func (t engineThrottler) ChargeOp() {
 	s := t.session
-	err := s.charge(s.context())
+	ctx := s.context()
+	err := s.charge(ctx)
 	if err == nil {
 		return
 	}
-	if s.context().Err() == nil {
-		s.stop(err)
+	if ctx.Err() == nil {
+		s.stop(ctx, err)
 	}
 	runtime.Goexit()
 }
 
 func (t engineThrottler) Close() {}
 
-// stop ends the running statement with a cause.
-func (s *session) stop(cause error) {
-	if stopper, ok := s.context().Value(stopKey{}).(context.CancelCauseFunc); ok {
-		stopper(cause)
+// stop ends the statement that ctx belongs to, or else the running one.
+func (s *session) stop(ctx context.Context, cause error) {
+	if stmt := s.statementOf(s.lifeOf(ctx)); stmt != nil {
+		stmt.stop(cause)
 	}
 }
-
-type stopKey struct{}
 
 // watch is a frame of the scope that every look-up of an outer name passes. It
 // answers $Query, and ends evaluation that goes on without rows or calls after

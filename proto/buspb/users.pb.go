@@ -145,6 +145,8 @@ type UserSet struct {
 	PasswordHash  []byte                 `protobuf:"bytes,3,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"` // encoded argon2id; empty keeps what is there
 	Locked        bool                   `protobuf:"varint,4,opt,name=locked,proto3" json:"locked,omitempty"`
 	NoPassword    bool                   `protobuf:"varint,5,opt,name=no_password,json=noPassword,proto3" json:"no_password,omitempty"` // signs in by certificate only
+	KeepRoles     bool                   `protobuf:"varint,6,opt,name=keep_roles,json=keepRoles,proto3" json:"keep_roles,omitempty"`    // as they are when this is applied; the account must exist
+	KeepLocked    bool                   `protobuf:"varint,7,opt,name=keep_locked,json=keepLocked,proto3" json:"keep_locked,omitempty"` // as it is when this is applied; the account must exist
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,6 +212,20 @@ func (x *UserSet) GetLocked() bool {
 func (x *UserSet) GetNoPassword() bool {
 	if x != nil {
 		return x.NoPassword
+	}
+	return false
+}
+
+func (x *UserSet) GetKeepRoles() bool {
+	if x != nil {
+		return x.KeepRoles
+	}
+	return false
+}
+
+func (x *UserSet) GetKeepLocked() bool {
+	if x != nil {
+		return x.KeepLocked
 	}
 	return false
 }
@@ -382,14 +398,18 @@ const file_users_proto_rawDesc = "" +
 	"\x06delete\x18\x02 \x01(\v2\x1a.raptorpack.bus.UserDeleteH\x00R\x06delete\x127\n" +
 	"\asession\x18\x03 \x01(\v2\x1b.raptorpack.bus.UserSessionH\x00R\asession\x128\n" +
 	"\bsign_out\x18\x04 \x01(\v2\x1b.raptorpack.bus.UserSignOutH\x00R\asignOutB\b\n" +
-	"\x06change\"\x91\x01\n" +
+	"\x06change\"\xd1\x01\n" +
 	"\aUserSet\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05roles\x18\x02 \x03(\tR\x05roles\x12#\n" +
 	"\rpassword_hash\x18\x03 \x01(\fR\fpasswordHash\x12\x16\n" +
 	"\x06locked\x18\x04 \x01(\bR\x06locked\x12\x1f\n" +
 	"\vno_password\x18\x05 \x01(\bR\n" +
-	"noPassword\" \n" +
+	"noPassword\x12\x1d\n" +
+	"\n" +
+	"keep_roles\x18\x06 \x01(\bR\tkeepRoles\x12\x1f\n" +
+	"\vkeep_locked\x18\a \x01(\bR\n" +
+	"keepLocked\" \n" +
 	"\n" +
 	"UserDelete\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"h\n" +

@@ -321,7 +321,7 @@ func randomAccess(ctx context.Context, scope *vql.Scope, file vql.ReadSeekCloser
 	}
 	closer := temporary{copied}
 	if _, err = file.Seek(0, io.SeekStart); err == nil {
-		err = copyAll(ctx, scope, copied, file)
+		err = copyAll(ctx, scope, &bounded{to: copied, left: maxUnpacked}, file)
 	}
 	if err != nil {
 		return nil, 0, nil, errors.Join(err, closer.Close())
@@ -331,6 +331,25 @@ func randomAccess(ctx context.Context, scope *vql.Scope, file vql.ReadSeekCloser
 		return nil, 0, nil, errors.Join(err, closer.Close())
 	}
 	return copied, info.Size(), closer, nil
+}
+
+// maxUnpacked bounds what is unpacked to a temporary file, in bytes: a few
+// megabytes can unpack to anything.
+const maxUnpacked = 8 << 30
+
+var errUnpacked = fmt.Errorf("it unpacks to more than %d bytes", int64(maxUnpacked))
+
+// bounded is a writer that has room for so many bytes.
+type bounded struct {
+	to   io.Writer
+	left int64
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, errUnpacked
+	}
+	return b.to.Write(p)
 }
 
 // temporary removes its file when it is closed.

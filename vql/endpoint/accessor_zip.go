@@ -100,6 +100,7 @@ func (n *zipNode) info(path *vql.Path) vql.FileInfo {
 type archive struct {
 	root   *zipNode
 	closer io.Closer
+	room   int // for further nodes, while the directory is read
 
 	mu      sync.Mutex
 	users   int
@@ -288,23 +289,50 @@ func readArchive(ctx context.Context, scope *vql.Scope, path *vql.Path) (*archiv
 		_ = closer.Close() // opened for reading only: nothing to lose
 		return nil, fmt.Errorf("read archive %s: %w", path.DelegatePath(), err)
 	}
-	a := &archive{root: &zipNode{children: map[string]*zipNode{}}, closer: closer}
-	for _, member := range r.File {
-		a.add(member)
+	a := &archive{root: &zipNode{children: map[string]*zipNode{}}, closer: closer, room: maxZipNodes}
+	left := 0
+	for n, member := range r.File {
+		if n%1000 == 999 {
+			if err := scope.Charge(ctx); err != nil {
+				_ = closer.Close() // opened for reading only: nothing to lose
+				return nil, err
+			}
+		}
+		if !a.add(member) {
+			left++
+		}
+	}
+	if left > 0 {
+		scope.Log(vql.LevelWarn, "zip: %s: %d members are left out: their names are too deep, or too many", path.DelegatePath(), left)
 	}
 	return a, nil
 }
 
-// add puts a member into the tree. Names are only names here, nothing is written
-// by them, so ".." is merely resolved. Of two members of one name the first stays.
-func (a *archive) add(member *zip.File) {
+// An archive of a few megabytes can name folders enough to fill the memory.
+const (
+	maxZipDepth = 256     // folders in each other
+	maxZipNodes = 1 << 20 // files and folders
+)
+
+// add puts a member into the tree, or returns false where there is no room. Names
+// are only names here, nothing is written by them, so ".." is merely resolved. Of
+// two members of one name the first stays.
+func (a *archive) add(member *zip.File) bool {
+	components := vql.PathZip.Split(member.Name)
+	if len(components) > maxZipDepth {
+		return false
+	}
 	node := a.root
-	for _, c := range vql.PathZip.Split(member.Name) {
+	for _, c := range components {
 		if node.children == nil {
 			node.children = map[string]*zipNode{}
 		}
 		next := node.children[c]
 		if next == nil {
+			if a.room == 0 {
+				return false
+			}
+			a.room--
 			next = &zipNode{}
 			node.children[c] = next
 		}
@@ -316,4 +344,5 @@ func (a *archive) add(member *zip.File) {
 	if strings.HasSuffix(member.Name, "/") && node.children == nil {
 		node.children = map[string]*zipNode{}
 	}
+	return true
 }

@@ -29,7 +29,7 @@ func TestParseBinaryTypes(t *testing.T) {
 	  ]]]`})
 	s.want(`SELECT parse_binary(accessor='data', filename=Data, profile=Profile, struct='Header') AS H FROM scope()`,
 		`{"H":{"U8":1,"I16":-257,"U32":16909060,"B32":16909060,"I64":-1,"Leb":624485,"SLeb":-1,"S":"hello","Wide":"hi","Next":5,`+
-			`"Low":1,"Bits":["One","Three"],"E":"five","E2":"0x1","V":10,"Past":null}}`)
+			`"Low":1,"Bits":["One","Three"],"E":"five","E2":1,"V":10,"Past":null}}`)
 	s.want(`LET H <= parse_binary(accessor='data', filename=Data, profile=Profile, struct='Header')
 	   SELECT H.U8 AS A, H.__Hidden AS B, H.`+"`@S`"+`.SizeOf AS C, H.`+"`@S`"+`.EndOf AS D, H.StartOf AS E, H.NoSuch AS F FROM scope()`,
 		`{"A":1,"B":1,"C":6,"D":29,"E":0,"F":null}`)

@@ -18,5 +18,7 @@
 //
 // Locking rule: primitives share nothing but caches that live in the session
 // (Scope.Cache) or that the process fills once; their mutexes guard maps alone
-// and are never held while reading a file or calling back.
+// and are never held while reading a file or calling back. A file that
+// parse_binary keeps open has a mutex of its own, held while it is read, and the
+// table of these files is locked last.
 package endpoint

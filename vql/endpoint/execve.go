@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"regexp"
+	"sync"
 	"time"
 
 	"raptorpack/vql"
@@ -26,8 +29,8 @@ const (
 	defaultExecLength = 10_240
 	maxExecLength     = 64 << 20
 
-	// execLinger is how long we wait for output that a program's children hold
-	// open after the program itself has ended.
+	// execLinger is how long we wait in all for more output when the program has
+	// ended and its children hold the output open.
 	execLinger = 3 * time.Second
 )
 
@@ -72,7 +75,11 @@ var execvePlugin = vql.NewPlugin(vql.Spec{
 })
 
 func checkExec(scope *vql.Scope, args *execveArgs) error {
-	if len(args.Argv) == 0 || args.Argv[0] == "" || args.Argv[0] == "NULL" {
+	if len(args.Argv) == 0 {
+		return errNoProgram
+	}
+	switch args.Argv[0] {
+	case "", "NULL", fmt.Sprint(vql.NULL): // a list of strings holds NULL printed
 		return errNoProgram
 	}
 	if args.Secret != "" {
@@ -91,12 +98,13 @@ type output struct {
 }
 
 // A program is running: its output comes through pieces, which closes when it has
-// ended, and then code is set.
+// ended, and then code, err and cut are set.
 type program struct {
 	// pieces has no room, so that a program is held while its rows are not taken.
 	pieces chan output
 	code   int64
 	err    error
+	cut    bool // output may have been left unread
 }
 
 func startProgram(ctx context.Context, scope *vql.Scope, args *execveArgs) (*program, error) {
@@ -109,47 +117,127 @@ func startProgram(ctx context.Context, scope *vql.Scope, args *execveArgs) (*pro
 			cmd.Env = append(cmd.Env, key+"="+scope.String(ctx, v))
 		}
 	}
-	cmd.WaitDelay = execLinger
 	ownGroup(cmd)
-	p := &program{pieces: make(chan output)}
-	cmd.Stdout = &pieceWriter{ctx: ctx, to: p.pieces}
-	cmd.Stderr = &pieceWriter{ctx: ctx, to: p.pieces, stderr: true}
 	scope.LogAlways(vql.LevelInfo, "execve: running %q", args.Argv)
-	if err := cmd.Start(); err != nil {
+	stdout, stderr, err := startPiped(cmd)
+	if err != nil {
 		return nil, fmt.Errorf("run %q: %w", args.Argv[0], err)
 	}
+	p := &program{pieces: make(chan output)}
+	var readers sync.WaitGroup
+	readers.Go(func() { stdout.read(ctx, p.pieces) })
+	readers.Go(func() { stderr.read(ctx, p.pieces) })
 	go func() { // ends with the program, which ends with ctx; wait waits for it
 		defer close(p.pieces)
 		p.code, p.err = exitCode(cmd.Wait())
+		stdout.programEnded()
+		stderr.programEnded()
+		readers.Wait()
+		p.cut = stdout.cut || stderr.cut
 	}()
 	return p, nil
+}
+
+// startPiped starts a program with pipes for its output. They are ours, because
+// those of os/exec close a while after the end of the program, read or not.
+func startPiped(cmd *exec.Cmd) (stdout, stderr *outlet, err error) {
+	outRead, outWrite, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer outWrite.Close()
+	errRead, errWrite, err := os.Pipe()
+	if err != nil {
+		_ = outRead.Close() // never used
+		return nil, nil, err
+	}
+	defer errWrite.Close()
+	cmd.Stdout, cmd.Stderr = outWrite, errWrite
+	if err := cmd.Start(); err != nil {
+		_, _ = outRead.Close(), errRead.Close() // never used
+		return nil, nil, err
+	}
+	return &outlet{from: outRead, left: execLinger}, &outlet{from: errRead, stderr: true, left: execLinger}, nil
 }
 
 // exitCode tells a program that ended by itself from one that we could not see end.
 func exitCode(err error) (int64, error) {
 	var exit *exec.ExitError
 	switch {
-	case err == nil, errors.Is(err, exec.ErrWaitDelay):
-		return 0, nil // its children still hold the output: the program is done
+	case err == nil:
+		return 0, nil
 	case errors.As(err, &exit):
 		return int64(exit.ExitCode()), nil
 	}
 	return -1, err
 }
 
-// pieceWriter hands on what a program writes and refuses more once ctx has ended.
-type pieceWriter struct {
-	ctx    context.Context // of one command, for whose time the writer lives
-	to     chan<- output
+// outlet reads one output of a program to its end. Once the program has ended, it
+// waits for more from the program's children as long as it has time left. Time
+// that goes by while nobody takes what was read does not count.
+type outlet struct {
+	from   io.ReadCloser
 	stderr bool
+	cut    bool // it ran out of time; to be read after read has returned
+
+	mu      sync.Mutex // guards the fields below
+	left    time.Duration
+	ended   bool // the program has ended
+	reading bool
+	since   time.Time   // when timer began
+	timer   *time.Timer // closes from; while reading after the end
 }
 
-func (w *pieceWriter) Write(p []byte) (int, error) {
-	select {
-	case w.to <- output{bytes.Clone(p), w.stderr}:
-		return len(p), nil
-	case <-w.ctx.Done():
-		return 0, w.ctx.Err()
+// read hands on the output until it ends, time is up or ctx ends.
+func (o *outlet) read(ctx context.Context, to chan<- output) {
+	defer o.from.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := o.next(buf)
+		if n > 0 {
+			select {
+			case to <- output{bytes.Clone(buf[:n]), o.stderr}:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if err != nil {
+			o.cut = !errors.Is(err, io.EOF)
+			return
+		}
+	}
+}
+
+func (o *outlet) next(buf []byte) (int, error) {
+	o.mu.Lock()
+	o.reading = true
+	o.arm()
+	o.mu.Unlock()
+	n, err := o.from.Read(buf)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.reading = false
+	if o.timer != nil {
+		o.timer.Stop()
+		o.timer = nil
+		o.left -= time.Since(o.since)
+	}
+	return n, err
+}
+
+// programEnded begins to count the time that read waits.
+func (o *outlet) programEnded() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	o.arm()
+}
+
+// arm starts the timer when it is to run; the caller holds the lock.
+func (o *outlet) arm() {
+	if o.ended && o.reading {
+		o.since = time.Now()
+		o.timer = time.AfterFunc(o.left, func() { _ = o.from.Close() }) // read gets the error
 	}
 }
 
@@ -185,6 +273,9 @@ func (p *program) stream(ctx context.Context, scope *vql.Scope, sep *regexp.Rege
 	}
 	if p.err != nil {
 		return p.err
+	}
+	if p.cut {
+		scope.Log(vql.LevelWarn, "execve: programs that it started hold the output open: what they write is not waited for")
 	}
 	row := execRow(stdout, stderr)
 	row.Set("ReturnCode", p.code)

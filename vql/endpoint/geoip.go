@@ -3,7 +3,9 @@ package endpoint
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/oschwald/maxminddb-golang/v2"
@@ -30,12 +32,7 @@ var geoipFunction = vql.NewFunction(vql.Spec{
 		} else if err := readable(args.DB, facts.mode, false); err != nil {
 			return nil, err
 		}
-		db, err := maxminddb.Open(args.DB)
-		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", args.DB, err)
-		}
-		scope.OnRootClose(func() { _ = db.Close() }) // unmaps memory: nothing to lose
-		return db, nil
+		return loadGeoDB(args.DB)
 	})
 	if err != nil {
 		return nil, err
@@ -50,6 +47,31 @@ var geoipFunction = vql.NewFunction(vql.Spec{
 	}
 	return orderedValue(v), nil
 })
+
+// maxGeoDB bounds a database: the largest that are published take 150 MB.
+const maxGeoDB = 512 << 20
+
+// loadGeoDB reads a database. It is not mapped, because a file that somebody cuts
+// short would end the process.
+func loadGeoDB(path string) (*maxminddb.Reader, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxGeoDB+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if len(data) > maxGeoDB {
+		return nil, fmt.Errorf("read %s: the database exceeds %d bytes", path, maxGeoDB)
+	}
+	db, err := maxminddb.OpenBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return db, nil
+}
 
 // orderedValue turns maps into dicts with sorted keys.
 func orderedValue(v any) vql.Value {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -190,15 +191,13 @@ func (m structMembers) MarshalJSON() ([]byte, error) {
 	return vql.AppendJSON(nil, m.from.scope.Row(m.from.ctx, wrapStruct(m.binaryStruct))), nil
 }
 
-// binaryFiles keeps the files of a session's structures open, the latest used
+// binaryFiles keeps the files of a session's structures open, the latest opened
 // last: their members may be read at any time, and there may be many files.
 type binaryFiles struct {
-	mu   sync.Mutex
-	keys []fileKey
-	open map[fileKey]*pagedFile
+	mu     sync.Mutex
+	open   []*pagedFile // whatever is open is in here
+	closed bool         // the session has ended
 }
-
-type fileKey struct{ accessor, path string }
 
 type binaryFilesKey struct{}
 
@@ -210,7 +209,7 @@ func openBinary(ctx context.Context, scope *vql.Scope, accessor string, path *vq
 		return nil, fs.ErrInvalid
 	}
 	cached, err := scope.Cache().Get(binaryFilesKey{}, func() (any, error) {
-		all := &binaryFiles{open: map[fileKey]*pagedFile{}}
+		all := &binaryFiles{}
 		scope.OnRootClose(all.closeAll)
 		return all, nil
 	})
@@ -218,49 +217,48 @@ func openBinary(ctx context.Context, scope *vql.Scope, accessor string, path *vq
 		return nil, err
 	}
 	all := cached.(*binaryFiles)
-	key := fileKey{accessor, path.String()}
-	if f := all.get(key); f != nil {
-		return f, f.reopen(ctx, scope)
-	}
-	f := &pagedFile{accessor: accessor, path: path, scope: scope, ctx: context.WithoutCancel(ctx)}
-	if err := f.reopen(ctx, scope); err != nil {
-		return nil, err
-	}
-	for _, old := range all.put(key, f) {
-		old.close()
-	}
-	return f, nil
+	f := all.find(&pagedFile{all: all, accessor: accessor, path: path, scope: scope, ctx: context.WithoutCancel(ctx)})
+	return f, f.reopen(ctx, scope)
 }
 
-func (all *binaryFiles) get(key fileKey) *pagedFile {
+// find returns the file of the same name that is there already, or f.
+func (all *binaryFiles) find(f *pagedFile) *pagedFile {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	return all.open[key]
+	for _, have := range all.open {
+		if have.accessor == f.accessor && have.path.String() == f.path.String() {
+			return have
+		}
+	}
+	return f
 }
 
-func (all *binaryFiles) put(key fileKey, f *pagedFile) []*pagedFile {
+// add takes in a file that was opened and returns files that are to be closed.
+func (all *binaryFiles) add(f *pagedFile) (old []*pagedFile, err error) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if _, have := all.open[key]; !have {
-		all.keys = append(all.keys, key)
+	if all.closed {
+		return nil, errShut
 	}
-	all.open[key] = f
-	var old []*pagedFile
-	for len(all.keys) > maxBinaryFiles {
-		old = append(old, all.open[all.keys[0]])
-		delete(all.open, all.keys[0])
-		all.keys = all.keys[1:]
+	if !slices.Contains(all.open, f) {
+		all.open = append(all.open, f)
 	}
-	return old
+	n := max(len(all.open)-maxBinaryFiles, 0)
+	old, all.open = slices.Clone(all.open[:n]), slices.Delete(all.open, 0, n)
+	return old, nil
 }
 
 func (all *binaryFiles) closeAll() {
 	all.mu.Lock()
 	open := all.open
-	all.open, all.keys = map[fileKey]*pagedFile{}, nil
+	all.open, all.closed = nil, true
 	all.mu.Unlock()
-	for _, f := range open {
-		f.shut()
+	closeFiles(open)
+}
+
+func closeFiles(files []*pagedFile) {
+	for _, f := range files {
+		f.close()
 	}
 }
 
@@ -275,6 +273,7 @@ var errShut = errors.New("the session has ended")
 // pagedFile reads a file in pages and keeps some of them. Evicted, it closes its
 // file and opens it again when it is read once more.
 type pagedFile struct {
+	all      *binaryFiles
 	accessor string
 	path     *vql.Path
 	scope    *vql.Scope
@@ -284,7 +283,6 @@ type pagedFile struct {
 	file   vql.ReadSeekCloser
 	pages  map[int64][]byte
 	opened time.Time
-	shutd  bool
 }
 
 // maxPageAge is how long what was read counts for further calls: a session of
@@ -293,6 +291,12 @@ const maxPageAge = 10 * time.Second
 
 // reopen makes sure that the file is open, so that a missing one is told at once.
 func (f *pagedFile) reopen(ctx context.Context, scope *vql.Scope) error {
+	old, err := f.refresh(ctx, scope)
+	closeFiles(old)
+	return err
+}
+
+func (f *pagedFile) refresh(ctx context.Context, scope *vql.Scope) ([]*pagedFile, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if time.Since(f.opened) > maxPageAge {
@@ -306,19 +310,23 @@ func (f *pagedFile) reopen(ctx context.Context, scope *vql.Scope) error {
 	return f.ensure(ctx, scope)
 }
 
-func (f *pagedFile) ensure(ctx context.Context, scope *vql.Scope) error {
-	if f.shutd {
-		return errShut
-	}
+// ensure opens the file; the caller holds the lock, and without it closes the
+// files that gave way.
+func (f *pagedFile) ensure(ctx context.Context, scope *vql.Scope) ([]*pagedFile, error) {
 	if f.file != nil {
-		return nil
+		return nil, nil
 	}
 	file, err := openThrough(ctx, scope, f.accessor, f.path)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	old, err := f.all.add(f)
+	if err != nil {
+		_ = file.Close() // opened for reading only: nothing to lose
+		return nil, err
 	}
 	f.file, f.pages, f.opened = file, map[int64][]byte{}, time.Now()
-	return nil
+	return old, nil
 }
 
 func (f *pagedFile) close() {
@@ -335,33 +343,31 @@ func (f *pagedFile) drop() {
 	f.file, f.pages = nil, nil
 }
 
-func (f *pagedFile) shut() {
-	f.close()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.shutd = true
-}
-
 // ReadAt implements io.ReaderAt.
 func (f *pagedFile) ReadAt(p []byte, at int64) (int, error) {
+	n, old, err := f.readAt(p, at)
+	closeFiles(old)
+	return n, err
+}
+
+func (f *pagedFile) readAt(p []byte, at int64) (done int, old []*pagedFile, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.ensure(f.ctx, f.scope); err != nil {
-		return 0, err
+	if old, err = f.ensure(f.ctx, f.scope); err != nil {
+		return 0, old, err
 	}
-	done := 0
 	for done < len(p) {
 		page, err := f.page((at + int64(done)) / pageSize)
 		if err != nil {
-			return done, err
+			return done, old, err
 		}
 		from := (at + int64(done)) % pageSize
 		if from >= int64(len(page)) {
-			return done, io.EOF
+			return done, old, io.EOF
 		}
 		done += copy(p[done:], page[from:])
 	}
-	return done, nil
+	return done, old, nil
 }
 
 func (f *pagedFile) page(n int64) ([]byte, error) {

@@ -28,7 +28,7 @@ var parseCSVPlugin = vql.NewPlugin(vql.Spec{
 	}
 	emit = stopping(emit)
 	return eachFile(ctx, scope, "parse_csv", args.Accessor, args.Filename, func(path *vql.Path, file vql.ReadSeekCloser) error {
-		r := newCSVReader(skipBOM(file), firstByte(args.Separator), firstByte(args.Comment))
+		r := newCSVReader(skipBOM(&charged{ctx: ctx, scope: scope, from: file}), firstByte(args.Separator), firstByte(args.Comment))
 		err := csvRows(ctx, scope, r, args, emit)
 		if r.broken > 0 {
 			scope.Log(vql.LevelWarn, "parse_csv: %s: skipped %d broken lines", shortName(path.String()), r.broken)

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
+	"unicode/utf8"
 
 	"raptorpack/vql"
 )
@@ -119,16 +121,18 @@ var regexReplaceFunction = vql.NewFunction(vql.Spec{
 		return nil, err
 	}
 	if !args.ReplaceLambda.Given() {
-		return re.ReplaceAllString(args.Source, args.Replace), nil
+		return asValue(vql.ReplaceAll(re, args.Source, args.Replace))
 	}
-	return re.ReplaceAllStringFunc(args.Source, func(match string) string {
+	return asValue(vql.ReplaceAllFunc(re, args.Source, func(match string) string {
 		v := args.ReplaceLambda.Call(ctx, scope, match)
 		if vql.IsNull(v) {
 			return ""
 		}
 		return scope.String(ctx, v)
-	}), nil
+	}))
 })
+
+func asValue(text string, err error) (vql.Value, error) { return text, err }
 
 type regexTransformArgs struct {
 	Source string    `vql:"source,required" doc:"The text to change."`
@@ -146,7 +150,9 @@ var regexTransformFunction = vql.NewFunction(vql.Spec{
 			return nil, err
 		}
 		v, _ := args.Map.Get(key)
-		text = re.ReplaceAllString(text, scope.String(ctx, v))
+		if text, err = vql.ReplaceAll(re, text, scope.String(ctx, v)); err != nil {
+			return nil, err
+		}
 	}
 	return text, nil
 })
@@ -217,11 +223,12 @@ type blockSearch struct {
 	found func(names []string, buf []byte, match []int) error
 
 	buf  []byte
-	done []int // for each expression, how far into buf it has matched
+	done []int            // for each expression, where in buf its next match may begin
+	next []*regexp.Regexp // see behind
 }
 
 func newBlockSearch(all []*regexp.Regexp, block int, found func([]string, []byte, []int) error) *blockSearch {
-	s := &blockSearch{all: all, block: block, found: found, done: make([]int, len(all))}
+	s := &blockSearch{all: all, block: block, found: found, done: make([]int, len(all)), next: make([]*regexp.Regexp, len(all))}
 	for _, re := range all {
 		s.names = append(s.names, groupNames(re))
 	}
@@ -254,59 +261,97 @@ func (s *blockSearch) search(end bool) error {
 		certain = len(s.buf)
 	}
 	keep := len(s.buf)
-	for i, re := range s.all {
-		from, err := s.searchOne(i, re, certain, end || len(s.buf) > 8*s.block)
+	for i := range s.all {
+		from, err := s.searchOne(i, certain, end || len(s.buf) > 8*s.block)
 		if err != nil {
 			return err
 		}
+		s.done[i] = from
 		keep = min(keep, from)
 	}
+	keep = max(keep-utf8.UTFMax, 0) // what stands before a match decides about ^ and \b
 	s.buf = append(s.buf[:0], s.buf[keep:]...)
 	for i := range s.done {
-		s.done[i] = max(s.done[i]-keep, 0)
+		s.done[i] -= keep
 	}
 	return nil
 }
 
-// searchOne returns from where on the buffer has to be kept for this expression.
-func (s *blockSearch) searchOne(i int, re *regexp.Regexp, certain int, all bool) (int, error) {
-	base := s.done[i]
-	for base < len(s.buf) {
-		match := re.FindSubmatchIndex(s.buf[base:])
-		if match == nil {
-			break
+// maxMatches is how many matches are looked for at a time.
+const maxMatches = 1000
+
+// searchOne emits the matches of an expression that are certain, or all, and
+// returns where the next one may begin.
+func (s *blockSearch) searchOne(i, certain int, all bool) (int, error) {
+	at := s.done[i]
+	for more := true; more; {
+		var matches [][]int
+		var err error
+		if matches, more, err = s.after(i, at); err != nil {
+			return 0, err
 		}
-		for j := range match {
-			if match[j] >= 0 {
-				match[j] += base
+		for _, match := range matches {
+			if match[1] > certain && !all {
+				return min(match[0], max(certain, at)), nil
+			}
+			at = match[1]
+			if match[0] == match[1] {
+				continue // an empty match says nothing
+			}
+			if err := s.found(s.names[i], s.buf, match); err != nil {
+				return 0, err
 			}
 		}
-		if match[1] > certain && !all {
-			return s.lineStart(min(match[0], max(certain, base)), base), nil
-		}
-		base = max(match[1], base+1)
-		if match[0] == match[1] {
-			continue // an empty match says nothing
-		}
-		s.done[i] = match[1]
-		if err := s.found(s.names[i], s.buf, match); err != nil {
-			return 0, err
+		if len(matches) == 1 && matches[0][0] == matches[0][1] { // the same would come again
+			_, width := utf8.DecodeRune(s.buf[at:])
+			at += width
+			more = more && width > 0
 		}
 	}
 	if all {
 		return len(s.buf), nil
 	}
-	return s.lineStart(max(certain, s.done[i]), s.done[i]), nil
+	return max(certain, at), nil
 }
 
-// lineStart moves back to the start of a line, so that ^ does not match where a
-// block happens to begin.
-func (s *blockSearch) lineStart(at, least int) int {
-	at = min(at, len(s.buf))
-	for i := at; i > least && at-i < s.block; i-- {
-		if s.buf[i-1] == '\n' {
-			return i
+// after returns matches that begin at a place or later, and whether there may be
+// more. The character before the place is looked at as well, but is no part of
+// them.
+func (s *blockSearch) after(i, at int) (matches [][]int, more bool, err error) {
+	_, width := utf8.DecodeLastRune(s.buf[:at])
+	text := s.buf[at-width:]
+	if first := s.all[i].FindIndex(text); first == nil {
+		return nil, false, nil
+	} else if first[0] < width && first[1] > width {
+		matches, more, err = s.behind(i, text)
+	} else {
+		matches = s.all[i].FindAllSubmatchIndex(text, maxMatches)
+		more = len(matches) == maxMatches
+		matches = slices.DeleteFunc(matches, func(m []int) bool { return m[0] < width })
+	}
+	for _, match := range matches {
+		for j := range match {
+			if match[j] >= 0 {
+				match[j] += at - width
+			}
 		}
 	}
-	return at
+	return matches, more, err
+}
+
+// behind returns the first match behind a text's first character where the first
+// one of all begins with it and reaches further.
+func (s *blockSearch) behind(i int, text []byte) ([][]int, bool, error) {
+	if s.next[i] == nil {
+		next, err := regexp.Compile(`\A(?s:..*?)(` + s.all[i].String() + `)`)
+		if err != nil {
+			return nil, false, err
+		}
+		s.next[i] = next
+	}
+	match := s.next[i].FindSubmatchIndex(text)
+	if match == nil {
+		return nil, false, nil
+	}
+	return [][]int{match[2:]}, true, nil
 }

@@ -18,7 +18,8 @@ var errXML = errors.New("bad XML")
 
 const (
 	maxXMLDepth = 1000
-	maxXMLSize  = 256 << 20
+	maxXMLSize  = 64 << 20
+	maxXMLNodes = 1 << 20 // elements and attributes: each takes some hundred bytes
 )
 
 type parseXMLArgs struct {
@@ -30,16 +31,19 @@ var parseXMLFunction = vql.NewFunction(vql.Spec{
 	Name: "parse_xml", Permission: "FILESYSTEM_READ",
 	Doc: "Parses an XML document into nested dicts: attributes have the prefix Attr, text beside them is #text.",
 }, func(ctx context.Context, scope *vql.Scope, args *parseXMLArgs) (vql.Value, error) {
-	data, err := readAt(ctx, scope, args.Accessor, args.File, 0, maxXMLSize)
+	data, err := readAt(ctx, scope, args.Accessor, args.File, 0, maxXMLSize+1)
 	if err != nil {
 		return nil, err
 	}
-	return decodeXML(data)
+	if len(data) > maxXMLSize {
+		return nil, fmt.Errorf("%w: more than %d bytes", errXML, maxXMLSize)
+	}
+	return decodeXML(ctx, scope, data)
 })
 
 // decodeXML forgives what the standard decoder can forgive: unknown entities and
 // elements that are not closed.
-func decodeXML(data []byte) (*vql.Dict, error) {
+func decodeXML(ctx context.Context, scope *vql.Scope, data []byte) (*vql.Dict, error) {
 	d := xml.NewDecoder(bytes.NewReader(utf8Text(data)))
 	d.Strict = false
 	d.CharsetReader = charset
@@ -55,7 +59,7 @@ func decodeXML(data []byte) (*vql.Dict, error) {
 		if !ok {
 			continue
 		}
-		v, err := xmlElement(d, start, 0)
+		v, err := (&xmlDecoder{Decoder: d, ctx: ctx, scope: scope}).element(start, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -65,10 +69,33 @@ func decodeXML(data []byte) (*vql.Dict, error) {
 	}
 }
 
-// xmlElement gives the value of an element: its text alone, or a dict.
-func xmlElement(d *xml.Decoder, start xml.StartElement, depth int) (any, error) {
+// xmlDecoder makes values of elements and counts them.
+type xmlDecoder struct {
+	*xml.Decoder
+	ctx      context.Context // of the call, for whose time it lives
+	scope    *vql.Scope
+	nodes    int
+	elements int
+}
+
+// count charges an op for every thousand elements.
+func (d *xmlDecoder) count(start xml.StartElement) error {
+	if d.nodes += 1 + len(start.Attr); d.nodes > maxXMLNodes {
+		return fmt.Errorf("%w: more than %d elements and attributes", errXML, maxXMLNodes)
+	}
+	if d.elements++; d.elements%1000 == 0 {
+		return d.scope.Charge(d.ctx)
+	}
+	return nil
+}
+
+// element gives the value of an element: its text alone, or a dict.
+func (d *xmlDecoder) element(start xml.StartElement, depth int) (any, error) {
 	if depth > maxXMLDepth {
 		return nil, fmt.Errorf("%w: nests deeper than %d", errXML, maxXMLDepth)
+	}
+	if err := d.count(start); err != nil {
+		return nil, err
 	}
 	out := vql.NewDict()
 	for _, a := range start.Attr {
@@ -82,7 +109,7 @@ func xmlElement(d *xml.Decoder, start xml.StartElement, depth int) (any, error) 
 		}
 		switch t := token.(type) {
 		case xml.StartElement:
-			v, err := xmlElement(d, t, depth+1)
+			v, err := d.element(t, depth+1)
 			if err != nil {
 				return nil, err
 			}

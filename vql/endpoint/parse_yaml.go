@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 var errYAML = errors.New("bad YAML")
 
 const (
-	maxYAMLSize  = 64 << 20
+	maxYAMLSize  = 16 << 20
 	maxYAMLDepth = 500
 	maxYAMLNodes = 1 << 20
 )
@@ -28,14 +29,31 @@ var parseYAMLFunction = vql.NewFunction(vql.Spec{
 	Name: "parse_yaml", Permission: "FILESYSTEM_READ", Doc: "Parses a YAML document; keys keep their order.",
 }, func(ctx context.Context, scope *vql.Scope, args *parseYAMLArgs) (vql.Value, error) {
 	warnSchema(scope, "parse_yaml", args.Schema)
-	data, err := readAt(ctx, scope, args.Accessor, args.Filename, 0, maxYAMLSize)
+	data, err := readAt(ctx, scope, args.Accessor, args.Filename, 0, maxYAMLSize+1)
 	if err != nil {
 		return nil, err
+	}
+	if len(data) > maxYAMLSize {
+		return nil, fmt.Errorf("%w: more than %d bytes", errYAML, maxYAMLSize)
 	}
 	return decodeYAML(data)
 })
 
+// tooManyNodes tells before parsing, which takes some hundred bytes of memory a
+// node, whether a document may have more than maxYAMLNodes: between any two of
+// them stands one of these.
+func tooManyNodes(data []byte) bool {
+	separators := bytes.Count(data, []byte("- "))
+	for _, c := range "\n\r,:[{?" {
+		separators += bytes.Count(data, []byte{byte(c)})
+	}
+	return separators > maxYAMLNodes
+}
+
 func decodeYAML(data []byte) (vql.Value, error) {
+	if tooManyNodes(data) {
+		return nil, fmt.Errorf("%w: too many nodes", errYAML)
+	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
 		return nil, err

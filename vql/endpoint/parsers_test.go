@@ -1,8 +1,13 @@
 package endpoint_test
 
 import (
+	"math/rand/v2"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"raptorpack/vql"
 )
 
 func TestParseStringWithRegex(t *testing.T) {
@@ -137,4 +142,49 @@ func TestGrok(t *testing.T) {
 	s.want(`SELECT grok(grok='%{IP:client} %{WORD:method} %{NUMBER:size}', data='10.1.2.3 GET 42') AS G,
 	   grok(grok='%{PET:pet}', data='a cat', patterns=dict(PET='cat|dog')) AS P, grok(grok='%{NOSUCH:x}', data='x') AS N FROM scope()`,
 		`{"G":{"client":"10.1.2.3","method":"GET","size":"42"},"P":{"pet":"cat"},"N":null}`)
+}
+
+func TestRecordsMatchAsInOneText(t *testing.T) {
+	const pieces = "ab\n xy-é\n\xffxx7"
+	data := make([]byte, 5000)
+	for i, n := range rand.New(rand.NewPCG(1, 2)).Perm(len(data)) { //nolint:gosec // the same in every run
+		data[i] = pieces[n%len(pieces)]
+	}
+	for _, regex := range []string{
+		`^a`, `(?m)^.`, `(?m)^(a|x)?`, `\b\w`, `\bx`, `\Bx`, `x`, `xx`, `(?m)x$`, `a(b)?`, `x*`, `\bb|ab`, `(?m)^x|[^y]x`, `.`, `é|\b`, `\w+\s?x`, `a+?`, `(a)|(x)`,
+	} {
+		var want []string
+		for _, m := range regexp.MustCompile("(?i)(?:"+regex+")").FindAllIndex(data, -1) {
+			if m[0] < m[1] {
+				want = append(want, string(data[m[0]:m[1]]))
+			}
+		}
+		s := newSession(t, map[string]any{"Data": string(data), "Regex": "(?P<All>" + regex + ")"})
+		var got []string
+		err := s.each(t.Context(), `SELECT All FROM parse_records_with_regex(accessor='data', file=Data, buffer_size=256, regex=Regex)`, func(row *vql.Dict) error {
+			text, _ := row.GetString("All")
+			got = append(got, text)
+			return nil
+		})
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %d matches, want %d, error %v", regex, len(got), len(want), err)
+		}
+	}
+	s := newSession(t, nil)
+	s.want(`SELECT A FROM parse_records_with_regex(accessor='data', file='aaab a', regex='^(?P<A>a)')`, `{"A":"a"}`)
+	s.want(`SELECT A FROM parse_records_with_regex(accessor='data', file='foobar bar', regex=['foo(?P<A>)', '(?P<A>\\bbar)'])`, `{"A":""}`, `{"A":"bar"}`)
+}
+
+func TestDocumentsOfManyNodesAreRefused(t *testing.T) {
+	s := newSession(t, map[string]any{
+		"Flow": "[" + strings.Repeat("a,", 1<<20) + "a]", "Block": strings.Repeat("- a\n", 1<<20), "Nested": strings.Repeat("- ", 1<<20+1),
+		"Tags": "<r>" + strings.Repeat("<a/>", 1<<20) + "</r>", "Attributes": "<r>" + strings.Repeat(`<a b="" c=""/>`, 400_000) + "</r>",
+		"Few": "<r>" + strings.Repeat("<a/>", 50_000) + "</r>", "List": strings.Repeat("- a\n", 50_000),
+	})
+	s.want(`SELECT parse_yaml(accessor='data', filename=Flow) AS A, parse_yaml(accessor='data', filename=Block) AS B, parse_yaml(accessor='data', filename=Nested) AS C,
+	   parse_xml(accessor='data', file=Tags) AS D, parse_xml(accessor='data', file=Attributes) AS E,
+	   len(list=parse_xml(accessor='data', file=Few).r.a) AS F, len(list=parse_yaml(accessor='data', filename=List)) AS G FROM scope()`,
+		`{"A":null,"B":null,"C":null,"D":null,"E":null,"F":50000,"G":50000}`)
+	s.wantLog("too many nodes")
+	s.wantLog("elements and attributes")
 }

@@ -40,7 +40,15 @@ func TestParseMountsUnescapes(t *testing.T) {
 	if len(got) != 1 || got[0].device != "/dev/sd a" || got[0].point != "/mnt/a\tb\\" || got[0].kind != "ext4" {
 		t.Errorf("got %q", got)
 	}
-	if kind := parseMountType([]byte("36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n"), 98, 0); kind != "ext3" {
+	if kind := parseMountType([]byte("36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw\n"), 98, 0, 0); kind != "ext3" {
+		t.Errorf("type %q", kind)
+	}
+	// The files of a btrfs subvolume have a device that is not in the table.
+	table := []byte("36 35 98:0 / /a rw - ext3 /dev/a rw\n40 35 0:50 /@ /b rw - btrfs /dev/b rw\n")
+	if kind := parseMountType(table, 0, 61, 40); kind != "btrfs" {
+		t.Errorf("type %q", kind)
+	}
+	if kind := parseMountType(table, 0, 61, 0); kind != "" {
 		t.Errorf("type %q", kind)
 	}
 }
@@ -54,6 +62,6 @@ func FuzzProc(f *testing.F) {
 		parseMounts(data)
 		parseSocket(string(data), "tcp6")
 		statusNumbers(data, "Uid:")
-		parseMountType(data, 8, 1)
+		parseMountType(data, 8, 1, 7)
 	})
 }

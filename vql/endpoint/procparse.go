@@ -228,18 +228,26 @@ func parseMaps(data []byte) []memoryRange {
 	return out
 }
 
-// parseMountType finds the file system type of a device in /proc/self/mountinfo.
-func parseMountType(data []byte, major, minor uint32) string {
-	device := fmt.Sprintf("%d:%d", major, minor)
+// parseMountType finds the file system type of a device in /proc/self/mountinfo,
+// or that of a mount: btrfs has devices of its own for subvolumes, overlays for
+// what lies below, which the table does not list.
+func parseMountType(data []byte, major, minor uint32, mount uint64) string {
+	device, number, byMount := fmt.Sprintf("%d:%d", major, minor), strconv.FormatUint(mount, 10), ""
 	for line := range bytes.Lines(data) {
 		left, right, ok := strings.Cut(string(line), " - ")
 		if !ok {
 			continue
 		}
 		f, kind := strings.Fields(left), strings.Fields(right)
-		if len(f) > 2 && f[2] == device && len(kind) > 0 {
+		if len(f) < 3 || len(kind) == 0 {
+			continue
+		}
+		if f[2] == device {
 			return kind[0]
 		}
+		if f[0] == number {
+			byMount = kind[0]
+		}
 	}
-	return ""
+	return byMount
 }

@@ -260,7 +260,7 @@ func (t *bitField) read(owner *binaryStruct, at int64) vql.Value {
 
 func (t *bitField) size(owner *binaryStruct, at int64) int64 { return t.inner.size(owner, at) }
 
-// enumeration is a number with a name; unknown ones show as hexadecimal text.
+// enumeration is a number with a name; unknown ones stay numbers.
 type enumeration struct {
 	inner binaryType
 	names map[int64]string
@@ -274,7 +274,7 @@ func (t *enumeration) read(owner *binaryStruct, at int64) vql.Value {
 	if name, ok := t.names[n]; ok {
 		return name
 	}
-	return fmt.Sprintf("%#x", n)
+	return n
 }
 
 func (t *enumeration) size(owner *binaryStruct, at int64) int64 { return t.inner.size(owner, at) }

@@ -136,6 +136,27 @@ func stopping(emit vql.Emit) vql.Emit {
 	}
 }
 
+// charged reads a file and charges an op for each buffer of it, so that reading
+// ends with ctx also where a parser finds no end of a record.
+type charged struct {
+	ctx   context.Context // of the call, for whose time the reader lives
+	scope *vql.Scope
+	from  io.Reader
+	read  int // since the last op
+}
+
+func (c *charged) Read(p []byte) (int, error) {
+	if c.read >= bufferSize {
+		c.read = 0
+		if err := c.scope.Charge(c.ctx); err != nil {
+			return 0, emitError{err}
+		}
+	}
+	n, err := c.from.Read(p)
+	c.read += n
+	return n, err
+}
+
 // eachFile opens one file after the other. One that cannot be opened or read is
 // a log line, and the next one's turn. Only errors of an emit that went through
 // stopping, and the end of ctx, end it all.

@@ -17,6 +17,7 @@ type statFacts struct {
 	size                       int64
 	mtime, atime, ctime, btime time.Time
 	device, inode              uint64
+	mount                      uint64 // its number in /proc/self/mountinfo; 0: the kernel is before 5.8
 	uid, gid, links            uint32
 }
 
@@ -31,7 +32,7 @@ func statx(name string, flags int) (*statFacts, error) {
 	var s unix.Statx_t
 	var err error
 	for {
-		err = unix.Statx(unix.AT_FDCWD, name, flags|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &s)
+		err = unix.Statx(unix.AT_FDCWD, name, flags|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS|unix.STATX_BTIME|unix.STATX_MNT_ID, &s)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
@@ -47,6 +48,9 @@ func statx(name string, flags int) (*statFacts, error) {
 		mtime: statxTime(s.Mtime), atime: statxTime(s.Atime), ctime: statxTime(s.Ctime),
 		device: unix.Mkdev(s.Dev_major, s.Dev_minor), inode: s.Ino,
 		uid: s.Uid, gid: s.Gid, links: s.Nlink,
+	}
+	if s.Mask&unix.STATX_MNT_ID != 0 {
+		f.mount = s.Mnt_id
 	}
 	if s.Mask&unix.STATX_BTIME != 0 {
 		f.btime = statxTime(s.Btime)
@@ -103,7 +107,7 @@ func (f *statFacts) data(name string) *vql.Dict {
 	d := vql.NewDict()
 	d.Set("DevMajor", int64(unix.Major(f.device)))
 	d.Set("DevMinor", int64(unix.Minor(f.device)))
-	d.Set("FSType", filesystemType(f, name))
+	d.Set("FSType", filesystemType(f))
 	if f.mode&fs.ModeSymlink != 0 {
 		if target, err := os.Readlink(name); err == nil {
 			d.Set("Link", target)
@@ -124,22 +128,23 @@ func (f *statFacts) sys() *vql.Dict {
 }
 
 // filesystemTypes remembers the type for each device: a device number keeps its
-// file system while anything on it is in use. The number of mounts bounds it.
+// file system while anything on it is in use. Devices that the mount table does
+// not know are remembered as well, so that not every row reads the table.
 var filesystemTypes struct {
 	sync.RWMutex
 	byDevice map[uint64]string
 }
 
-func filesystemType(f *statFacts, name string) string {
+func filesystemType(f *statFacts) string {
 	filesystemTypes.RLock()
 	kind, ok := filesystemTypes.byDevice[f.device]
 	filesystemTypes.RUnlock()
 	if ok {
 		return kind
 	}
-	kind = mountType(f.device)
-	if kind == "" {
-		return ""
+	kind, err := mountType(f)
+	if err != nil {
+		return "" // to be tried again
 	}
 	filesystemTypes.Lock()
 	defer filesystemTypes.Unlock()
@@ -150,12 +155,12 @@ func filesystemType(f *statFacts, name string) string {
 	return kind
 }
 
-// mountType finds the type of a device in our mount table, which costs nothing
-// when the file system itself hangs, as statfs would.
-func mountType(device uint64) string {
+// mountType finds the type of a file's device in our mount table, which costs
+// nothing when the file system itself hangs, as statfs would.
+func mountType(f *statFacts) (string, error) {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return ""
+		return "", err
 	}
-	return parseMountType(data, unix.Major(device), unix.Minor(device))
+	return parseMountType(data, unix.Major(f.device), unix.Minor(f.device), f.mount), nil
 }

@@ -135,7 +135,7 @@ func TestExecve(t *testing.T) {
 		`{"L":10,"Complete":false}`, `{"L":10,"Complete":false}`, `{"L":5,"Complete":true}`)
 	s.want(`SELECT Stdout FROM execve(argv=['/usr/bin/env'], env=dict(ONLY='this'))`, `{"Stdout":"ONLY=this\n"}`)
 	s.want(`SELECT Stdout FROM execve(argv=['pwd'], cwd='/proc')`, `{"Stdout":"/proc\n"}`)
-	for _, argv := range []string{`'NULL'`, `''`, `'/nonexistent/program'`} {
+	for _, argv := range []string{`'NULL'`, `(NULL,)`, `''`, `'/nonexistent/program'`} {
 		s.want(`SELECT * FROM execve(argv=[` + argv + `])`)
 	}
 	s.wantLog(`execve: running ["sh" "-c"`)
@@ -272,4 +272,10 @@ func BenchmarkPslist(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func TestGeoIPTakesAnyFile(t *testing.T) {
+	root := tree(t, map[string]string{"db": strings.Repeat("x", 200_000), "empty": ""})
+	s := newSession(t, map[string]any{"Root": root})
+	s.want(`SELECT geoip(ip='1.2.3.4', db=Root + '/db') AS A, geoip(ip='1.2.3.4', db=Root + '/empty') AS B FROM scope()`, `{"A":null,"B":null}`)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"raptorpack/ids"
+	"raptorpack/proto/buspb"
 	"raptorpack/users"
 	"raptorpack/vql"
 )
@@ -152,7 +153,18 @@ var passwdFunction = vql.NewFunction(vql.Spec{
 	if args.Password == "" {
 		return nil, fmt.Errorf("password is empty: %w", ErrArgument)
 	}
-	return name, h.setUser(ctx, scope, userWish{name: name, roles: account.Roles, password: args.Password})
+	if err := atMost(scope, account.Roles); err != nil {
+		return nil, err
+	}
+	hash, err := h.Users.HashPassword(ctx, args.Password)
+	if err != nil {
+		return nil, err
+	}
+	m, err := h.Users.PlanPassword(name, hash)
+	if err != nil {
+		return nil, err
+	}
+	return name, h.change(ctx, m, "user.set", name, map[string]string{"password": "changed"})
 })
 
 // userWish is what an account is to become.
@@ -166,11 +178,9 @@ type userWish struct {
 // the account gets and, so that nobody takes over somebody mightier, every one
 // that it has.
 func (h *Host) setUser(ctx context.Context, scope *vql.Scope, w userWish) error {
-	locked := false
 	known, err := h.Users.Account(w.name)
 	switch {
 	case err == nil:
-		locked = known.Locked
 		if err := h.within(scope, known); err != nil {
 			return err
 		}
@@ -186,7 +196,7 @@ func (h *Host) setUser(ctx context.Context, scope *vql.Scope, w userWish) error 
 			return err
 		}
 	}
-	m, err := h.Users.PlanSet(w.name, w.roles, hash, locked)
+	m, err := h.planUser(w, hash, known != nil)
 	if err != nil {
 		return err
 	}
@@ -195,6 +205,15 @@ func (h *Host) setUser(ctx context.Context, scope *vql.Scope, w userWish) error 
 		details["password"] = "changed"
 	}
 	return h.change(ctx, m, "user.set", w.name, details)
+}
+
+// planUser changes an account that the caller saw, whatever others change of it
+// meanwhile, or makes one.
+func (h *Host) planUser(w userWish, hash []byte, known bool) (*buspb.Mutation, error) {
+	if known {
+		return h.Users.PlanRoles(w.name, w.roles, hash)
+	}
+	return h.Users.PlanSet(w.name, w.roles, hash, false)
 }
 
 // within asks whether the caller is at least as mighty as an account that is not
