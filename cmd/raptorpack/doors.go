@@ -56,13 +56,20 @@ func asksServer(c *cobra.Command) bool {
 }
 
 // openDoor decides how to reach the server: an address with a certificate or key,
-// else the server's own file on its own host.
+// else the server's own file on its own host. What stands on the command line wins
+// over the environment, so that nothing is done to another deployment than meant.
 func (g *globals) openDoor(c *cobra.Command) (*door, error) {
 	key, err := secret(env("API_KEY", ""))
 	if err != nil {
 		return nil, fmt.Errorf("RAPTORPACK_API_KEY: %w", err)
 	}
+	flags := c.Flags()
+	own, far := flags.Changed("config"), flags.Changed("server") || flags.Changed("api-client")
 	switch {
+	case own && far:
+		return nil, usage("--config names the server by its own file, --server and --api-client name it from elsewhere: give one or the other")
+	case own:
+		return g.ownDoor(c, key)
 	case g.server != "" || g.apiClient != "":
 		return g.farDoor(key)
 	case g.config != "":
