@@ -53,12 +53,28 @@ type flowProgress struct {
 	Running int `json:"running"`
 }
 
-func (f *flowView) final() bool {
-	switch f.State {
+func (f *flowView) final() bool { return final(f.State) }
+
+func final(state string) bool {
+	switch state {
 	case "completed", "incomplete", "errored", "cancelled":
 		return true
 	}
 	return false
+}
+
+// named is the result of that name, or all of them for an empty one. Whether there
+// is such a result is for the server to say.
+func (f *flowView) named(name string) []flowResult {
+	if name == "" {
+		return f.Results
+	}
+	for _, result := range f.Results {
+		if result.Name == name {
+			return []flowResult{result}
+		}
+	}
+	return []flowResult{{Name: name}}
 }
 
 // verdict is how the command ends for a collection that has.
@@ -123,7 +139,7 @@ func (f *follower) follow(ctx context.Context, c *cobra.Command, r *remote, clie
 	if err != nil {
 		return err
 	}
-	missing, err := r.printResults(ctx, p, path, record.Results, 0)
+	missing, err := r.printResults(ctx, p, path, record, record.Results, 0)
 	if err != nil {
 		return err
 	}
@@ -215,10 +231,11 @@ func (r *remote) events(ctx context.Context, path string, show func(*flowView)) 
 	return last, lines.Err()
 }
 
-// printResults prints the rows of all results, exactly as they are stored. The
-// first error says that some are missing, the second that printing ended.
-func (r *remote) printResults(ctx context.Context, p *printer, path string, results []flowResult, limit int64) (missing, err error) {
-	holes := int64(0)
+// printResults prints the rows of some results of a collection, exactly as they
+// are stored; limit bounds the rows of each, 0 takes all. The first error says that
+// some are missing, the second that printing ended.
+func (r *remote) printResults(ctx context.Context, p *printer, path string, record *flowView, results []flowResult, limit int64) (missing, err error) {
+	lost := r.losses()
 	for _, result := range results {
 		if len(results) > 1 {
 			if err := p.section(result.Name); err != nil {
@@ -226,11 +243,10 @@ func (r *remote) printResults(ctx context.Context, p *printer, path string, resu
 			}
 		}
 		query := url.Values{"name": {result.Name}, "limit": {"1000"}}
+		lostBefore, came := lost.rows, int64(0)
 		err := r.each(ctx, path+"/results", query, limit, func(page *page) error {
-			for _, hole := range page.Holes {
-				holes += hole.End - hole.Start
-				r.note("%s: rows %d to %d are missing", result.Name, hole.Start, hole.End-1)
-			}
+			lost.see(result.Name, page)
+			came += int64(len(page.Items))
 			for _, row := range page.Items {
 				if len(results) > 1 {
 					row = p.tagged(result.Name, row)
@@ -244,11 +260,11 @@ func (r *remote) printResults(ctx context.Context, p *printer, path string, resu
 		if err != nil {
 			return nil, errors.Join(err, p.flush())
 		}
+		if limit == 0 && record.final() {
+			lost.short(result.Name, result.Rows-came-(lost.rows-lostBefore))
+		}
 	}
-	if holes > 0 {
-		missing = &exitError{exitPartly, fmt.Errorf("%d rows are missing", holes)}
-	}
-	return missing, p.close()
+	return lost.err(), p.close()
 }
 
 // progress shows one line on a terminal that is written anew.
