@@ -115,11 +115,11 @@ func (s *Server) setArtifact(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if err := users.CheckRoles(who.Name, who.Roles, writerOf(d)); err != nil {
+	if err := s.check(who, writerOf(d)); err != nil {
 		return nil, err
 	}
 	if old, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(d.Name); err == nil {
-		if err := users.CheckRoles(who.Name, who.Roles, writerOf(old)); err != nil {
+		if err := s.check(who, writerOf(old)); err != nil {
 			return nil, err
 		}
 	}
@@ -153,7 +153,7 @@ func (s *Server) deleteArtifact(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if err := users.CheckRoles(who.Name, who.Roles, writerOf(d)); err != nil {
+	if err := s.check(who, writerOf(d)); err != nil {
 		return nil, err
 	}
 	m, err := s.o.Artifacts.PlanDelete(ids.RootOrg, in.Name, who.Name)

@@ -28,8 +28,8 @@ const (
 
 // Principal is who a request comes from.
 type Principal struct {
-	Name    string   // an account, or "local:<user>" for a command on the server's host
-	Roles   []string // as they stood when the request came
+	Name    string // an account, or "local:<user>" for a command on the server's host
+	Local   bool   // holds the server's file: no account, all permissions
 	Address string
 	Secret  string // the session, for signing out; empty with a certificate
 }
@@ -84,7 +84,7 @@ func (s *Server) callerOf(r *http.Request) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Principal{Name: account.Name, Roles: account.Roles, Address: address, Secret: secret}, nil
+	return &Principal{Name: account.Name, Address: address, Secret: secret}, nil
 }
 
 // certificateHolder is the account that a verified certificate names. Nodes have
@@ -98,13 +98,26 @@ func (s *Server) certificateHolder(c *x509.Certificate, address string) (*Princi
 		return nil, fmt.Errorf("a node's certificate: %w", users.ErrDenied)
 	}
 	if slices.Contains(uris, localURI) {
-		return &Principal{Name: "local:" + c.Subject.CommonName, Roles: []string{"org_admin"}, Address: address}, nil
+		return &Principal{Name: "local:" + c.Subject.CommonName, Local: true, Address: address}, nil
 	}
 	account, err := s.o.Users.Account(c.Subject.CommonName)
 	if err != nil || account.Locked {
 		return nil, fmt.Errorf("certificate of %.80q: %w", c.Subject.CommonName, users.ErrDenied)
 	}
-	return &Principal{Name: account.Name, Roles: account.Roles, Address: address}, nil
+	return &Principal{Name: account.Name, Address: address}, nil
+}
+
+// localRoles are those of whoever holds the server's file.
+var localRoles = []string{"org_admin"}
+
+// check asks whether who may do something now, whatever held when the request
+// came: an account that is locked or loses a role loses it for what still runs in
+// its name, too.
+func (s *Server) check(who *Principal, permission users.Permission) error {
+	if who.Local {
+		return users.CheckRoles(who.Name, localRoles, permission)
+	}
+	return s.o.Users.Check(who.Name, permission)
 }
 
 // may returns who is asking if they have all of the permissions.
@@ -114,7 +127,7 @@ func (s *Server) may(ctx context.Context, needed ...users.Permission) (*Principa
 		return nil, errNobody
 	}
 	for _, permission := range needed {
-		if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+		if err := s.check(who, permission); err != nil {
 			return nil, err
 		}
 	}

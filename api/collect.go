@@ -90,7 +90,7 @@ func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client,
 	if err != nil {
 		return nil, err
 	}
-	if err := mayLaunch(who, request.Definitions); err != nil {
+	if err := s.mayLaunch(who, request.Definitions); err != nil {
 		return nil, err
 	}
 	if err := knownParameters(named, request.Definitions); err != nil {
@@ -120,8 +120,8 @@ func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client,
 }
 
 // mayLaunch asks for COLLECT_CLIENT and for all that the artifacts require.
-func mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
-	if err := users.CheckRoles(who.Name, who.Roles, users.CollectClient); err != nil {
+func (s *Server) mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
+	if err := s.check(who, users.CollectClient); err != nil {
 		return err
 	}
 	for _, d := range definitions {
@@ -133,7 +133,7 @@ func mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
 			if err != nil {
 				return err
 			}
-			if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+			if err := s.check(who, permission); err != nil {
 				return fmt.Errorf("%s: %w", d.Name, err)
 			}
 		}

@@ -390,7 +390,8 @@ func (s *Server) downloadUpload(ctx context.Context, in *struct {
 // at most four a second, a comment each 15 s.
 func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
-	f, err := s.readFlow(ctx, Reading{}, FlowPath{ClientPath{r.PathValue("client")}, r.PathValue("flow")})
+	at := FlowPath{ClientPath{r.PathValue("client")}, r.PathValue("flow")}
+	f, err := s.readFlow(ctx, Reading{}, at)
 	if err != nil {
 		writeProblem(w, s.fail(err))
 		return
@@ -406,9 +407,9 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 	pace := time.NewTicker(250 * time.Millisecond)
 	defer pace.Stop()
 	for {
-		f, err := s.o.Flows.Flow(f.Key)
+		f, err := s.readFlow(ctx, Reading{}, at)
 		if err != nil {
-			return // deleted
+			return // deleted, or the caller may not read any more
 		}
 		text, err := json.Marshal(s.flow(f))
 		if err != nil {

@@ -225,13 +225,17 @@ func (q *queryRun) run(ctx context.Context) error {
 	}
 }
 
-// deliver sends a message; when the caller is gone the queries are told to stop,
-// and what they still give is dropped.
+// deliver sends a message; when the caller is gone, or may not ask any more, the
+// queries are told to stop, and what they still give is dropped.
 func (q *queryRun) deliver(message *wirepb.VQLResponse, stop func()) {
 	if q.broken != nil {
 		return
 	}
-	if q.broken = q.stream.Send(message); q.broken != nil {
+	q.broken = q.s.check(q.who, users.AnyQuery)
+	if q.broken == nil {
+		q.broken = q.stream.Send(message)
+	}
+	if q.broken != nil {
 		stop()
 	}
 }
@@ -283,7 +287,7 @@ func (q *queryRun) queries(ctx context.Context) error {
 // newScope makes a root scope in which who may do what its roles allow.
 func (s *Server) newScope(who *Principal, env *vql.Dict, log func(level, message string)) *vql.Scope {
 	o := vql.SessionOptions{
-		Env: env, Log: log, Permissions: roleCheck{who}, Accessors: s.o.Accessors, Artifacts: s.o.Artifacts.Repository(ids.RootOrg),
+		Env: env, Log: log, Permissions: roleCheck{s, who}, Accessors: s.o.Accessors, Artifacts: s.o.Artifacts.Repository(ids.RootOrg),
 	}
 	if s.o.Services != nil {
 		o.Services = s.o.Services(*who)
@@ -291,10 +295,14 @@ func (s *Server) newScope(who *Principal, env *vql.Dict, log func(level, message
 	return s.o.Engine.NewScope(o)
 }
 
-type roleCheck struct{ who *Principal }
+type roleCheck struct {
+	s   *Server
+	who *Principal
+}
 
+// Allowed implements vql.Permissions.
 func (r roleCheck) Allowed(permission string) bool {
-	return users.CheckRoles(r.who.Name, r.who.Roles, users.Permission(permission)) == nil
+	return r.s.check(r.who, users.Permission(permission)) == nil
 }
 
 // rowBatch gathers rows of one statement list into messages by count, bytes and

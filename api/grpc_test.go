@@ -197,6 +197,67 @@ func TestQueryRefusals(t *testing.T) {
 	}
 }
 
+// withSteps adds a plugin that gives a row for each value it gets, and one that
+// needs EXECVE.
+func withSteps(steps chan int64) func(*api.Options) {
+	return func(o *api.Options) {
+		engine, err := vql.NewEngine(nil, []*vql.Plugin{
+			vql.NewPlugin(vql.Spec{Name: "steps"}, func(ctx context.Context, _ *vql.Scope, _ *struct{}, emit vql.Emit) error {
+				for {
+					select {
+					case n := <-steps:
+						if err := emit(vql.NewDict().Set("n", n)); err != nil {
+							return err
+						}
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+			}),
+			vql.NewPlugin(vql.Spec{Name: "mighty", Permission: "EXECVE"}, func(_ context.Context, _ *vql.Scope, _ *struct{}, emit vql.Emit) error {
+				return emit(vql.NewDict().Set("done", true))
+			}),
+		})
+		if err != nil {
+			panic(err)
+		}
+		o.Engine = engine
+	}
+}
+
+func TestARunningQueryFollowsItsAccount(t *testing.T) {
+	steps := make(chan int64)
+	w := newWorld(t, withSteps(steps))
+	become := func(change map[string]any) { w.want(200, "org_admin", "PUT", "/api/v1/users/robot", change) }
+	become(map[string]any{"roles": []string{"administrator"}})
+	in := vqlOf("SELECT * FROM foreach(row={SELECT * FROM steps()}, query={SELECT n, done FROM chain(a={SELECT * FROM mighty()}, b={SELECT FALSE AS done FROM scope()})})")
+	in.MaxRow, in.MaxWait = 1, 60
+	stream, err := wirepb.NewAPIClient(w.caller(pki().robot)).Query(t.Context(), in)
+	w.check(err)
+	next := func() (rows string) {
+		for rows == "" && err == nil {
+			var m *wirepb.VQLResponse
+			m, err = stream.Recv()
+			rows = m.GetResponse()
+		}
+		return rows
+	}
+	steps <- 1
+	if got := next() + next(); err != nil || got != `[{"n":1,"done":true}][{"n":1,"done":false}]` {
+		t.Fatalf("as administrator: %s, %v", got, err)
+	}
+	become(map[string]any{"roles": []string{"api"}})
+	steps <- 2
+	if got := next(); err != nil || got != `[{"n":2,"done":false}]` {
+		t.Fatalf("as api: %s, %v", got, err)
+	}
+	become(map[string]any{"roles": []string{"api"}, "locked": true})
+	steps <- 3
+	if got := next(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("locked: %s, %v", got, err)
+	}
+}
+
 func TestTheProgramsDoorWantsACertificate(t *testing.T) {
 	w := newWorld(t)
 	for name, transport := range map[string]credentials.TransportCredentials{

@@ -130,6 +130,26 @@ func TestTheEventStreamEndsWithTheFlow(t *testing.T) {
 	}
 }
 
+func TestTheEventStreamEndsWithTheRightToRead(t *testing.T) {
+	w := newWorld(t)
+	key := w.collect("Linux.Sys.Users", nil)
+	response := w.send(config.Pair{}, "reader", "GET", w.flowsPath()+"/"+key.Flow.String()+"/events", nil)
+	defer response.Body.Close()
+	events := 0
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		if !strings.HasPrefix(lines.Text(), "data: ") {
+			continue
+		}
+		if events++; events == 1 {
+			w.want(200, "org_admin", "PUT", "/api/v1/users/reader", map[string]any{"roles": []string{"reader"}, "locked": true})
+			w.arrive(rowsOf(key, "Linux.Sys.Users", 0, `{"n":0}`), endOf(key, 1, 0))
+		}
+	}
+	if events != 1 {
+		t.Errorf("%d events, one of them before the lock", events)
+	}
+}
+
 func TestLogsArePaged(t *testing.T) {
 	w := newWorld(t)
 	key := w.collect("Linux.Sys.Users", nil)

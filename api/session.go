@@ -45,7 +45,7 @@ func (s *Server) signIn(ctx context.Context, in *signInIn) (*cookieOut, error) {
 	if err != nil {
 		return nil, err
 	}
-	who := &Principal{Name: account.Name, Roles: account.Roles}
+	who := &Principal{Name: account.Name}
 	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
 		return nil, err
 	}
@@ -80,7 +80,15 @@ func (s *Server) whoAmI(ctx context.Context, _ *struct{}) (*body[Me], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &body[Me]{Me{who.Name, who.Roles, users.PermissionsOf(who.Roles)}}, nil
+	roles := localRoles
+	if !who.Local {
+		account, err := s.o.Users.Account(who.Name)
+		if err != nil {
+			return nil, err
+		}
+		roles = account.Roles
+	}
+	return &body[Me]{Me{who.Name, roles, users.PermissionsOf(roles)}}, nil
 }
 
 func (s *Server) statusRoutes() {

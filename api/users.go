@@ -63,7 +63,7 @@ func (s *Server) setUser(ctx context.Context, in *userIn) (*body[Done], error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := within(who, in.Body.Roles); err != nil {
+	if err := s.within(who, in.Body.Roles); err != nil {
 		return nil, err
 	}
 	locked, err := s.mayChange(who, in.Name)
@@ -92,9 +92,9 @@ func (s *Server) setUser(ctx context.Context, in *userIn) (*body[Done], error) {
 }
 
 // within keeps people from giving away more than they have.
-func within(who *Principal, roles []string) error {
+func (s *Server) within(who *Principal, roles []string) error {
 	for _, permission := range users.PermissionsOf(roles) {
-		if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+		if err := s.check(who, permission); err != nil {
 			return err
 		}
 	}
@@ -111,7 +111,7 @@ func (s *Server) mayChange(who *Principal, name string) (locked bool, err error)
 	if err != nil {
 		return false, err
 	}
-	return account.Locked, within(who, account.Roles)
+	return account.Locked, s.within(who, account.Roles)
 }
 
 func (s *Server) deleteUser(ctx context.Context, in *struct {
@@ -158,11 +158,11 @@ func (s *Server) makeKey(ctx context.Context, in *struct {
 	}
 	account, err := s.o.Users.Account(in.Name)
 	if who.Name != in.Name {
-		if err := users.CheckRoles(who.Name, who.Roles, users.ServerAdmin); err != nil {
+		if err := s.check(who, users.ServerAdmin); err != nil {
 			return nil, err
 		}
 		if account != nil {
-			if err := within(who, account.Roles); err != nil {
+			if err := s.within(who, account.Roles); err != nil {
 				return nil, err
 			}
 		}
