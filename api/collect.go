@@ -18,6 +18,8 @@ type CollectRequest struct {
 	Artifacts []CollectSpec `json:"artifacts" minItems:"1" maxItems:"100"`
 	Limits    CollectLimits `json:"limits,omitempty" required:"false"`
 	Urgent    bool          `json:"urgent,omitempty" doc:"beside the client's limit on running collections"`
+
+	preferCustom bool // Custom.X counts where X is asked for: for what the server asks by itself
 }
 
 // CollectSpec is one artifact, or one of its sources as Artifact/Source.
@@ -69,7 +71,7 @@ func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client,
 	if _, err := s.o.Clients.Lookup(ids.RootOrg, client); err != nil {
 		return nil, err
 	}
-	wish := artifacts.Collect{ClearNames: s.o.ClearNames, Resources: artifacts.Resources{
+	wish := artifacts.Collect{ClearNames: s.o.ClearNames, AllowCustom: r.preferCustom, Resources: artifacts.Resources{
 		Timeout: r.Limits.TimeoutSeconds, CPULimit: r.Limits.CPUPercent, IOPSLimit: r.Limits.IOPS,
 		MaxRows: r.Limits.MaxRows, MaxUploadBytes: r.Limits.MaxUploadBytes,
 	}}
@@ -197,7 +199,8 @@ func (s *Server) interrogate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	started, err := s.Collect(ctx, who, client, CollectRequest{Artifacts: []CollectSpec{{Name: "Generic.Client.Info"}}}, in.Key)
+	wish := CollectRequest{Artifacts: []CollectSpec{{Name: "Generic.Client.Info"}}, preferCustom: true}
+	started, err := s.Collect(ctx, who, client, wish, in.Key)
 	if err != nil {
 		return nil, err
 	}

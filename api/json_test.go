@@ -268,6 +268,12 @@ func TestCustomArtifactsComeAndGo(t *testing.T) {
 	w.want(403, "artifact_writer", "DELETE", "/api/v1/artifacts/Custom.Server", nil)
 	takeover := strings.Replace(secretArtifact, "Custom.Secret", "Custom.Server", 1)
 	w.want(403, "artifact_writer", "PUT", "/api/v1/artifacts", map[string]string{"text": takeover})
+	for _, unasked := range []string{
+		strings.Replace(secretArtifact, "Custom.Secret", "Custom.Generic.Client.Info", 1),
+		strings.Replace(secretArtifact, "Custom.Secret", "Custom.Other\naliases: [Custom.Generic.Client.Info]", 1),
+	} {
+		w.want(403, "artifact_writer", "PUT", "/api/v1/artifacts", map[string]string{"text": unasked})
+	}
 	w.want(422, "investigator", "POST", w.flowsPath(), wish("Custom.Server", nil))
 	w.want(200, "artifact_writer", "DELETE", "/api/v1/artifacts/Custom.Secret", nil)
 	w.want(404, "reader", "GET", "/api/v1/artifacts/Custom.Secret", nil)

@@ -170,4 +170,12 @@ func TestInterrogationIsRemembered(t *testing.T) {
 	if one.Interrogation != started.Flow || one.Interrogation == "" {
 		t.Errorf("interrogation %q, started %q", one.Interrogation, started.Flow)
 	}
+	own := strings.Replace(secretArtifact, "Custom.Secret", "Custom.Generic.Client.Info", 1)
+	w.want(200, "administrator", "PUT", "/api/v1/artifacts", map[string]string{"text": own})
+	w.want(200, "investigator", "POST", "/api/v1/clients/"+w.client.String()+"/interrogate", nil).into(t, &started)
+	var flow api.Flow
+	w.want(200, "reader", "GET", w.flowsPath()+"/"+started.Flow, nil).into(t, &flow)
+	if len(flow.Results) != 1 || flow.Results[0].Name != "Custom.Generic.Client.Info" {
+		t.Errorf("the custom artifact in its place was not taken: %+v", flow.Results)
+	}
 }

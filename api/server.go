@@ -81,6 +81,10 @@ type Options struct {
 	Status    func() Status
 	Online    func(ids.Org, ids.Client) bool
 
+	// Unasked are the artifacts that the server runs on clients by itself; a custom
+	// one in the place of such is for trusted writers.
+	Unasked []string
+
 	// ReadStored reads a piece of an upload by its stored path; expand gives a
 	// sparse file its holes back. No bytes mean its end.
 	ReadStored func(ctx context.Context, path string, offset int64, length int, expand bool) ([]byte, error)

@@ -281,7 +281,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
 		Online: func(ids.Org, ids.Client) bool { return true }, ReadStored: w.readStored,
-		Engine: engine, Authority: authority,
+		Engine: engine, Authority: authority, Unasked: []string{"Generic.Client.Info"},
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil },
 		HTTP:        w.listen(), GRPC: w.listen(), ClearNames: true,
 	}

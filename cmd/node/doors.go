@@ -107,12 +107,17 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 	return api.Options{
 		Ledger: ledger{n.ledger}, Users: n.users, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Audit: d.audit,
 		Status: n.Status, Online: n.board.Connected, Engine: engine, Authority: authority, ReadStored: n.readStored,
-		Accessors:   server.Accessors(endpoint.Accessors()),
+		Accessors: server.Accessors(endpoint.Accessors()), Unasked: n.unasked(),
 		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },
 		Allowed:     allowed, ErrorPattern: c.Frontend.CollectionErrorRegex,
 		ClearNames: c.Frontend.DoNotCompressArtifacts, Registerer: n.registry, Logger: n.component("api"),
 	}, nil
+}
+
+// unasked are the artifacts that this server runs on clients by itself.
+func (n *Node) unasked() []string {
+	return append([]string{infoArtifact}, n.o.Config.Frontend.DefaultClientMonitoring...)
 }
 
 // ledger tells the api in its own words that nobody leads.

@@ -24,7 +24,7 @@ func serverEngine() (*vql.Engine, error) {
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 	return &server.Host{
 		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
-		Ledger: n.ledger, Files: n.store,
+		Ledger: n.ledger, Files: n.store, Unasked: n.unasked(),
 		Collect: func(ctx context.Context, c server.Collection) (ids.Flow, error) {
 			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c), "")
 			if err != nil {
