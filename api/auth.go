@@ -34,7 +34,16 @@ type Principal struct {
 	Secret  string // the session, for signing out; empty with a certificate
 }
 
-type principalKey struct{}
+type (
+	principalKey struct{}
+	addressKey   struct{}
+)
+
+// addressOf is where a request comes from, whoever sends it.
+func addressOf(ctx context.Context) string {
+	address, _ := ctx.Value(addressKey{}).(string)
+	return address
+}
 
 // identify finds out who a request comes from. Unknown callers go on: only
 // signing in and health need nobody.
@@ -45,11 +54,13 @@ func (s *Server) identify(next http.Handler) http.Handler {
 			writeProblem(w, huma.NewError(http.StatusForbidden, "this address is not allowed"))
 			return
 		}
-		who, err := s.callerOf(r)
+		address := host(r.RemoteAddr)
+		who, err := s.callerOf(r, address)
 		if err != nil && !errors.Is(err, errNobody) {
 			s.log.Info("caller refused", "address", r.RemoteAddr, "err", err)
 		}
 		ctx := context.WithValue(r.Context(), principalKey{}, who)
+		ctx = context.WithValue(ctx, addressKey{}, address)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
@@ -65,11 +76,16 @@ func (s *Server) allowed(remote string) bool {
 
 var errNobody = errors.New("not signed in")
 
-func (s *Server) callerOf(r *http.Request) (*Principal, error) {
-	address, _, err := net.SplitHostPort(r.RemoteAddr)
+// host is a connection's address without its port.
+func host(remote string) string {
+	address, _, err := net.SplitHostPort(remote)
 	if err != nil {
-		address = r.RemoteAddr
+		return remote
 	}
+	return address
+}
+
+func (s *Server) callerOf(r *http.Request, address string) (*Principal, error) {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return s.certificateHolder(r.TLS.PeerCertificates[0], address)
 	}

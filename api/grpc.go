@@ -2,11 +2,11 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"strings"
 	"time"
 
@@ -28,6 +28,7 @@ const (
 	defaultMaxWait = 10 * time.Second // until a message with fewer is sent
 	maxMessage     = 4 << 20          // bytes of rows in a message
 	maxPiece       = 1 << 20          // bytes of a file in a message
+	maxAuditedText = 4000             // bytes of a query in its audit line
 )
 
 // newGRPC builds the programs' door: mutual TLS, everybody is a known user.
@@ -76,11 +77,7 @@ func (s *Server) identifyPeer(ctx context.Context) (context.Context, error) {
 	if !ok || len(info.State.VerifiedChains) == 0 {
 		return nil, errNobody
 	}
-	address, _, err := net.SplitHostPort(p.Addr.String())
-	if err != nil {
-		address = p.Addr.String()
-	}
-	who, err := s.certificateHolder(info.State.PeerCertificates[0], address)
+	who, err := s.certificateHolder(info.State.PeerCertificates[0], host(p.Addr.String()))
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +194,7 @@ func (q *queryRun) run(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(q.in.GetTimeout())*time.Second)
 		defer cancel()
 	}
-	q.s.audit(ctx, q.who, "query", "", map[string]string{"vql": shorten(q.in.GetQuery()[0].GetVql(), 2000)})
+	q.s.audit(ctx, q.who, "query", "", auditedQuery(q.in))
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	defer close(q.ended)
@@ -403,6 +400,25 @@ func (p *programs) VFSGetBuffer(ctx context.Context, in *wirepb.VFSFileBuffer) (
 	return &wirepb.VFSFileBuffer{
 		ClientId: in.GetClientId(), Offset: in.GetOffset(), Length: uint32(len(data)), Data: data, Components: in.GetComponents(), OrgId: in.GetOrgId(),
 	}, nil
+}
+
+// auditedQuery is what the audit trail keeps of a query: its statements as far as
+// there is room, the hash of all of them, and the names of what they were given,
+// whose values may be secrets.
+func auditedQuery(in *wirepb.VQLCollectorArgs) map[string]string {
+	var texts, names []string
+	for _, request := range in.GetQuery() {
+		texts = append(texts, request.GetVql())
+	}
+	for _, e := range in.GetEnv() {
+		names = append(names, e.GetKey())
+	}
+	text := strings.Join(texts, "\n")
+	details := map[string]string{"vql": shorten(text, maxAuditedText), "sha256": fmt.Sprintf("%x", sha256.Sum256([]byte(text)))}
+	if len(names) > 0 {
+		details["env"] = shorten(strings.Join(names, ","), maxAuditedText)
+	}
+	return details
 }
 
 func shorten(text string, most int) string {

@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -127,6 +129,24 @@ func TestQueryStreamsRowsInMessages(t *testing.T) {
 	}
 	if got := w.trail.operations(); !strings.Contains(got, "robot:query") {
 		t.Errorf("audit %s", got)
+	}
+}
+
+func TestTheAuditLineHasTheWholeQuery(t *testing.T) {
+	w := newWorld(t)
+	in := vqlOf("SELECT 1 AS First FROM scope()", "SELECT 2 AS Second FROM scope() -- "+strings.Repeat("x", 10_000))
+	in.Env = []*wirepb.VQLEnv{{Key: "Password", Value: "hunter2"}, {Key: "Who", Value: "ann"}}
+	w.check(w.query(t.Context(), pki().robot, in).err)
+	line := w.trail.last("query")
+	if vql := line.Details["vql"]; !strings.Contains(vql, "First") || !strings.Contains(vql, "Second") || len(vql) > 5000 {
+		t.Errorf("%d bytes of text: %.200s", len(vql), vql)
+	}
+	whole := sha256.Sum256([]byte(in.Query[0].Vql + "\n" + in.Query[1].Vql))
+	if got := line.Details["sha256"]; got != hex.EncodeToString(whole[:]) {
+		t.Errorf("hash %s", got)
+	}
+	if line.Details["env"] != "Password,Who" || line.Address != "127.0.0.1" {
+		t.Errorf("line %+v", line)
 	}
 }
 

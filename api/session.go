@@ -37,7 +37,7 @@ type Me struct {
 func (s *Server) signIn(ctx context.Context, in *signInIn) (*cookieOut, error) {
 	account, err := s.o.Users.SignIn(ctx, in.Body.Name, in.Body.Password)
 	if err != nil {
-		s.log.Info("sign-in denied", "user", in.Body.Name)
+		s.log.Info("sign-in denied", "user", in.Body.Name, "address", addressOf(ctx))
 		return nil, err
 	}
 	expires := time.Now().Add(sessionLife)
@@ -45,7 +45,7 @@ func (s *Server) signIn(ctx context.Context, in *signInIn) (*cookieOut, error) {
 	if err != nil {
 		return nil, err
 	}
-	who := &Principal{Name: account.Name}
+	who := &Principal{Name: account.Name, Address: addressOf(ctx)}
 	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
 		return nil, err
 	}

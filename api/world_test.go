@@ -125,6 +125,18 @@ func (a *trail) operations() string {
 	return strings.Join(names, " ")
 }
 
+// last is the newest line of an operation.
+func (a *trail) last(operation string) (found api.AuditEvent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.events {
+		if e.Operation == operation {
+			found = e
+		}
+	}
+	return found
+}
+
 // pki is made once: keys cost time.
 var pki = sync.OnceValue(func() (p struct{ ca, server, robot, stranger, node, local config.Pair }) {
 	now := time.Now()
