@@ -111,24 +111,21 @@ func (s *Server) setArtifact(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	m, d, err := s.o.Artifacts.PlanSet(ids.RootOrg, in.Body.Text, who.Name)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.check(who, s.writerOf(d)); err != nil {
-		return nil, err
-	}
-	if old, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(d.Name); err == nil {
-		if err := s.check(who, s.writerOf(old)); err != nil {
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		m, d, err := s.o.Artifacts.PlanSet(ids.RootOrg, in.Body.Text, who.Name)
+		if err != nil {
 			return nil, err
 		}
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "artifact.set", d.Name, nil)
-	return &body[Done]{done}, nil
+		if err := s.check(who, s.writerOf(d)); err != nil {
+			return nil, err
+		}
+		if old, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(d.Name); err == nil {
+			if err := s.check(who, s.writerOf(old)); err != nil {
+				return nil, err
+			}
+		}
+		return &change{m, "artifact.set", d.Name, nil}, nil
+	})
 }
 
 // writerOf is the permission to write an artifact: those that run on the server, as
@@ -149,21 +146,15 @@ func (s *Server) deleteArtifact(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	d, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(in.Name)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.check(who, s.writerOf(d)); err != nil {
-		return nil, err
-	}
-	m, err := s.o.Artifacts.PlanDelete(ids.RootOrg, in.Name, who.Name)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "artifact.delete", in.Name, nil)
-	return &body[Done]{done}, nil
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		d, err := s.o.Artifacts.Repository(ids.RootOrg).Lookup(in.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.check(who, s.writerOf(d)); err != nil {
+			return nil, err
+		}
+		m, err := s.o.Artifacts.PlanDelete(ids.RootOrg, in.Name, who.Name)
+		return &change{m, "artifact.delete", in.Name, nil}, err
+	})
 }

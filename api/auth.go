@@ -150,9 +150,9 @@ func (s *Server) may(ctx context.Context, needed ...users.Permission) (*Principa
 	return who, nil
 }
 
-// audit keeps what was done; a change whose trail cannot be kept has happened
+// Audit keeps what who did; a change whose trail cannot be kept has happened
 // nevertheless, so the failure is logged and counted, not answered.
-func (s *Server) audit(ctx context.Context, who *Principal, operation, object string, details map[string]string) {
+func (s *Server) Audit(ctx context.Context, who *Principal, operation, object string, details map[string]string) {
 	event := AuditEvent{
 		Time: time.Now().UTC(), Principal: who.Name, Address: who.Address, Operation: operation, Object: object, Details: details,
 	}

@@ -217,16 +217,10 @@ func (s *Server) cancelFlow(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.o.Flows.PlanCancel(key, who.Name)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "flow.cancel", in.Client, map[string]string{"flow": in.Flow})
-	return &body[Done]{done}, nil
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		m, err := s.o.Flows.PlanCancel(key, who.Name)
+		return &change{m, "flow.cancel", in.Client, map[string]string{"flow": in.Flow}}, err
+	})
 }
 
 func (s *Server) deleteFlow(ctx context.Context, in *struct {
@@ -242,16 +236,10 @@ func (s *Server) deleteFlow(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.o.Flows.PlanDelete(key, who.Name)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "flow.delete", in.Client, map[string]string{"flow": in.Flow})
-	return &body[Done]{done}, nil
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		m, err := s.o.Flows.PlanDelete(key, who.Name)
+		return &change{m, "flow.delete", in.Client, map[string]string{"flow": in.Flow}}, err
+	})
 }
 
 // Rows is a page of stored rows; they pass through as the bytes that are stored.
@@ -422,11 +410,13 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 		if f.State.Final() {
 			return
 		}
-		if !waitEvent(ctx, w, watch.C(), beat.C) {
+		if !s.waitEvent(ctx, w, watch.C(), beat.C) {
 			return
 		}
 		select {
 		case <-pace.C:
+		case <-s.leaving:
+			return
 		case <-ctx.Done():
 			return
 		}
@@ -434,10 +424,12 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // waitEvent waits for a change, keeping the connection alive meanwhile.
-func waitEvent(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, beat <-chan time.Time) bool {
+func (s *Server) waitEvent(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, beat <-chan time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():
+			return false
+		case <-s.leaving:
 			return false
 		case <-changed:
 			return true

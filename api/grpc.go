@@ -194,7 +194,7 @@ func (q *queryRun) run(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(q.in.GetTimeout())*time.Second)
 		defer cancel()
 	}
-	q.s.audit(ctx, q.who, "query", "", auditedQuery(q.in))
+	q.s.Audit(ctx, q.who, "query", "", auditedQuery(q.in))
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	defer close(q.ended)

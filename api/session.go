@@ -46,10 +46,9 @@ func (s *Server) signIn(ctx context.Context, in *signInIn) (*cookieOut, error) {
 		return nil, err
 	}
 	who := &Principal{Name: account.Name, Address: addressOf(ctx)}
-	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
+	if _, err := s.change(ctx, who, Writing{}, func() (*change, error) { return &change{m, "sign-in", account.Name, nil}, nil }); err != nil {
 		return nil, err
 	}
-	s.audit(ctx, who, "sign-in", account.Name, nil)
 	return &cookieOut{
 		SetCookie: http.Cookie{
 			Name: sessionCookie, Value: secret, Path: "/", Expires: expires, HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode,
@@ -64,11 +63,11 @@ func (s *Server) signOut(ctx context.Context, _ *struct{}) (*cookieOut, error) {
 		return nil, err
 	}
 	if who.Secret != "" {
-		m, err := s.o.Users.PlanSignOut(who.Secret)
+		_, err := s.change(ctx, who, Writing{}, func() (*change, error) {
+			m, err := s.o.Users.PlanSignOut(who.Secret)
+			return &change{m, "sign-out", who.Name, nil}, err
+		})
 		if err != nil {
-			return nil, err
-		}
-		if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
 			return nil, err
 		}
 	}

@@ -48,15 +48,23 @@ type ledger struct {
 	index    uint64
 	earlier  map[string]uint64
 	headless bool
+
+	// slow, if set, is asked before anything is applied; its error is the answer.
+	slow func(context.Context) error
 }
 
-func (l *ledger) ProposeIndex(_ context.Context, m *buspb.Mutation) (uint64, error) {
+func (l *ledger) ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error) {
+	if l.slow != nil {
+		if err := l.slow(ctx); err != nil {
+			return 0, err
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.headless {
 		return 0, fmt.Errorf("test: %w", api.ErrNoMaster)
 	}
-	if index := l.earlier[m.RequestId]; m.RequestId != "" && index != 0 {
+	if index := l.earlier[m.Principal+"/"+m.RequestId]; m.RequestId != "" && index != 0 {
 		return index, nil
 	}
 	l.index++
@@ -67,8 +75,15 @@ func (l *ledger) ProposeIndex(_ context.Context, m *buspb.Mutation) (uint64, err
 	if err := to.Apply(&buspb.Entry{Index: l.index, Epoch: 1, Time: time.Now().UnixMicro(), Mutation: m}); err != nil {
 		return 0, err
 	}
-	l.earlier[m.RequestId] = l.index
+	l.earlier[m.Principal+"/"+m.RequestId] = l.index
 	return l.index, nil
+}
+
+func (l *ledger) Earlier(principal, requestID string) (index uint64, known bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	index = l.earlier[principal+"/"+requestID]
+	return index, index != 0, nil
 }
 
 func (l *ledger) WaitApplied(ctx context.Context, index uint64) error {

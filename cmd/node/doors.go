@@ -120,12 +120,16 @@ func (n *Node) unasked() []string {
 	return append([]string{infoArtifact}, n.o.Config.Frontend.DefaultClientMonitoring...)
 }
 
-// ledger tells the api in its own words that nobody leads.
+// ledger tells the api in its own words that nobody leads, or that the outcome is
+// open.
 type ledger struct{ *replication.Node }
 
 func (l ledger) ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error) {
 	index, err := l.Node.ProposeIndex(ctx, m)
-	if errors.Is(err, replication.ErrNoMaster) || errors.Is(err, replication.ErrUnsure) || errors.Is(err, replication.ErrNoRoom) {
+	switch {
+	case errors.Is(err, replication.ErrUnsure):
+		err = fmt.Errorf("%w: %w", api.ErrUnsure, err)
+	case errors.Is(err, replication.ErrNoMaster), errors.Is(err, replication.ErrNoRoom):
 		err = fmt.Errorf("%w: %w", api.ErrNoMaster, err)
 	}
 	return index, err
