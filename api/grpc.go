@@ -26,7 +26,7 @@ import (
 const (
 	defaultMaxRow  = 1000             // rows of a message
 	defaultMaxWait = 10 * time.Second // until a message with fewer is sent
-	maxMessage     = 4 << 20          // bytes of rows in a message
+	maxMessage     = 3 << 20          // bytes of rows, and of their query, in a message: callers take 4 MiB unless told otherwise
 	maxPiece       = 1 << 20          // bytes of a file in a message
 	maxAuditedText = 4000             // bytes of a query in its audit line
 )
@@ -314,6 +314,7 @@ type rowBatch struct {
 
 	columns []string
 	json    []byte
+	row     []byte
 	rows    int
 	part    uint64
 	total   int
@@ -359,15 +360,19 @@ func (b *rowBatch) add(row *vql.Dict) {
 	if b.columns == nil {
 		b.columns = row.Keys()
 	}
+	b.row = b.scope.AppendJSON(b.row[:0], row)
+	if len(b.json)+len(b.row)+len(b.query.GetVql()) >= maxMessage {
+		b.flush() // only a row that is larger by itself makes a larger message
+	}
 	if b.rows == 0 {
 		b.json = append(b.json[:0], '[')
 	} else {
 		b.json = append(b.json, ',')
 	}
-	b.json = b.scope.AppendJSON(b.json, row)
+	b.json = append(b.json, b.row...)
 	b.rows++
 	b.total++
-	if b.rows >= b.maxRow || len(b.json) >= maxMessage {
+	if b.rows >= b.maxRow {
 		b.flush()
 	}
 }

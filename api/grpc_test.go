@@ -150,6 +150,23 @@ func TestTheAuditLineHasTheWholeQuery(t *testing.T) {
 	}
 }
 
+func TestMessagesFitDefaultLimits(t *testing.T) {
+	w := newWorld(t)
+	// Rows of 1.5 MB: two fit under gRPC's 4 MiB with little room, three do not.
+	in := vqlOf("SELECT S FROM range(start=0, end=5, step=1)")
+	in.Env = []*wirepb.VQLEnv{{Key: "S", Value: strings.Repeat("x", 1_500_000)}}
+	a := w.query(t.Context(), pki().robot, in)
+	w.check(a.err)
+	if len(a.rows) != 5 {
+		t.Errorf("%d rows", len(a.rows))
+	}
+	for i, m := range a.messages {
+		if len(m.GetResponse()) > 3<<20 || m.GetPart() != uint64(i) {
+			t.Errorf("message %d, part %d: %d bytes", i, m.GetPart(), len(m.GetResponse()))
+		}
+	}
+}
+
 func TestQueryTellsItsLog(t *testing.T) {
 	w := newWorld(t)
 	a := w.query(t.Context(), pki().robot, vqlOf("SELECT log(message='hello there') AS L, nosuch() AS X FROM scope()"))

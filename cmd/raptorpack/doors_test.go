@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -56,6 +58,25 @@ func opened(t *testing.T, args ...string) (*door, error) {
 	g.remoteFlags(c)
 	c.SetArgs(args)
 	return d, c.ExecuteContext(t.Context())
+}
+
+func TestTheAPIClientFileBoundsMessages(t *testing.T) {
+	_, apiClient := deployment(t)
+	t.Setenv("RAPTORPACK_API_KEY", "")
+	d, err := opened(t, "--api-client", apiClient)
+	if err != nil || d.most != maxGRPCMessage {
+		t.Errorf("%+v, %v", d, err)
+	}
+	file, err := os.OpenFile(apiClient, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteString("max_grpc_recv_size: 1234567\n"); errors.Join(err, file.Close()) != nil {
+		t.Fatal(err)
+	}
+	if d, err = opened(t, "--api-client", apiClient); err != nil || d.most != 1234567 {
+		t.Errorf("%+v, %v", d, err)
+	}
 }
 
 func TestTheCommandLineNamesTheServerBeforeTheEnvironment(t *testing.T) {
