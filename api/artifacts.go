@@ -45,10 +45,14 @@ func showArtifact(d *artifacts.Definition) Artifact {
 	return out
 }
 
+// maxArtifact is the maxLength of setArtifact's text. In a request it may take twice
+// as many bytes: JSON escapes each line's end and quote.
+const maxArtifact = 4 << 20
+
 func (s *Server) artifactRoutes() {
 	get(s, "/artifacts", "listArtifacts", "List artifacts", s.listArtifacts)
 	get(s, "/artifacts/{name}", "showArtifact", "Show one artifact with its text", s.showArtifact)
-	register(s, http.MethodPut, "/artifacts", "setArtifact", "Store a custom artifact", s.setArtifact)
+	registerLarge(s, 2*maxArtifact+maxBody, http.MethodPut, "/artifacts", "setArtifact", "Store a custom artifact", s.setArtifact)
 	register(s, http.MethodDelete, "/artifacts/{name}", "deleteArtifact", "Delete a custom artifact", s.deleteArtifact)
 }
 

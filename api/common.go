@@ -154,9 +154,18 @@ func get[I, O any](s *Server, path, id, summary string, handler func(context.Con
 	register(s, http.MethodGet, path, id, summary, handler)
 }
 
+// maxBody bounds the bodies of most requests, in bytes.
+const maxBody = 1 << 20
+
 // register declares one operation; errors of handlers go through one map.
 func register[I, O any](s *Server, method, path, id, summary string, handler func(context.Context, *I) (*O, error)) {
-	huma.Register(s.api, huma.Operation{Method: method, Path: prefix + path, OperationID: id, Summary: summary, BodyReadTimeout: bodyWithin},
+	registerLarge(s, maxBody, method, path, id, summary, handler)
+}
+
+// registerLarge is register for bodies of other sizes.
+func registerLarge[I, O any](s *Server, most int64, method, path, id, summary string, handler func(context.Context, *I) (*O, error)) {
+	o := huma.Operation{Method: method, Path: prefix + path, OperationID: id, Summary: summary, BodyReadTimeout: bodyWithin, MaxBodyBytes: most}
+	huma.Register(s.api, o,
 		func(ctx context.Context, in *I) (*O, error) {
 			out, err := handler(ctx, in)
 			if err != nil {

@@ -162,12 +162,25 @@ func (p *programs) Query(in *wirepb.VQLCollectorArgs, stream grpc.ServerStreamin
 	if err != nil {
 		return p.s.failGRPC(err)
 	}
-	if _, err := ids.ParseOrg(in.GetOrgId()); err != nil {
+	if err := rootOrg(in.GetOrgId()); err != nil {
 		return p.s.failGRPC(err)
 	}
 	run := &queryRun{s: p.s, who: who, in: in, stream: stream, out: make(chan *wirepb.VQLResponse, 16), ended: make(chan struct{})}
 	if err := run.run(ctx); err != nil {
 		return p.s.failGRPC(err)
+	}
+	return nil
+}
+
+// rootOrg refuses other orgs: this version has none, and nobody must take the root
+// org's rows for theirs.
+func rootOrg(text string) error {
+	org, err := ids.ParseOrg(text)
+	if err != nil {
+		return err
+	}
+	if org != ids.RootOrg {
+		return fmt.Errorf("org %.40q: there is only the root org: %w", text, flows.ErrInvalid)
 	}
 	return nil
 }
@@ -393,6 +406,9 @@ func (b *rowBatch) flush() {
 // list of uploads tells it.
 func (p *programs) VFSGetBuffer(ctx context.Context, in *wirepb.VFSFileBuffer) (*wirepb.VFSFileBuffer, error) {
 	if _, err := p.s.may(ctx, users.ReadResults); err != nil {
+		return nil, p.s.failGRPC(err)
+	}
+	if err := rootOrg(in.GetOrgId()); err != nil {
 		return nil, p.s.failGRPC(err)
 	}
 	if in.GetOffset() > math.MaxInt64 {

@@ -223,6 +223,11 @@ func TestQueryRefusals(t *testing.T) {
 	if len(a.rows) != 0 || !strings.Contains(strings.ToLower(strings.Join(a.logs, " ")), "permission denied") {
 		t.Errorf("EXECVE for role api: %v, %v", a.rows, a.logs)
 	}
+	foreign := vqlOf("SELECT 1 FROM scope()")
+	foreign.OrgId = "O1234"
+	if a := w.query(t.Context(), pki().robot, foreign); status.Code(a.err) != codes.InvalidArgument || len(a.rows) != 0 {
+		t.Errorf("another org: %v, %v", a.rows, a.err)
+	}
 	for name, as := range map[string]config.Pair{"stranger": pki().stranger, "node": pki().node} {
 		if a := w.query(t.Context(), as, vqlOf("SELECT 1 FROM scope()")); status.Code(a.err) != codes.Unauthenticated {
 			t.Errorf("%s: %v", name, a.err)
@@ -388,6 +393,9 @@ func TestFilesAreReadInPieces(t *testing.T) {
 		if status.Code(err) != c.code {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if _, err := client.VFSGetBuffer(t.Context(), &wirepb.VFSFileBuffer{Length: 10, OrgId: "O1234", Components: strings.Split(list.Items[0].Path, "/")}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("another org: %v", err)
 	}
 	if _, err := client.VFSGetBuffer(t.Context(), &wirepb.VFSFileBuffer{Length: 10, Offset: 1 << 63, Components: strings.Split(list.Items[0].Path, "/")}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("an offset beyond all files: %v", err)

@@ -354,6 +354,9 @@ func TestCustomArtifactsComeAndGo(t *testing.T) {
 	if len(all.Items) != 1 || all.Items[0].Text != "" {
 		t.Errorf("list %+v", all)
 	}
+	// Each line's end takes two bytes in the request.
+	large := strings.TrimSuffix(secretArtifact, "\n") + strings.Repeat("\n", 2<<20)
+	w.want(200, "artifact_writer", "PUT", "/api/v1/artifacts", map[string]string{"text": large})
 	server := "name: Custom.Server\ntype: SERVER\nsources:\n- query: SELECT 1 FROM scope()\n"
 	w.want(403, "artifact_writer", "PUT", "/api/v1/artifacts", map[string]string{"text": server})
 	w.want(200, "administrator", "PUT", "/api/v1/artifacts", map[string]string{"text": server})
