@@ -101,7 +101,11 @@ func (f *follower) start(c *cobra.Command, client, path string, body any) error 
 		var started struct {
 			Flow string `json:"flow_id"`
 		}
-		if err := r.change(ctx, http.MethodPost, path, body, &started); err != nil {
+		err := r.change(ctx, http.MethodPost, path, body, &started)
+		if err != nil && ctx.Err() != nil {
+			return &exitError{exitInterrupted, fmt.Errorf("interrupted: the collection may have been started; flows list %s shows it: %w", client, err)}
+		}
+		if err != nil {
 			return err
 		}
 		if !f.wait {
@@ -174,10 +178,10 @@ func flowPath(client, flow string) string {
 func (r *remote) watch(ctx context.Context, path string, show func(*flowView)) (*flowView, error) {
 	lastGood := time.Now()
 	for {
-		record, err := r.events(ctx, path, func(f *flowView) {
-			lastGood = time.Now()
-			show(f)
-		})
+		record, open, err := r.events(ctx, path, show)
+		if open {
+			lastGood = time.Now() // it was there until now, however quiet
+		}
 		if err == nil && record != nil && record.final() {
 			return record, nil
 		}
@@ -203,19 +207,18 @@ func (r *remote) watch(ctx context.Context, path string, show func(*flowView)) (
 }
 
 // events reads the event stream of a collection and returns its last record, nil
-// if none came.
-func (r *remote) events(ctx context.Context, path string, show func(*flowView)) (*flowView, error) {
+// if none came, and whether there was a stream at all.
+func (r *remote) events(ctx context.Context, path string, show func(*flowView)) (last *flowView, open bool, _ error) {
 	_, response, err := r.once(ctx, call{method: http.MethodGet, path: path + "/events", header: http.Header{"Accept": {"text/event-stream"}}}, nil)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer response.Body.Close()
 	if kind := response.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
-		return nil, fmt.Errorf("answer is %q, not an event stream", kind)
+		return nil, false, fmt.Errorf("answer is %q, not an event stream", kind)
 	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 16<<20)
-	var last *flowView
 	for lines.Scan() {
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
 		if !ok {
@@ -223,12 +226,12 @@ func (r *remote) events(ctx context.Context, path string, show func(*flowView)) 
 		}
 		record := &flowView{}
 		if err := json.Unmarshal([]byte(data), record); err != nil {
-			return last, fmt.Errorf("event: %w", err)
+			return last, true, fmt.Errorf("event: %w", err)
 		}
 		last = record
 		show(record)
 	}
-	return last, lines.Err()
+	return last, true, lines.Err()
 }
 
 // printResults prints the rows of some results of a collection, exactly as they

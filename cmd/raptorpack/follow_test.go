@@ -2,10 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -64,5 +71,65 @@ func TestLostRowsAndDamageMakeResultsPartial(t *testing.T) {
 				t.Errorf("logs: exit code %d, want %d", got, c.exit)
 			}
 		})
+	}
+}
+
+// transport answers requests in memory.
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// quietStream gives one record and then nothing, until it breaks off.
+type quietStream struct {
+	record io.Reader
+	quiet  time.Duration
+}
+
+func (q *quietStream) Read(p []byte) (int, error) {
+	n, err := q.record.Read(p)
+	if err == io.EOF {
+		time.Sleep(q.quiet)
+	}
+	return n, err
+}
+
+func (q *quietStream) Close() error { return nil }
+
+func TestFollowingSurvivesARestartAfterAQuietTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		r := &remote{door: &door{url: "http://x"}, note: func(string, ...any) {}, http: &http.Client{Transport: transport(func(q *http.Request) (*http.Response, error) {
+			asked++
+			answer := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"text/event-stream"}}}
+			switch {
+			case asked == 1:
+				answer.Body = &quietStream{strings.NewReader("data: {\"state\":\"running\"}\n\n"), 10 * giveUpAfter}
+			case asked < 6:
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+			default:
+				answer.Body = io.NopCloser(strings.NewReader("data: {\"state\":\"completed\"}\n\n"))
+			}
+			return answer, nil
+		})}}
+		record, err := r.watch(t.Context(), "/clients/C.1/flows/F.1", func(*flowView) {})
+		if err != nil || record.State != "completed" {
+			t.Errorf("%+v, %v", record, err)
+		}
+	})
+}
+
+func TestAnInterruptedStartSaysThatItMayHaveHappened(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	g, _ := standIn(t, func(_ http.ResponseWriter, q *http.Request) {
+		io.Copy(io.Discard, q.Body)
+		interrupt()
+		<-q.Context().Done()
+	})
+	c := command(t)
+	c.SetContext(ctx)
+	err := (&follower{g: g}).start(c, "C.1", "/clients/C.1/flows", map[string]string{})
+	var coded *exitError
+	if !errors.As(err, &coded) || coded.code != exitInterrupted || !strings.Contains(err.Error(), "may have been started") {
+		t.Errorf("%v", err)
 	}
 }

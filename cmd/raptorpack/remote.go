@@ -208,7 +208,7 @@ func (r *remote) once(ctx context.Context, c call, body []byte) (wait time.Durat
 	request.Header.Set("User-Agent", "raptorpack/"+version)
 	response, err := r.http.Do(request)
 	if err != nil {
-		if again(err) {
+		if again(err) && ctx.Err() == nil {
 			wait = 500 * time.Millisecond
 		}
 		return wait, nil, r.broken(ctx, err)
