@@ -40,14 +40,16 @@ func (s *Server) newGRPC() *grpc.Server {
 		options = append(options, grpc.Creds(credentials.NewTLS(config)))
 	}
 	options = append(options,
-		grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			ctx, err := s.identifyPeer(ctx)
+		grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (_ any, err error) {
+			defer func() { s.metrics.countCall(err) }()
+			ctx, err = s.identifyPeer(ctx)
 			if err != nil {
 				return nil, s.failGRPC(err)
 			}
 			return handler(ctx, in)
 		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+			defer func() { s.metrics.countCall(err) }()
 			ctx, err := s.identifyPeer(stream.Context())
 			if err != nil {
 				return s.failGRPC(err)

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -297,6 +299,30 @@ func TestARunningQueryFollowsItsAccount(t *testing.T) {
 	steps <- 3
 	if got := next(); status.Code(err) != codes.Unauthenticated {
 		t.Errorf("locked: %s, %v", got, err)
+	}
+}
+
+func TestCallsAreCounted(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	w := newWorld(t, func(o *api.Options) { o.Registerer = registry })
+	w.check(w.query(t.Context(), pki().robot, vqlOf("SELECT 1 FROM scope()")).err)
+	w.query(t.Context(), pki().stranger, vqlOf("SELECT 1 FROM scope()"))
+	_, err := wirepb.NewAPIClient(w.caller(pki().robot)).Check(t.Context(), &wirepb.HealthCheckRequest{})
+	w.check(err)
+	w.stop() // calls are counted once they have ended
+	families, err := registry.Gather()
+	w.check(err)
+	counted := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() != "raptorpack_api_requests_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			counted[m.GetLabel()[0].GetValue()+" "+m.GetLabel()[1].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	if want := map[string]float64{"grpc OK": 2, "grpc Unauthenticated": 1}; !maps.Equal(counted, want) {
+		t.Errorf("counted %v, want %v", counted, want)
 	}
 }
 
