@@ -28,13 +28,22 @@ const (
 
 // Principal is who a request comes from.
 type Principal struct {
-	Name    string   // an account, or "local:<user>" for a command on the server's host
-	Roles   []string // as they stood when the request came
+	Name    string // an account, or "local:<user>" for a command on the server's host
+	Local   bool   // holds the server's file: no account, all permissions
 	Address string
 	Secret  string // the session, for signing out; empty with a certificate
 }
 
-type principalKey struct{}
+type (
+	principalKey struct{}
+	addressKey   struct{}
+)
+
+// addressOf is where a request comes from, whoever sends it.
+func addressOf(ctx context.Context) string {
+	address, _ := ctx.Value(addressKey{}).(string)
+	return address
+}
 
 // identify finds out who a request comes from. Unknown callers go on: only
 // signing in and health need nobody.
@@ -45,11 +54,13 @@ func (s *Server) identify(next http.Handler) http.Handler {
 			writeProblem(w, huma.NewError(http.StatusForbidden, "this address is not allowed"))
 			return
 		}
-		who, err := s.callerOf(r)
+		address := host(r.RemoteAddr)
+		who, err := s.callerOf(r, address)
 		if err != nil && !errors.Is(err, errNobody) {
 			s.log.Info("caller refused", "address", r.RemoteAddr, "err", err)
 		}
 		ctx := context.WithValue(r.Context(), principalKey{}, who)
+		ctx = context.WithValue(ctx, addressKey{}, address)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
@@ -65,11 +76,16 @@ func (s *Server) allowed(remote string) bool {
 
 var errNobody = errors.New("not signed in")
 
-func (s *Server) callerOf(r *http.Request) (*Principal, error) {
-	address, _, err := net.SplitHostPort(r.RemoteAddr)
+// host is a connection's address without its port.
+func host(remote string) string {
+	address, _, err := net.SplitHostPort(remote)
 	if err != nil {
-		address = r.RemoteAddr
+		return remote
 	}
+	return address
+}
+
+func (s *Server) callerOf(r *http.Request, address string) (*Principal, error) {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return s.certificateHolder(r.TLS.PeerCertificates[0], address)
 	}
@@ -84,7 +100,7 @@ func (s *Server) callerOf(r *http.Request) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Principal{Name: account.Name, Roles: account.Roles, Address: address, Secret: secret}, nil
+	return &Principal{Name: account.Name, Address: address, Secret: secret}, nil
 }
 
 // certificateHolder is the account that a verified certificate names. Nodes have
@@ -98,13 +114,26 @@ func (s *Server) certificateHolder(c *x509.Certificate, address string) (*Princi
 		return nil, fmt.Errorf("a node's certificate: %w", users.ErrDenied)
 	}
 	if slices.Contains(uris, localURI) {
-		return &Principal{Name: "local:" + c.Subject.CommonName, Roles: []string{"org_admin"}, Address: address}, nil
+		return &Principal{Name: "local:" + c.Subject.CommonName, Local: true, Address: address}, nil
 	}
 	account, err := s.o.Users.Account(c.Subject.CommonName)
 	if err != nil || account.Locked {
 		return nil, fmt.Errorf("certificate of %.80q: %w", c.Subject.CommonName, users.ErrDenied)
 	}
-	return &Principal{Name: account.Name, Roles: account.Roles, Address: address}, nil
+	return &Principal{Name: account.Name, Address: address}, nil
+}
+
+// localRoles are those of whoever holds the server's file.
+var localRoles = []string{"org_admin"}
+
+// check asks whether who may do something now, whatever held when the request
+// came: an account that is locked or loses a role loses it for what still runs in
+// its name, too.
+func (s *Server) check(who *Principal, permission users.Permission) error {
+	if who.Local {
+		return users.CheckRoles(who.Name, localRoles, permission)
+	}
+	return s.o.Users.Check(who.Name, permission)
 }
 
 // may returns who is asking if they have all of the permissions.
@@ -114,16 +143,16 @@ func (s *Server) may(ctx context.Context, needed ...users.Permission) (*Principa
 		return nil, errNobody
 	}
 	for _, permission := range needed {
-		if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+		if err := s.check(who, permission); err != nil {
 			return nil, err
 		}
 	}
 	return who, nil
 }
 
-// audit keeps what was done; a change whose trail cannot be kept has happened
+// Audit keeps what who did; a change whose trail cannot be kept has happened
 // nevertheless, so the failure is logged and counted, not answered.
-func (s *Server) audit(ctx context.Context, who *Principal, operation, object string, details map[string]string) {
+func (s *Server) Audit(ctx context.Context, who *Principal, operation, object string, details map[string]string) {
 	event := AuditEvent{
 		Time: time.Now().UTC(), Principal: who.Name, Address: who.Address, Operation: operation, Object: object, Details: details,
 	}

@@ -145,18 +145,12 @@ func (s *Server) labelClients(ctx context.Context, in *labelIn) (*body[Done], er
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.o.Clients.PlanLabels(ids.RootOrg, which, in.Body.Add, in.Body.Remove)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "label", strings.Join(in.Body.Clients[:min(10, len(in.Body.Clients))], ","), map[string]string{
-		"add": strings.Join(in.Body.Add, ","), "remove": strings.Join(in.Body.Remove, ","), "clients": strconv.Itoa(len(which)),
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		m, err := s.o.Clients.PlanLabels(ids.RootOrg, which, in.Body.Add, in.Body.Remove)
+		return &change{m, "label", strings.Join(in.Body.Clients[:min(10, len(in.Body.Clients))], ","), map[string]string{
+			"add": strings.Join(in.Body.Add, ","), "remove": strings.Join(in.Body.Remove, ","), "clients": strconv.Itoa(len(which)),
+		}}, err
 	})
-	return &body[Done]{done}, nil
 }
 
 type metadataIn struct {
@@ -177,16 +171,10 @@ func (s *Server) setMetadata(ctx context.Context, in *metadataIn) (*body[Done], 
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.o.Clients.PlanMetadata(ids.RootOrg, id, in.Body.Set, in.Body.Remove)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "metadata", in.Client, in.Body.Set)
-	return &body[Done]{done}, nil
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		m, err := s.o.Clients.PlanMetadata(ids.RootOrg, id, in.Body.Set, in.Body.Remove)
+		return &change{m, "metadata", in.Client, in.Body.Set}, err
+	})
 }
 
 func (s *Server) deleteClient(ctx context.Context, in *struct {
@@ -202,14 +190,8 @@ func (s *Server) deleteClient(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.o.Clients.PlanDelete(ids.RootOrg, id)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "client.delete", in.Client, nil)
-	return &body[Done]{done}, nil
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		m, err := s.o.Clients.PlanDelete(ids.RootOrg, id)
+		return &change{m, "client.delete", in.Client, nil}, err
+	})
 }

@@ -18,6 +18,8 @@ type CollectRequest struct {
 	Artifacts []CollectSpec `json:"artifacts" minItems:"1" maxItems:"100"`
 	Limits    CollectLimits `json:"limits,omitempty" required:"false"`
 	Urgent    bool          `json:"urgent,omitempty" doc:"beside the client's limit on running collections"`
+
+	preferCustom bool // Custom.X counts where X is asked for: for what the server asks by itself
 }
 
 // CollectSpec is one artifact, or one of its sources as Artifact/Source.
@@ -56,20 +58,30 @@ func (s *Server) collect(ctx context.Context, in *collectIn) (*body[Collected], 
 	if err != nil {
 		return nil, err
 	}
-	started, err := s.Collect(ctx, who, client, in.Body, in.Key)
+	started, err := s.start(ctx, who, client, in.Body, in.Writing)
 	if err != nil {
 		return nil, err
 	}
 	return &body[Collected]{*started}, nil
 }
 
-// Collect starts a collection in the name of who; both doors come through here.
-// key is an idempotency key, or empty.
-func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client, r CollectRequest, key string) (*Collected, error) {
+// Collect starts a collection in the name of who, for queries; both doors start
+// collections by the same function.
+func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client, r CollectRequest) (*Collected, error) {
+	return s.start(ctx, who, client, r, Writing{})
+}
+
+func (s *Server) start(ctx context.Context, who *Principal, client ids.Client, r CollectRequest, w Writing) (*Collected, error) {
+	if index, known, err := s.earlier(ctx, who, w); known {
+		if err != nil {
+			return nil, err
+		}
+		return s.startedBy(client, index)
+	}
 	if _, err := s.o.Clients.Lookup(ids.RootOrg, client); err != nil {
 		return nil, err
 	}
-	wish := artifacts.Collect{ClearNames: s.o.ClearNames, Resources: artifacts.Resources{
+	wish := artifacts.Collect{ClearNames: s.o.ClearNames, AllowCustom: r.preferCustom, Resources: artifacts.Resources{
 		Timeout: r.Limits.TimeoutSeconds, CPULimit: r.Limits.CPUPercent, IOPSLimit: r.Limits.IOPS,
 		MaxRows: r.Limits.MaxRows, MaxUploadBytes: r.Limits.MaxUploadBytes,
 	}}
@@ -90,7 +102,7 @@ func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client,
 	if err != nil {
 		return nil, err
 	}
-	if err := mayLaunch(who, request.Definitions); err != nil {
+	if err := s.mayLaunch(who, request.Definitions); err != nil {
 		return nil, err
 	}
 	if err := knownParameters(named, request.Definitions); err != nil {
@@ -108,20 +120,21 @@ func (s *Server) Collect(ctx context.Context, who *Principal, client ids.Client,
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.propose(ctx, who, Writing{Key: key}, m)
+	c := &change{m, "collect", client.String(), map[string]string{"flow": flow.String(), "artifacts": artifactNames(named)}}
+	index, err := s.propose(ctx, who, w, c)
 	if err != nil {
 		return nil, err
 	}
-	if key != "" {
-		flow = s.startedBy(client, flow, done.Index)
+	if f, err := s.o.Flows.Flow(flows.Key{Org: ids.RootOrg, Client: client, Flow: flow}); w.Key != "" && (err != nil || f.Index != index) {
+		return s.startedBy(client, index) // the same request came at the same time, and was first
 	}
-	s.audit(ctx, who, "collect", client.String(), map[string]string{"flow": flow.String(), "artifacts": artifactNames(named)})
-	return &Collected{Flow: flow.String(), Index: done.Index}, nil
+	s.Audit(ctx, who, c.operation, c.object, c.details)
+	return &Collected{Flow: flow.String(), Index: index}, nil
 }
 
 // mayLaunch asks for COLLECT_CLIENT and for all that the artifacts require.
-func mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
-	if err := users.CheckRoles(who.Name, who.Roles, users.CollectClient); err != nil {
+func (s *Server) mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
+	if err := s.check(who, users.CollectClient); err != nil {
 		return err
 	}
 	for _, d := range definitions {
@@ -133,7 +146,7 @@ func mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
 			if err != nil {
 				return err
 			}
-			if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+			if err := s.check(who, permission); err != nil {
 				return fmt.Errorf("%s: %w", d.Name, err)
 			}
 		}
@@ -141,18 +154,15 @@ func mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
 	return nil
 }
 
-// startedBy is the flow that a ledger entry started. A wish that came a second
-// time with its key is answered with the entry, and so with the flow, of the first.
-func (s *Server) startedBy(client ids.Client, planned ids.Flow, index uint64) ids.Flow {
-	if f, err := s.o.Flows.Flow(flows.Key{Org: ids.RootOrg, Client: client, Flow: planned}); err == nil && f.Index == index {
-		return planned
-	}
+// startedBy is the flow that a ledger entry started: what a wish that came a second
+// time is answered with.
+func (s *Server) startedBy(client ids.Client, index uint64) (*Collected, error) {
 	for _, f := range s.o.Flows.List(ids.RootOrg, client, ids.Flow{}, 0) {
 		if f.Index == index {
-			return f.Flow
+			return &Collected{Flow: f.Flow.String(), Index: index}, nil
 		}
 	}
-	return planned // deleted meanwhile
+	return nil, fmt.Errorf("the collection was started and is deleted: %w", flows.ErrNotFound)
 }
 
 // knownParameters refuses names that an artifact does not have: a slip would
@@ -197,7 +207,8 @@ func (s *Server) interrogate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	started, err := s.Collect(ctx, who, client, CollectRequest{Artifacts: []CollectSpec{{Name: "Generic.Client.Info"}}}, in.Key)
+	wish := CollectRequest{Artifacts: []CollectSpec{{Name: "Generic.Client.Info"}}, preferCustom: true}
+	started, err := s.start(ctx, who, client, wish, in.Writing)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +220,10 @@ func (s *Server) interrogate(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
+	_, err = s.change(ctx, who, Writing{}, func() (*change, error) {
+		return &change{m, "interrogate", client.String(), map[string]string{"flow": started.Flow}}, nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	return &body[Collected]{*started}, nil

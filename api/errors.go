@@ -22,6 +22,14 @@ import (
 // Trying again helps.
 var ErrNoMaster = errors.New("no master at the moment")
 
+// ErrUnsure is what a Ledger's error wraps when a change may yet happen. Sending it
+// again with the same key is harmless.
+var ErrUnsure = errors.New("the change may or may not have been made")
+
+// errShownOnce answers a request for a key that came twice. Trying again does not
+// help: only the first answer had it.
+var errShownOnce = errors.New("the key was made; it is shown once")
+
 // errLeaving ends calls of a node that stops.
 var errLeaving = errors.New("this node is stopping")
 
@@ -53,6 +61,8 @@ var kinds = []struct {
 	{filestore.ErrBadName, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{filestore.ErrFull, http.StatusInsufficientStorage, codes.ResourceExhausted},
 	{errLeaving, http.StatusServiceUnavailable, codes.Unavailable},
+	{errShownOnce, http.StatusConflict, codes.AlreadyExists},
+	{ErrUnsure, http.StatusServiceUnavailable, codes.Unavailable},
 	{ErrNoMaster, http.StatusServiceUnavailable, codes.Unavailable},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, codes.DeadlineExceeded},
 	{context.Canceled, 499, codes.Canceled},

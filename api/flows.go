@@ -217,16 +217,10 @@ func (s *Server) cancelFlow(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.o.Flows.PlanCancel(key, who.Name)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "flow.cancel", in.Client, map[string]string{"flow": in.Flow})
-	return &body[Done]{done}, nil
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		m, err := s.o.Flows.PlanCancel(key, who.Name)
+		return &change{m, "flow.cancel", in.Client, map[string]string{"flow": in.Flow}}, err
+	})
 }
 
 func (s *Server) deleteFlow(ctx context.Context, in *struct {
@@ -242,16 +236,10 @@ func (s *Server) deleteFlow(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.o.Flows.PlanDelete(key, who.Name)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "flow.delete", in.Client, map[string]string{"flow": in.Flow})
-	return &body[Done]{done}, nil
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		m, err := s.o.Flows.PlanDelete(key, who.Name)
+		return &change{m, "flow.delete", in.Client, map[string]string{"flow": in.Flow}}, err
+	})
 }
 
 // Rows is a page of stored rows; they pass through as the bytes that are stored.
@@ -390,7 +378,8 @@ func (s *Server) downloadUpload(ctx context.Context, in *struct {
 // at most four a second, a comment each 15 s.
 func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
-	f, err := s.readFlow(ctx, Reading{}, FlowPath{ClientPath{r.PathValue("client")}, r.PathValue("flow")})
+	at := FlowPath{ClientPath{r.PathValue("client")}, r.PathValue("flow")}
+	f, err := s.readFlow(ctx, Reading{}, at)
 	if err != nil {
 		writeProblem(w, s.fail(err))
 		return
@@ -406,9 +395,9 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 	pace := time.NewTicker(250 * time.Millisecond)
 	defer pace.Stop()
 	for {
-		f, err := s.o.Flows.Flow(f.Key)
+		f, err := s.readFlow(ctx, Reading{}, at)
 		if err != nil {
-			return // deleted
+			return // deleted, or the caller may not read any more
 		}
 		text, err := json.Marshal(s.flow(f))
 		if err != nil {
@@ -421,11 +410,13 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 		if f.State.Final() {
 			return
 		}
-		if !waitEvent(ctx, w, watch.C(), beat.C) {
+		if !s.waitEvent(ctx, w, watch.C(), beat.C) {
 			return
 		}
 		select {
 		case <-pace.C:
+		case <-s.leaving:
+			return
 		case <-ctx.Done():
 			return
 		}
@@ -433,10 +424,12 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // waitEvent waits for a change, keeping the connection alive meanwhile.
-func waitEvent(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, beat <-chan time.Time) bool {
+func (s *Server) waitEvent(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, beat <-chan time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():
+			return false
+		case <-s.leaving:
 			return false
 		case <-changed:
 			return true

@@ -2,11 +2,11 @@ package api
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"strings"
 	"time"
 
@@ -26,8 +26,9 @@ import (
 const (
 	defaultMaxRow  = 1000             // rows of a message
 	defaultMaxWait = 10 * time.Second // until a message with fewer is sent
-	maxMessage     = 4 << 20          // bytes of rows in a message
+	maxMessage     = 3 << 20          // bytes of rows, and of their query, in a message: callers take 4 MiB unless told otherwise
 	maxPiece       = 1 << 20          // bytes of a file in a message
+	maxAuditedText = 4000             // bytes of a query in its audit line
 )
 
 // newGRPC builds the programs' door: mutual TLS, everybody is a known user.
@@ -39,14 +40,16 @@ func (s *Server) newGRPC() *grpc.Server {
 		options = append(options, grpc.Creds(credentials.NewTLS(config)))
 	}
 	options = append(options,
-		grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			ctx, err := s.identifyPeer(ctx)
+		grpc.UnaryInterceptor(func(ctx context.Context, in any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (_ any, err error) {
+			defer func() { s.metrics.countCall(err) }()
+			ctx, err = s.identifyPeer(ctx)
 			if err != nil {
 				return nil, s.failGRPC(err)
 			}
 			return handler(ctx, in)
 		}),
-		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+			defer func() { s.metrics.countCall(err) }()
 			ctx, err := s.identifyPeer(stream.Context())
 			if err != nil {
 				return s.failGRPC(err)
@@ -76,11 +79,7 @@ func (s *Server) identifyPeer(ctx context.Context) (context.Context, error) {
 	if !ok || len(info.State.VerifiedChains) == 0 {
 		return nil, errNobody
 	}
-	address, _, err := net.SplitHostPort(p.Addr.String())
-	if err != nil {
-		address = p.Addr.String()
-	}
-	who, err := s.certificateHolder(info.State.PeerCertificates[0], address)
+	who, err := s.certificateHolder(info.State.PeerCertificates[0], host(p.Addr.String()))
 	if err != nil {
 		return nil, err
 	}
@@ -165,12 +164,25 @@ func (p *programs) Query(in *wirepb.VQLCollectorArgs, stream grpc.ServerStreamin
 	if err != nil {
 		return p.s.failGRPC(err)
 	}
-	if _, err := ids.ParseOrg(in.GetOrgId()); err != nil {
+	if err := rootOrg(in.GetOrgId()); err != nil {
 		return p.s.failGRPC(err)
 	}
 	run := &queryRun{s: p.s, who: who, in: in, stream: stream, out: make(chan *wirepb.VQLResponse, 16), ended: make(chan struct{})}
 	if err := run.run(ctx); err != nil {
 		return p.s.failGRPC(err)
+	}
+	return nil
+}
+
+// rootOrg refuses other orgs: this version has none, and nobody must take the root
+// org's rows for theirs.
+func rootOrg(text string) error {
+	org, err := ids.ParseOrg(text)
+	if err != nil {
+		return err
+	}
+	if org != ids.RootOrg {
+		return fmt.Errorf("org %.40q: there is only the root org: %w", text, flows.ErrInvalid)
 	}
 	return nil
 }
@@ -197,7 +209,7 @@ func (q *queryRun) run(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(q.in.GetTimeout())*time.Second)
 		defer cancel()
 	}
-	q.s.audit(ctx, q.who, "query", "", map[string]string{"vql": shorten(q.in.GetQuery()[0].GetVql(), 2000)})
+	q.s.Audit(ctx, q.who, "query", "", auditedQuery(q.in))
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	defer close(q.ended)
@@ -225,13 +237,17 @@ func (q *queryRun) run(ctx context.Context) error {
 	}
 }
 
-// deliver sends a message; when the caller is gone the queries are told to stop,
-// and what they still give is dropped.
+// deliver sends a message; when the caller is gone, or may not ask any more, the
+// queries are told to stop, and what they still give is dropped.
 func (q *queryRun) deliver(message *wirepb.VQLResponse, stop func()) {
 	if q.broken != nil {
 		return
 	}
-	if q.broken = q.stream.Send(message); q.broken != nil {
+	q.broken = q.s.check(q.who, users.AnyQuery)
+	if q.broken == nil {
+		q.broken = q.stream.Send(message)
+	}
+	if q.broken != nil {
 		stop()
 	}
 }
@@ -283,7 +299,7 @@ func (q *queryRun) queries(ctx context.Context) error {
 // newScope makes a root scope in which who may do what its roles allow.
 func (s *Server) newScope(who *Principal, env *vql.Dict, log func(level, message string)) *vql.Scope {
 	o := vql.SessionOptions{
-		Env: env, Log: log, Permissions: roleCheck{who}, Accessors: s.o.Accessors, Artifacts: s.o.Artifacts.Repository(ids.RootOrg),
+		Env: env, Log: log, Permissions: roleCheck{s, who}, Accessors: s.o.Accessors, Artifacts: s.o.Artifacts.Repository(ids.RootOrg),
 	}
 	if s.o.Services != nil {
 		o.Services = s.o.Services(*who)
@@ -291,10 +307,14 @@ func (s *Server) newScope(who *Principal, env *vql.Dict, log func(level, message
 	return s.o.Engine.NewScope(o)
 }
 
-type roleCheck struct{ who *Principal }
+type roleCheck struct {
+	s   *Server
+	who *Principal
+}
 
+// Allowed implements vql.Permissions.
 func (r roleCheck) Allowed(permission string) bool {
-	return users.CheckRoles(r.who.Name, r.who.Roles, users.Permission(permission)) == nil
+	return r.s.check(r.who, users.Permission(permission)) == nil
 }
 
 // rowBatch gathers rows of one statement list into messages by count, bytes and
@@ -309,6 +329,7 @@ type rowBatch struct {
 
 	columns []string
 	json    []byte
+	row     []byte
 	rows    int
 	part    uint64
 	total   int
@@ -354,15 +375,19 @@ func (b *rowBatch) add(row *vql.Dict) {
 	if b.columns == nil {
 		b.columns = row.Keys()
 	}
+	b.row = b.scope.AppendJSON(b.row[:0], row)
+	if len(b.json)+len(b.row)+len(b.query.GetVql()) >= maxMessage {
+		b.flush() // only a row that is larger by itself makes a larger message
+	}
 	if b.rows == 0 {
 		b.json = append(b.json[:0], '[')
 	} else {
 		b.json = append(b.json, ',')
 	}
-	b.json = b.scope.AppendJSON(b.json, row)
+	b.json = append(b.json, b.row...)
 	b.rows++
 	b.total++
-	if b.rows >= b.maxRow || len(b.json) >= maxMessage {
+	if b.rows >= b.maxRow {
 		b.flush()
 	}
 }
@@ -385,6 +410,9 @@ func (p *programs) VFSGetBuffer(ctx context.Context, in *wirepb.VFSFileBuffer) (
 	if _, err := p.s.may(ctx, users.ReadResults); err != nil {
 		return nil, p.s.failGRPC(err)
 	}
+	if err := rootOrg(in.GetOrgId()); err != nil {
+		return nil, p.s.failGRPC(err)
+	}
 	if in.GetOffset() > math.MaxInt64 {
 		return nil, p.s.failGRPC(fmt.Errorf("offset %d: %w", in.GetOffset(), flows.ErrInvalid))
 	}
@@ -395,6 +423,25 @@ func (p *programs) VFSGetBuffer(ctx context.Context, in *wirepb.VFSFileBuffer) (
 	return &wirepb.VFSFileBuffer{
 		ClientId: in.GetClientId(), Offset: in.GetOffset(), Length: uint32(len(data)), Data: data, Components: in.GetComponents(), OrgId: in.GetOrgId(),
 	}, nil
+}
+
+// auditedQuery is what the audit trail keeps of a query: its statements as far as
+// there is room, the hash of all of them, and the names of what they were given,
+// whose values may be secrets.
+func auditedQuery(in *wirepb.VQLCollectorArgs) map[string]string {
+	var texts, names []string
+	for _, request := range in.GetQuery() {
+		texts = append(texts, request.GetVql())
+	}
+	for _, e := range in.GetEnv() {
+		names = append(names, e.GetKey())
+	}
+	text := strings.Join(texts, "\n")
+	details := map[string]string{"vql": shorten(text, maxAuditedText), "sha256": fmt.Sprintf("%x", sha256.Sum256([]byte(text)))}
+	if len(names) > 0 {
+		details["env"] = shorten(strings.Join(names, ","), maxAuditedText)
+	}
+	return details
 }
 
 func shorten(text string, most int) string {

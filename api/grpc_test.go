@@ -2,12 +2,16 @@ package api_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -130,6 +134,41 @@ func TestQueryStreamsRowsInMessages(t *testing.T) {
 	}
 }
 
+func TestTheAuditLineHasTheWholeQuery(t *testing.T) {
+	w := newWorld(t)
+	in := vqlOf("SELECT 1 AS First FROM scope()", "SELECT 2 AS Second FROM scope() -- "+strings.Repeat("x", 10_000))
+	in.Env = []*wirepb.VQLEnv{{Key: "Password", Value: "hunter2"}, {Key: "Who", Value: "ann"}}
+	w.check(w.query(t.Context(), pki().robot, in).err)
+	line := w.trail.last("query")
+	if vql := line.Details["vql"]; !strings.Contains(vql, "First") || !strings.Contains(vql, "Second") || len(vql) > 5000 {
+		t.Errorf("%d bytes of text: %.200s", len(vql), vql)
+	}
+	whole := sha256.Sum256([]byte(in.Query[0].Vql + "\n" + in.Query[1].Vql))
+	if got := line.Details["sha256"]; got != hex.EncodeToString(whole[:]) {
+		t.Errorf("hash %s", got)
+	}
+	if line.Details["env"] != "Password,Who" || line.Address != "127.0.0.1" {
+		t.Errorf("line %+v", line)
+	}
+}
+
+func TestMessagesFitDefaultLimits(t *testing.T) {
+	w := newWorld(t)
+	// Rows of 1.5 MB: two fit under gRPC's 4 MiB with little room, three do not.
+	in := vqlOf("SELECT S FROM range(start=0, end=5, step=1)")
+	in.Env = []*wirepb.VQLEnv{{Key: "S", Value: strings.Repeat("x", 1_500_000)}}
+	a := w.query(t.Context(), pki().robot, in)
+	w.check(a.err)
+	if len(a.rows) != 5 {
+		t.Errorf("%d rows", len(a.rows))
+	}
+	for i, m := range a.messages {
+		if len(m.GetResponse()) > 3<<20 || m.GetPart() != uint64(i) {
+			t.Errorf("message %d, part %d: %d bytes", i, m.GetPart(), len(m.GetResponse()))
+		}
+	}
+}
+
 func TestQueryTellsItsLog(t *testing.T) {
 	w := newWorld(t)
 	a := w.query(t.Context(), pki().robot, vqlOf("SELECT log(message='hello there') AS L, nosuch() AS X FROM scope()"))
@@ -186,6 +225,11 @@ func TestQueryRefusals(t *testing.T) {
 	if len(a.rows) != 0 || !strings.Contains(strings.ToLower(strings.Join(a.logs, " ")), "permission denied") {
 		t.Errorf("EXECVE for role api: %v, %v", a.rows, a.logs)
 	}
+	foreign := vqlOf("SELECT 1 FROM scope()")
+	foreign.OrgId = "O1234"
+	if a := w.query(t.Context(), pki().robot, foreign); status.Code(a.err) != codes.InvalidArgument || len(a.rows) != 0 {
+		t.Errorf("another org: %v, %v", a.rows, a.err)
+	}
 	for name, as := range map[string]config.Pair{"stranger": pki().stranger, "node": pki().node} {
 		if a := w.query(t.Context(), as, vqlOf("SELECT 1 FROM scope()")); status.Code(a.err) != codes.Unauthenticated {
 			t.Errorf("%s: %v", name, a.err)
@@ -194,6 +238,91 @@ func TestQueryRefusals(t *testing.T) {
 	w.want(200, "org_admin", "PUT", "/api/v1/users/robot", map[string]any{"roles": []string{"reader"}})
 	if a := w.query(t.Context(), pki().robot, vqlOf("SELECT 1 FROM scope()")); status.Code(a.err) != codes.PermissionDenied {
 		t.Errorf("reader: %v", a.err)
+	}
+}
+
+// withSteps adds a plugin that gives a row for each value it gets, and one that
+// needs EXECVE.
+func withSteps(steps chan int64) func(*api.Options) {
+	return func(o *api.Options) {
+		engine, err := vql.NewEngine(nil, []*vql.Plugin{
+			vql.NewPlugin(vql.Spec{Name: "steps"}, func(ctx context.Context, _ *vql.Scope, _ *struct{}, emit vql.Emit) error {
+				for {
+					select {
+					case n := <-steps:
+						if err := emit(vql.NewDict().Set("n", n)); err != nil {
+							return err
+						}
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+			}),
+			vql.NewPlugin(vql.Spec{Name: "mighty", Permission: "EXECVE"}, func(_ context.Context, _ *vql.Scope, _ *struct{}, emit vql.Emit) error {
+				return emit(vql.NewDict().Set("done", true))
+			}),
+		})
+		if err != nil {
+			panic(err)
+		}
+		o.Engine = engine
+	}
+}
+
+func TestARunningQueryFollowsItsAccount(t *testing.T) {
+	steps := make(chan int64)
+	w := newWorld(t, withSteps(steps))
+	become := func(change map[string]any) { w.want(200, "org_admin", "PUT", "/api/v1/users/robot", change) }
+	become(map[string]any{"roles": []string{"administrator"}})
+	in := vqlOf("SELECT * FROM foreach(row={SELECT * FROM steps()}, query={SELECT n, done FROM chain(a={SELECT * FROM mighty()}, b={SELECT FALSE AS done FROM scope()})})")
+	in.MaxRow, in.MaxWait = 1, 60
+	stream, err := wirepb.NewAPIClient(w.caller(pki().robot)).Query(t.Context(), in)
+	w.check(err)
+	next := func() (rows string) {
+		for rows == "" && err == nil {
+			var m *wirepb.VQLResponse
+			m, err = stream.Recv()
+			rows = m.GetResponse()
+		}
+		return rows
+	}
+	steps <- 1
+	if got := next() + next(); err != nil || got != `[{"n":1,"done":true}][{"n":1,"done":false}]` {
+		t.Fatalf("as administrator: %s, %v", got, err)
+	}
+	become(map[string]any{"roles": []string{"api"}})
+	steps <- 2
+	if got := next(); err != nil || got != `[{"n":2,"done":false}]` {
+		t.Fatalf("as api: %s, %v", got, err)
+	}
+	become(map[string]any{"roles": []string{"api"}, "locked": true})
+	steps <- 3
+	if got := next(); status.Code(err) != codes.Unauthenticated {
+		t.Errorf("locked: %s, %v", got, err)
+	}
+}
+
+func TestCallsAreCounted(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	w := newWorld(t, func(o *api.Options) { o.Registerer = registry })
+	w.check(w.query(t.Context(), pki().robot, vqlOf("SELECT 1 FROM scope()")).err)
+	w.query(t.Context(), pki().stranger, vqlOf("SELECT 1 FROM scope()"))
+	_, err := wirepb.NewAPIClient(w.caller(pki().robot)).Check(t.Context(), &wirepb.HealthCheckRequest{})
+	w.check(err)
+	w.stop() // calls are counted once they have ended
+	families, err := registry.Gather()
+	w.check(err)
+	counted := map[string]float64{}
+	for _, family := range families {
+		if family.GetName() != "raptorpack_api_requests_total" {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			counted[m.GetLabel()[0].GetValue()+" "+m.GetLabel()[1].GetValue()] = m.GetCounter().GetValue()
+		}
+	}
+	if want := map[string]float64{"grpc OK": 2, "grpc Unauthenticated": 1}; !maps.Equal(counted, want) {
+		t.Errorf("counted %v, want %v", counted, want)
 	}
 }
 
@@ -290,6 +419,9 @@ func TestFilesAreReadInPieces(t *testing.T) {
 		if status.Code(err) != c.code {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if _, err := client.VFSGetBuffer(t.Context(), &wirepb.VFSFileBuffer{Length: 10, OrgId: "O1234", Components: strings.Split(list.Items[0].Path, "/")}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("another org: %v", err)
 	}
 	if _, err := client.VFSGetBuffer(t.Context(), &wirepb.VFSFileBuffer{Length: 10, Offset: 1 << 63, Components: strings.Split(list.Items[0].Path, "/")}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("an offset beyond all files: %v", err)

@@ -1,9 +1,13 @@
 package api_test
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -38,8 +42,8 @@ func TestSignInGivesAGuardedCookieAndSignOutEndsIt(t *testing.T) {
 		t.Errorf("sign-out leaves %v", gone)
 	}
 	w.want(401, "", "GET", "/api/v1/me", nil, "Cookie", sent)
-	if got := w.trail.operations(); !strings.Contains(got, "alice:sign-in") {
-		t.Errorf("audit %s", got)
+	if got := w.trail.last("sign-in"); got.Principal != "alice" || got.Address != "127.0.0.1" {
+		t.Errorf("audit %+v", got)
 	}
 }
 
@@ -145,6 +149,94 @@ func TestAWriteWithTheSameKeyIsDoneOnce(t *testing.T) {
 	w.want(200, "reader", "GET", w.flowsPath(), nil).into(t, &all)
 	if len(all.Items) != 2 || all.Total != 2 {
 		t.Errorf("%d flows of %d", len(all.Items), all.Total)
+	}
+}
+
+func TestARepeatedChangeIsAnsweredAsTheFirst(t *testing.T) {
+	w := newWorld(t)
+	one := w.flowsPath() + "/" + w.collect("Linux.Sys.Users", nil).Flow.String()
+	w.want(200, "administrator", "PUT", "/api/v1/artifacts", map[string]string{"text": secretArtifact})
+	w.want(200, "org_admin", "PUT", "/api/v1/users/eve", map[string]any{"roles": []string{"reader"}})
+	for _, c := range []struct{ method, path string }{
+		{"POST", one + "/cancel"},
+		{"DELETE", one},
+		{"DELETE", "/api/v1/artifacts/Custom.Secret"},
+		{"DELETE", "/api/v1/users/eve"},
+		{"DELETE", "/api/v1/clients/" + w.client.String()},
+	} {
+		var first, second api.Done
+		w.want(200, "administrator", c.method, c.path, nil, "Idempotency-Key", "k").into(t, &first)
+		lines := w.trail.operations()
+		w.want(200, "administrator", c.method, c.path, nil, "Idempotency-Key", "k").into(t, &second)
+		if first != second || first.Index == 0 {
+			t.Errorf("%s %s: first %+v, then %+v", c.method, c.path, first, second)
+		}
+		if now := w.trail.operations(); now != lines {
+			t.Errorf("%s %s: what was not done again left a line: %s", c.method, c.path, now)
+		}
+	}
+}
+
+func TestAKeyUsedForSomethingElseIsNoRepeat(t *testing.T) {
+	w := newWorld(t)
+	var first, second api.Collected
+	w.want(200, "investigator", "POST", w.flowsPath(), wish("Linux.Sys.Users", nil), "Idempotency-Key", "k").into(t, &first)
+	w.want(200, "investigator", "POST", w.flowsPath(), wish("Linux.Mounts", nil), "Idempotency-Key", "k").into(t, &second)
+	if first.Flow == second.Flow {
+		t.Error("another body was taken for a repeat")
+	}
+	w.want(200, "investigator", "POST", w.flowsPath()+"/"+first.Flow+"/cancel", nil, "Idempotency-Key", "k")
+	var f api.Flow
+	w.want(200, "reader", "GET", w.flowsPath()+"/"+first.Flow, nil).into(t, &f)
+	if f.State != "cancelled" {
+		t.Errorf("another operation was taken for a repeat: %s", f.State)
+	}
+}
+
+func TestAnAPIKeyIsMadeOnceForARequest(t *testing.T) {
+	w := newWorld(t)
+	body := map[string]any{"note": "ci"}
+	w.want(200, "reader", "POST", "/api/v1/users/reader/keys", body, "Idempotency-Key", "k")
+	if r := w.want(409, "reader", "POST", "/api/v1/users/reader/keys", body, "Idempotency-Key", "k"); !strings.Contains(string(r.body), "shown once") {
+		t.Errorf("%s", r.body)
+	}
+	w.want(200, "reader", "POST", "/api/v1/users/reader/keys", body, "Idempotency-Key", "other")
+}
+
+// unheard sends a change whose caller has left before it is handed over.
+func (w *world) unheard(change map[string]any) int {
+	w.t.Helper()
+	text, err := json.Marshal(change)
+	w.check(err)
+	ctx, leave := context.WithCancel(w.t.Context())
+	leave()
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/api/v1/clients/labels", bytes.NewReader(text))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+w.keys["analyst"])
+	answer := httptest.NewRecorder()
+	w.server.Handler().ServeHTTP(answer, r)
+	return answer.Code
+}
+
+func TestAChangeWhoseCallerLeavesHasItsAuditLine(t *testing.T) {
+	w := newWorld(t)
+	change := map[string]any{"clients": []string{w.client.String()}, "add": []string{"x"}}
+	w.ledger.slow = func(ctx context.Context) error {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", api.ErrUnsure, ctx.Err())
+		}
+		return nil
+	}
+	w.unheard(change)
+	if line := w.trail.last("label"); line.Object != w.client.String() || line.Details["outcome"] != "" {
+		t.Errorf("line %+v", line)
+	}
+	w.ledger.slow = func(context.Context) error { return fmt.Errorf("test: %w", api.ErrUnsure) }
+	if got := w.unheard(change); got != http.StatusServiceUnavailable {
+		t.Errorf("an open outcome: %d", got)
+	}
+	if line := w.trail.last("label"); line.Details["outcome"] != "unsure" || line.Details["add"] != "x" {
+		t.Errorf("line of an open outcome %+v", line)
 	}
 }
 
@@ -262,12 +354,21 @@ func TestCustomArtifactsComeAndGo(t *testing.T) {
 	if len(all.Items) != 1 || all.Items[0].Text != "" {
 		t.Errorf("list %+v", all)
 	}
+	// Each line's end takes two bytes in the request.
+	large := strings.TrimSuffix(secretArtifact, "\n") + strings.Repeat("\n", 2<<20)
+	w.want(200, "artifact_writer", "PUT", "/api/v1/artifacts", map[string]string{"text": large})
 	server := "name: Custom.Server\ntype: SERVER\nsources:\n- query: SELECT 1 FROM scope()\n"
 	w.want(403, "artifact_writer", "PUT", "/api/v1/artifacts", map[string]string{"text": server})
 	w.want(200, "administrator", "PUT", "/api/v1/artifacts", map[string]string{"text": server})
 	w.want(403, "artifact_writer", "DELETE", "/api/v1/artifacts/Custom.Server", nil)
 	takeover := strings.Replace(secretArtifact, "Custom.Secret", "Custom.Server", 1)
 	w.want(403, "artifact_writer", "PUT", "/api/v1/artifacts", map[string]string{"text": takeover})
+	for _, unasked := range []string{
+		strings.Replace(secretArtifact, "Custom.Secret", "Custom.Generic.Client.Info", 1),
+		strings.Replace(secretArtifact, "Custom.Secret", "Custom.Other\naliases: [Custom.Generic.Client.Info]", 1),
+	} {
+		w.want(403, "artifact_writer", "PUT", "/api/v1/artifacts", map[string]string{"text": unasked})
+	}
 	w.want(422, "investigator", "POST", w.flowsPath(), wish("Custom.Server", nil))
 	w.want(200, "artifact_writer", "DELETE", "/api/v1/artifacts/Custom.Secret", nil)
 	w.want(404, "reader", "GET", "/api/v1/artifacts/Custom.Secret", nil)

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/status"
 )
 
 type metrics struct {
@@ -16,7 +17,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "raptorpack_api_requests_total", Help: "Requests of operators and programs, by door and outcome.",
+			Name: "raptorpack_api_requests_total", Help: "Requests of operators (door json; outcome 2xx to 5xx) and calls of programs (door grpc; outcome the gRPC code).",
 		}, []string{"door", "outcome"}),
 		auditLost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "raptorpack_api_audit_lost_total", Help: "Audit lines that could not be kept.",
@@ -37,6 +38,11 @@ func (m *metrics) count(next http.Handler) http.Handler {
 		next.ServeHTTP(kept, r)
 		m.requests.WithLabelValues("json", strconv.Itoa(kept.status/100)+"xx").Inc()
 	})
+}
+
+// countCall counts a call of the programs' door by how it ended.
+func (m *metrics) countCall(err error) {
+	m.requests.WithLabelValues("grpc", status.Code(err).String()).Inc()
 }
 
 type statusKeeper struct {

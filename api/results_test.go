@@ -130,6 +130,26 @@ func TestTheEventStreamEndsWithTheFlow(t *testing.T) {
 	}
 }
 
+func TestTheEventStreamEndsWithTheRightToRead(t *testing.T) {
+	w := newWorld(t)
+	key := w.collect("Linux.Sys.Users", nil)
+	response := w.send(config.Pair{}, "reader", "GET", w.flowsPath()+"/"+key.Flow.String()+"/events", nil)
+	defer response.Body.Close()
+	events := 0
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		if !strings.HasPrefix(lines.Text(), "data: ") {
+			continue
+		}
+		if events++; events == 1 {
+			w.want(200, "org_admin", "PUT", "/api/v1/users/reader", map[string]any{"roles": []string{"reader"}, "locked": true})
+			w.arrive(rowsOf(key, "Linux.Sys.Users", 0, `{"n":0}`), endOf(key, 1, 0))
+		}
+	}
+	if events != 1 {
+		t.Errorf("%d events, one of them before the lock", events)
+	}
+}
+
 func TestLogsArePaged(t *testing.T) {
 	w := newWorld(t)
 	key := w.collect("Linux.Sys.Users", nil)
@@ -149,5 +169,13 @@ func TestInterrogationIsRemembered(t *testing.T) {
 	w.want(200, "reader", "GET", "/api/v1/clients/"+w.client.String(), nil).into(t, &one)
 	if one.Interrogation != started.Flow || one.Interrogation == "" {
 		t.Errorf("interrogation %q, started %q", one.Interrogation, started.Flow)
+	}
+	own := strings.Replace(secretArtifact, "Custom.Secret", "Custom.Generic.Client.Info", 1)
+	w.want(200, "administrator", "PUT", "/api/v1/artifacts", map[string]string{"text": own})
+	w.want(200, "investigator", "POST", "/api/v1/clients/"+w.client.String()+"/interrogate", nil).into(t, &started)
+	var flow api.Flow
+	w.want(200, "reader", "GET", w.flowsPath()+"/"+started.Flow, nil).into(t, &flow)
+	if len(flow.Results) != 1 || flow.Results[0].Name != "Custom.Generic.Client.Info" {
+		t.Errorf("the custom artifact in its place was not taken: %+v", flow.Results)
 	}
 }

@@ -31,7 +31,13 @@ import (
 type Ledger interface {
 	// ProposeIndex returns the entry's index when m is durable in the ledger and
 	// this node has applied it: who writes here reads it here.
+	// ErrUnsure means that it may yet happen.
 	ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error)
+
+	// Earlier tells what became of a request id that principal used before, as far
+	// as this node has applied: the index of its entry, and the error if it was
+	// refused.
+	Earlier(principal, requestID string) (index uint64, known bool, err error)
 
 	// WaitApplied returns when this node stands at index or later.
 	WaitApplied(ctx context.Context, index uint64) error
@@ -81,6 +87,10 @@ type Options struct {
 	Status    func() Status
 	Online    func(ids.Org, ids.Client) bool
 
+	// Unasked are the artifacts that the server runs on clients by itself; a custom
+	// one in the place of such is for trusted writers.
+	Unasked []string
+
 	// ReadStored reads a piece of an upload by its stored path; expand gives a
 	// sparse file its holes back. No bytes mean its end.
 	ReadStored func(ctx context.Context, path string, offset int64, length int, expand bool) ([]byte, error)
@@ -123,11 +133,12 @@ type Server struct {
 	api     huma.API
 	grpc    *grpc.Server
 	leaving chan struct{} // closed when Run begins to end
+	ended   chan struct{} // closed when what is under way has had its time to finish
 }
 
 // New wires a Server; it serves nothing before Run.
 func New(o Options) (*Server, error) {
-	s := &Server{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), leaving: make(chan struct{})}
+	s := &Server{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), leaving: make(chan struct{}), ended: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -160,16 +171,25 @@ func (s *Server) OpenAPI() ([]byte, error) { return s.api.OpenAPI().MarshalJSON(
 // Handler serves the JSON door without its listener.
 func (s *Server) Handler() http.Handler {
 	guard := http.NewCrossOriginProtection()
-	return s.metrics.count(s.identify(guard.Handler(s.mux)))
+	return s.metrics.count(s.identify(guard.Handler(receive(s.mux))))
 }
+
+// How long a server that was told to stop waits for what is under way, and then for
+// that to notice its end.
+const (
+	finishWithin = 5 * time.Second
+	noticeWithin = time.Second
+)
 
 // Run serves both doors, once, until ctx ends, finishes what is under way, and returns
 // nil when told to stop.
 func (s *Server) Run(ctx context.Context) error {
+	life, endLife := context.WithCancel(context.WithoutCancel(ctx)) // of requests: they may finish
+	defer endLife()
 	server := &http.Server{
 		Handler: s.Handler(), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		BaseContext: func(net.Listener) context.Context { return life },
 	}
 	failed := make(chan error, 2) // one value of each door
 	var serving sync.WaitGroup
@@ -186,15 +206,34 @@ func (s *Server) Run(ctx context.Context) error {
 		failure = fmt.Errorf("serve operators: %w", failure)
 	}
 	close(s.leaving)
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
 	defer cancel()
-	err := server.Shutdown(grace)
-	if err != nil {
-		err = server.Close()
-	}
-	s.stopGRPC(grace)
+	serving.Go(func() {
+		<-grace.Done()
+		endLife()
+		close(s.ended)
+	})
+	var calls sync.WaitGroup
+	calls.Go(func() { s.stopGRPC(grace) })
+	err := stopHTTP(grace, server)
+	calls.Wait()
+	cancel()
 	serving.Wait()
 	return errors.Join(failure, err)
+}
+
+// stopHTTP lets requests end by themselves as long as the grace lasts; those that
+// are still there then lose their context and get a moment to notice.
+func stopHTTP(grace context.Context, server *http.Server) error {
+	if server.Shutdown(grace) == nil {
+		return nil
+	}
+	notice, cancel := context.WithTimeout(context.WithoutCancel(grace), noticeWithin)
+	defer cancel()
+	if server.Shutdown(notice) == nil {
+		return nil
+	}
+	return server.Close()
 }
 
 func (s *Server) serveHTTP(server *http.Server) error {

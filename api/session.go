@@ -37,7 +37,7 @@ type Me struct {
 func (s *Server) signIn(ctx context.Context, in *signInIn) (*cookieOut, error) {
 	account, err := s.o.Users.SignIn(ctx, in.Body.Name, in.Body.Password)
 	if err != nil {
-		s.log.Info("sign-in denied", "user", in.Body.Name)
+		s.log.Info("sign-in denied", "user", in.Body.Name, "address", addressOf(ctx))
 		return nil, err
 	}
 	expires := time.Now().Add(sessionLife)
@@ -45,11 +45,10 @@ func (s *Server) signIn(ctx context.Context, in *signInIn) (*cookieOut, error) {
 	if err != nil {
 		return nil, err
 	}
-	who := &Principal{Name: account.Name, Roles: account.Roles}
-	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
+	who := &Principal{Name: account.Name, Address: addressOf(ctx)}
+	if _, err := s.change(ctx, who, Writing{}, func() (*change, error) { return &change{m, "sign-in", account.Name, nil}, nil }); err != nil {
 		return nil, err
 	}
-	s.audit(ctx, who, "sign-in", account.Name, nil)
 	return &cookieOut{
 		SetCookie: http.Cookie{
 			Name: sessionCookie, Value: secret, Path: "/", Expires: expires, HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode,
@@ -64,11 +63,11 @@ func (s *Server) signOut(ctx context.Context, _ *struct{}) (*cookieOut, error) {
 		return nil, err
 	}
 	if who.Secret != "" {
-		m, err := s.o.Users.PlanSignOut(who.Secret)
+		_, err := s.change(ctx, who, Writing{}, func() (*change, error) {
+			m, err := s.o.Users.PlanSignOut(who.Secret)
+			return &change{m, "sign-out", who.Name, nil}, err
+		})
 		if err != nil {
-			return nil, err
-		}
-		if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
 			return nil, err
 		}
 	}
@@ -80,7 +79,15 @@ func (s *Server) whoAmI(ctx context.Context, _ *struct{}) (*body[Me], error) {
 	if err != nil {
 		return nil, err
 	}
-	return &body[Me]{Me{who.Name, who.Roles, users.PermissionsOf(who.Roles)}}, nil
+	roles := localRoles
+	if !who.Local {
+		account, err := s.o.Users.Account(who.Name)
+		if err != nil {
+			return nil, err
+		}
+		roles = account.Roles
+	}
+	return &body[Me]{Me{who.Name, roles, users.PermissionsOf(roles)}}, nil
 }
 
 func (s *Server) statusRoutes() {

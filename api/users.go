@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -63,7 +64,11 @@ func (s *Server) setUser(ctx context.Context, in *userIn) (*body[Done], error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := within(who, in.Body.Roles); err != nil {
+	return s.change(ctx, who, in.Writing, func() (*change, error) { return s.planUser(ctx, who, in) })
+}
+
+func (s *Server) planUser(ctx context.Context, who *Principal, in *userIn) (*change, error) {
+	if err := s.within(who, in.Body.Roles); err != nil {
 		return nil, err
 	}
 	locked, err := s.mayChange(who, in.Name)
@@ -80,21 +85,13 @@ func (s *Server) setUser(ctx context.Context, in *userIn) (*body[Done], error) {
 		}
 	}
 	m, err := s.o.Users.PlanSet(in.Name, in.Body.Roles, hash, locked)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "user.set", in.Name, map[string]string{"roles": strings.Join(in.Body.Roles, ",")})
-	return &body[Done]{done}, nil
+	return &change{m, "user.set", in.Name, map[string]string{"roles": strings.Join(in.Body.Roles, ",")}}, err
 }
 
 // within keeps people from giving away more than they have.
-func within(who *Principal, roles []string) error {
+func (s *Server) within(who *Principal, roles []string) error {
 	for _, permission := range users.PermissionsOf(roles) {
-		if err := users.CheckRoles(who.Name, who.Roles, permission); err != nil {
+		if err := s.check(who, permission); err != nil {
 			return err
 		}
 	}
@@ -111,7 +108,7 @@ func (s *Server) mayChange(who *Principal, name string) (locked bool, err error)
 	if err != nil {
 		return false, err
 	}
-	return account.Locked, within(who, account.Roles)
+	return account.Locked, s.within(who, account.Roles)
 }
 
 func (s *Server) deleteUser(ctx context.Context, in *struct {
@@ -123,19 +120,13 @@ func (s *Server) deleteUser(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.mayChange(who, in.Name); err != nil {
-		return nil, err
-	}
-	m, err := s.o.Users.PlanDelete(in.Name)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.propose(ctx, who, in.Writing, m)
-	if err != nil {
-		return nil, err
-	}
-	s.audit(ctx, who, "user.delete", in.Name, nil)
-	return &body[Done]{done}, nil
+	return s.change(ctx, who, in.Writing, func() (*change, error) {
+		if _, err := s.mayChange(who, in.Name); err != nil {
+			return nil, err
+		}
+		m, err := s.o.Users.PlanDelete(in.Name)
+		return &change{m, "user.delete", in.Name, nil}, err
+	})
 }
 
 // Key is a fresh API key; it is shown this once.
@@ -145,6 +136,7 @@ type Key struct {
 }
 
 func (s *Server) makeKey(ctx context.Context, in *struct {
+	Writing
 	Name string `path:"name"`
 	Body struct {
 		Note string `json:"note,omitempty" maxLength:"200"`
@@ -156,13 +148,16 @@ func (s *Server) makeKey(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if _, known, err := s.earlier(ctx, who, in.Writing); known {
+		return nil, cmp.Or(err, errShownOnce)
+	}
 	account, err := s.o.Users.Account(in.Name)
 	if who.Name != in.Name {
-		if err := users.CheckRoles(who.Name, who.Roles, users.ServerAdmin); err != nil {
+		if err := s.check(who, users.ServerAdmin); err != nil {
 			return nil, err
 		}
 		if account != nil {
-			if err := within(who, account.Roles); err != nil {
+			if err := s.within(who, account.Roles); err != nil {
 				return nil, err
 			}
 		}
@@ -175,9 +170,13 @@ func (s *Server) makeKey(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.propose(ctx, who, Writing{}, m); err != nil {
+	c := &change{m, "user.key", in.Name, map[string]string{"note": in.Body.Note}}
+	if _, err := s.propose(ctx, who, in.Writing, c); err != nil {
 		return nil, err
 	}
-	s.audit(ctx, who, "user.key", in.Name, map[string]string{"note": in.Body.Note})
+	if _, err := s.o.Users.SessionUser(secret, time.Now()); err != nil {
+		return nil, errShownOnce // the same request came at the same time, and was first
+	}
+	s.Audit(ctx, who, c.operation, c.object, c.details)
 	return &body[Key]{Key{secret, expires}}, nil
 }

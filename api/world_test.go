@@ -48,15 +48,23 @@ type ledger struct {
 	index    uint64
 	earlier  map[string]uint64
 	headless bool
+
+	// slow, if set, is asked before anything is applied; its error is the answer.
+	slow func(context.Context) error
 }
 
-func (l *ledger) ProposeIndex(_ context.Context, m *buspb.Mutation) (uint64, error) {
+func (l *ledger) ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error) {
+	if l.slow != nil {
+		if err := l.slow(ctx); err != nil {
+			return 0, err
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.headless {
 		return 0, fmt.Errorf("test: %w", api.ErrNoMaster)
 	}
-	if index := l.earlier[m.RequestId]; m.RequestId != "" && index != 0 {
+	if index := l.earlier[m.Principal+"/"+m.RequestId]; m.RequestId != "" && index != 0 {
 		return index, nil
 	}
 	l.index++
@@ -67,8 +75,15 @@ func (l *ledger) ProposeIndex(_ context.Context, m *buspb.Mutation) (uint64, err
 	if err := to.Apply(&buspb.Entry{Index: l.index, Epoch: 1, Time: time.Now().UnixMicro(), Mutation: m}); err != nil {
 		return 0, err
 	}
-	l.earlier[m.RequestId] = l.index
+	l.earlier[m.Principal+"/"+m.RequestId] = l.index
 	return l.index, nil
+}
+
+func (l *ledger) Earlier(principal, requestID string) (index uint64, known bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	index = l.earlier[principal+"/"+requestID]
+	return index, index != 0, nil
 }
 
 func (l *ledger) WaitApplied(ctx context.Context, index uint64) error {
@@ -123,6 +138,18 @@ func (a *trail) operations() string {
 		names = append(names, e.Principal+":"+e.Operation)
 	}
 	return strings.Join(names, " ")
+}
+
+// last is the newest line of an operation.
+func (a *trail) last(operation string) (found api.AuditEvent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.events {
+		if e.Operation == operation {
+			found = e
+		}
+	}
+	return found
 }
 
 // pki is made once: keys cost time.
@@ -281,7 +308,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
 		Online: func(ids.Org, ids.Client) bool { return true }, ReadStored: w.readStored,
-		Engine: engine, Authority: authority,
+		Engine: engine, Authority: authority, Unasked: []string{"Generic.Client.Info"},
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil },
 		HTTP:        w.listen(), GRPC: w.listen(), ClearNames: true,
 	}

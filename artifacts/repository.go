@@ -145,3 +145,12 @@ func (r *Repository) LoadFS(tree fs.FS, builtIn bool) (loaded int, err error) {
 	}
 	return loaded, errors.Join(broken...)
 }
+
+// StandsFor reports whether d is taken where one of names is asked for with
+// Collect.AllowCustom.
+func (d *Definition) StandsFor(names []string) bool {
+	return slices.ContainsFunc(append([]string{d.Name}, d.Aliases...), func(own string) bool {
+		name, custom := strings.CutPrefix(own, customPrefix)
+		return custom && slices.Contains(names, name)
+	})
+}

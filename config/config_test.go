@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"go.yaml.in/yaml/v3"
 
 	"raptorpack/config"
 	"raptorpack/internal/subject"
@@ -93,8 +96,8 @@ func TestCertificatesAreForOnePurposeEach(t *testing.T) {
 		if (err == nil) != c.server {
 			t.Errorf("%s as a server: %v", c.name, err)
 		}
-		if config.IsNode(certificate) != c.node || config.IsLocal(certificate) != c.local {
-			t.Errorf("%s: node %v, local %v", c.name, config.IsNode(certificate), config.IsLocal(certificate))
+		if node, local := has(certificate, "raptorpack:node"), has(certificate, "raptorpack:local"); node != c.node || local != c.local {
+			t.Errorf("%s: node %v, local %v", c.name, node, local)
 		}
 	}
 	if name := subject.Name(mustCertificate(t, loaded.Frontend.Certificate)); name != "VelociraptorServer" {
@@ -303,8 +306,53 @@ func TestUpgradeAddsPackKeysAndLeavesTheRest(t *testing.T) {
 	if loaded.Frontend.PrivateKey != before.Frontend.PrivateKey || loaded.Client.Nonce != before.Client.Nonce {
 		t.Error("upgrade changed the keys that deployed agents trust")
 	}
-	if !config.IsNode(mustCertificate(t, loaded.Bus.Certificate)) {
+	if !has(mustCertificate(t, loaded.Bus.Certificate), "raptorpack:node") {
 		t.Error("the bus certificate is no node's")
+	}
+}
+
+// has reports whether a certificate names what its holder is by this URI.
+func has(c *x509.Certificate, uri string) bool {
+	return slices.ContainsFunc(c.URIs, func(u *url.URL) bool { return u.String() == uri })
+}
+
+// referring is a complete file whose server key lies in a file of its own; it
+// returns both names.
+func referring(t *testing.T) (server, key string) {
+	t.Helper()
+	server, key = filepath.Join(t.TempDir(), "server.yaml"), filepath.Join(t.TempDir(), "server.key")
+	loaded := parse(t, stockFile(t), config.Options{})
+	var tree map[string]any
+	if err := yaml.Unmarshal([]byte(stockFile(t)), &tree); err != nil {
+		t.Fatal(err)
+	}
+	tree["Frontend"].(map[string]any)["private_key"] = "file:" + key
+	text, err := yaml.Marshal(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(server, text, 0o600), os.WriteFile(key, []byte(loaded.Frontend.PrivateKey), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return server, key
+}
+
+func TestUpgradeLeavesReferencesAlone(t *testing.T) {
+	path, key := referring(t)
+	upgraded, err := config.Upgrade(path, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(upgraded), "private_key: file:"+key) {
+		t.Error("the key that a reference names was written into the file")
+	}
+}
+
+func TestRotateKeysRefusesAKeyThatIsKeptElsewhere(t *testing.T) {
+	path, key := referring(t)
+	_, err := config.RotateKeys(path, now)
+	if !errors.Is(err, config.ErrInvalid) || !strings.Contains(err.Error(), "Frontend.private_key") || !strings.Contains(err.Error(), "file:"+key) {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -196,6 +196,11 @@ func (d *decoder) resolveSecrets(into reflect.Value, key string) {
 	}
 }
 
+// refers reports whether a secret's text only says where the secret is.
+func refers(text string) bool {
+	return strings.HasPrefix(text, "file:") || strings.HasPrefix(text, "env:")
+}
+
 func dereference(text string) (string, error) {
 	if path, ok := strings.CutPrefix(text, "file:"); ok {
 		raw, err := os.ReadFile(path)

@@ -115,7 +115,9 @@ func Upgrade(path string, now time.Time) ([]byte, error) {
 	return edit(path, func(f *File) error { return f.addPackKeys(now) })
 }
 
-// edit changes key fields of a file and leaves all of its other text alone.
+// edit changes key fields of a file and leaves all of its other text alone. A key
+// that the file only refers to is refused: its new value would not get to where it
+// is kept, and would stand here in clear.
 func edit(path string, change func(*File) error) ([]byte, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -125,26 +127,36 @@ func edit(path string, change func(*File) error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	file := loaded.File
-	if err := change(file); err != nil {
+	before, after := *loaded.File, loaded.File
+	if err := change(after); err != nil {
 		return nil, err
 	}
 	root, err := parseTree(path, raw)
 	if err != nil {
 		return nil, err
 	}
-	setText(root, file.Frontend.Certificate, "Frontend", "certificate")
-	setText(root, file.Frontend.PrivateKey, "Frontend", "private_key")
-	setText(root, file.Bus.Certificate, "Bus", "certificate")
-	setText(root, file.Bus.PrivateKey, "Bus", "private_key")
-	setText(root, file.Gossip.Key, "Gossip", "key")
+	for _, k := range []struct{ section, key, before, after string }{
+		{"Frontend", "certificate", before.Frontend.Certificate, after.Frontend.Certificate},
+		{"Frontend", "private_key", before.Frontend.PrivateKey, after.Frontend.PrivateKey},
+		{"Bus", "certificate", before.Bus.Certificate, after.Bus.Certificate},
+		{"Bus", "private_key", before.Bus.PrivateKey, after.Bus.PrivateKey},
+		{"Gossip", "key", before.Gossip.Key, after.Gossip.Key},
+	} {
+		if k.before == k.after {
+			continue
+		}
+		if node := lookup(lookup(root, k.section), k.key); node != nil && refers(node.Value) {
+			return nil, &Invalid{[]Problem{{
+				File: path, Line: node.Line, Key: k.section + "." + k.key,
+				Message: fmt.Sprintf("would be made anew, but is kept elsewhere, as %s: put the key itself here for the time of the change", node.Value),
+			}}}
+		}
+		setText(root, k.after, k.section, k.key)
+	}
 	return encode(root)
 }
 
 func setText(root *yaml.Node, text, section, key string) {
-	if text == "" {
-		return
-	}
 	over := &yaml.Node{}
 	// Encoding two levels of plain text maps cannot go wrong.
 	_ = over.Encode(map[string]map[string]string{section: {key: text}})
@@ -249,7 +261,8 @@ func WriteNew(path string, text []byte) error {
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
-// Replace replaces a file in one step, keeping it readable by its owner only.
+// Replace replaces a file in one step. Owner, group and mode stay what they are;
+// where they cannot, nothing is changed.
 func Replace(path string, text []byte) error {
 	if err := replaceFile(path, text); err != nil {
 		return fmt.Errorf("replace configuration: %w", err)

@@ -22,8 +22,6 @@ const (
 	keyBits       = 2048 // what deployed clients accept and expect
 	caYears       = 10
 	organization  = "Raptorpack"
-	nodeURI       = "raptorpack:node"
-	localURI      = "raptorpack:local"
 	caDNSName     = "Raptorpack-CA"
 	clockSkewDays = 1
 )
@@ -90,21 +88,6 @@ func NewLocalCaller(ca Pair, user string, now time.Time) (Pair, error) {
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-}
-
-// IsNode reports whether c is a node's certificate.
-func IsNode(c *x509.Certificate) bool { return hasURI(c, nodeURI) }
-
-// IsLocal reports whether c was made by NewLocalCaller.
-func IsLocal(c *x509.Certificate) bool { return hasURI(c, localURI) }
-
-func hasURI(c *x509.Certificate, want string) bool {
-	for _, u := range c.URIs {
-		if u.String() == want {
-			return true
-		}
-	}
-	return false
 }
 
 func signed(ca Pair, now time.Time, template *x509.Certificate) (Pair, error) {

@@ -149,6 +149,19 @@ func (n *Node) check(m *buspb.Mutation) error {
 	return nil
 }
 
+// Earlier tells what became of a request id that principal used within the last
+// 24 h of entry time, as far as this node has applied: the index of its entry, and
+// the refusal if it was refused. One that is not known may still be on its way.
+func (n *Node) Earlier(principal, requestID string) (index uint64, known bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.memory.earlier(principal, requestID)
+	if r == nil {
+		return 0, false, nil
+	}
+	return r.index, true, outcome{r.index, r.no}.answer()
+}
+
 func (n *Node) earlier(m *buspb.Mutation) *request {
 	n.mu.Lock()
 	defer n.mu.Unlock()

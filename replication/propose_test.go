@@ -93,6 +93,15 @@ func TestRequestIDAnswersWhatTheFirstWasAnswered(t *testing.T) {
 		if index != refusedAt || !strings.Contains(err.Error(), errNo.Error()) {
 			t.Errorf("repeat of a refusal: index %d, %v", index, err)
 		}
+		if index, known, err := r.node.Earlier("ann", "r1"); !known || index != first || err != nil {
+			t.Errorf("earlier: %d, %v, %v; want %d", index, known, err, first)
+		}
+		if index, known, err := r.node.Earlier("ann", "r2"); !known || index != refusedAt || !errors.Is(err, replication.ErrRefused) {
+			t.Errorf("earlier refusal: %d, %v, %v", index, known, err)
+		}
+		if _, known, err := r.node.Earlier("bob", "r2"); known || err != nil {
+			t.Errorf("a request of somebody else is known: %v", err)
+		}
 	}
 	check(a)
 	_ = a.stop()

@@ -107,7 +107,7 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 	return api.Options{
 		Ledger: ledger{n.ledger}, Users: n.users, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Audit: d.audit,
 		Status: n.Status, Online: n.board.Connected, Engine: engine, Authority: authority, ReadStored: n.readStored,
-		Accessors:   server.Accessors(endpoint.Accessors()),
+		Accessors: server.Accessors(endpoint.Accessors()), Unasked: n.unasked(),
 		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },
 		Allowed:     allowed, ErrorPattern: c.Frontend.CollectionErrorRegex,
@@ -115,12 +115,21 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 	}, nil
 }
 
-// ledger tells the api in its own words that nobody leads.
+// unasked are the artifacts that this server runs on clients by itself.
+func (n *Node) unasked() []string {
+	return append([]string{infoArtifact}, n.o.Config.Frontend.DefaultClientMonitoring...)
+}
+
+// ledger tells the api in its own words that nobody leads, or that the outcome is
+// open.
 type ledger struct{ *replication.Node }
 
 func (l ledger) ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error) {
 	index, err := l.Node.ProposeIndex(ctx, m)
-	if errors.Is(err, replication.ErrNoMaster) || errors.Is(err, replication.ErrUnsure) || errors.Is(err, replication.ErrNoRoom) {
+	switch {
+	case errors.Is(err, replication.ErrUnsure):
+		err = fmt.Errorf("%w: %w", api.ErrUnsure, err)
+	case errors.Is(err, replication.ErrNoMaster), errors.Is(err, replication.ErrNoRoom):
 		err = fmt.Errorf("%w: %w", api.ErrNoMaster, err)
 	}
 	return index, err

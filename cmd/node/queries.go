@@ -2,11 +2,11 @@ package node
 
 import (
 	"context"
-	"time"
 
 	"raptorpack/api"
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/proto/buspb"
 	"raptorpack/vql"
 	"raptorpack/vql/endpoint"
 	"raptorpack/vql/server"
@@ -24,25 +24,30 @@ func serverEngine() (*vql.Engine, error) {
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 	return &server.Host{
 		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
-		Ledger: n.ledger, Files: n.store,
+		Ledger: proposer{d.api, &who}, Files: n.store, Unasked: n.unasked(),
 		Collect: func(ctx context.Context, c server.Collection) (ids.Flow, error) {
-			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c), "")
+			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c))
 			if err != nil {
 				return ids.Flow{}, err
 			}
 			return ids.ParseFlow(started.Flow)
 		},
 		Audit: func(ctx context.Context, operation, object string, details map[string]string) {
-			event := api.AuditEvent{
-				Time: time.Now().UTC(), Principal: who.Name, Address: who.Address, Operation: operation, Object: object, Details: details,
-			}
-			// The change has happened: a trail that cannot be kept does not undo it.
-			if err := d.audit.Record(context.WithoutCancel(ctx), event); err != nil {
-				n.component("api").Error("audit line was not kept", "operation", operation, "object", object, "err", err)
-			}
+			d.api.Audit(ctx, &who, operation, object, details)
 		},
 		OrgInfo: func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
 	}
+}
+
+// proposer brings the changes of one query into the ledger. They outlast the query,
+// so that each leaves its audit line.
+type proposer struct {
+	api *api.Server
+	who *api.Principal
+}
+
+func (p proposer) Propose(ctx context.Context, m *buspb.Mutation) error {
+	return p.api.Propose(ctx, p.who, m)
 }
 
 func collectRequest(c server.Collection) api.CollectRequest {

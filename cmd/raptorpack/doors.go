@@ -24,6 +24,7 @@ import (
 type door struct {
 	url    string // of the JSON door, without a slash at its end
 	grpc   string // host:port of the programs' door; empty: not known
+	most   int    // bytes that a message of the programs' door may have
 	key    string // API key, empty with a certificate
 	tls    *tls.Config
 	pinned bool // the server must show the deployment's own certificate
@@ -56,13 +57,20 @@ func asksServer(c *cobra.Command) bool {
 }
 
 // openDoor decides how to reach the server: an address with a certificate or key,
-// else the server's own file on its own host.
+// else the server's own file on its own host. What stands on the command line wins
+// over the environment, so that nothing is done to another deployment than meant.
 func (g *globals) openDoor(c *cobra.Command) (*door, error) {
 	key, err := secret(env("API_KEY", ""))
 	if err != nil {
 		return nil, fmt.Errorf("RAPTORPACK_API_KEY: %w", err)
 	}
+	flags := c.Flags()
+	own, far := flags.Changed("config"), flags.Changed("server") || flags.Changed("api-client")
 	switch {
+	case own && far:
+		return nil, usage("--config names the server by its own file, --server and --api-client name it from elsewhere: give one or the other")
+	case own:
+		return g.ownDoor(c, key)
 	case g.server != "" || g.apiClient != "":
 		return g.farDoor(key)
 	case g.config != "":
@@ -85,7 +93,7 @@ func secret(value string) (string, error) {
 
 // farDoor is a server that was named by its address.
 func (g *globals) farDoor(key string) (*door, error) {
-	d := &door{key: key, tls: &tls.Config{MinVersion: tls.VersionTLS12}}
+	d := &door{key: key, most: maxGRPCMessage, tls: &tls.Config{MinVersion: tls.VersionTLS12}}
 	if g.server != "" {
 		base, err := url.Parse(g.server)
 		if err != nil || base.Host == "" || base.Scheme != "https" && base.Scheme != "http" {
@@ -99,6 +107,9 @@ func (g *globals) farDoor(key string) (*door, error) {
 			return nil, &exitError{exitUsage, err}
 		}
 		d.grpc = file.ConnectionString
+		if file.MaxGRPCRecvSize > 0 {
+			d.most = file.MaxGRPCRecvSize
+		}
 		return d, d.pin(file.CACertificate, file.PinnedServerName, config.Pair{Certificate: file.ClientCert, PrivateKey: file.ClientPrivateKey})
 	}
 	if key == "" {
@@ -123,7 +134,7 @@ func (g *globals) ownDoor(c *cobra.Command, key string) (*door, error) {
 	d := &door{
 		url:  "https://" + net.JoinHostPort(reachable(loaded.GUI.BindAddress), strconv.Itoa(loaded.GUI.BindPort)),
 		grpc: net.JoinHostPort(reachable(loaded.API.BindAddress), strconv.Itoa(loaded.API.BindPort)),
-		tls:  &tls.Config{MinVersion: tls.VersionTLS12}, key: key,
+		tls:  &tls.Config{MinVersion: tls.VersionTLS12}, key: key, most: maxGRPCMessage,
 	}
 	if loaded.GUI.UsePlainHTTP {
 		d.url = "http://" + strings.TrimPrefix(d.url, "https://")

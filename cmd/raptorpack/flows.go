@@ -73,7 +73,8 @@ func newResults(g *globals) *cobra.Command {
 	c := &cobra.Command{
 		Use: "results CLIENT FLOW", Short: "Print the rows of a collection", Args: exactly(2, "CLIENT FLOW"),
 		Long: "Print the rows of a collection, each as it is stored. Of several results all are\n" +
-			"printed, one after the other; json and jsonl rows then begin with their _Source.",
+			"printed, one after the other; json and jsonl rows then begin with their _Source.\n" +
+			"Rows that are missing and files that are damaged are told, and the exit code is 6.",
 		Example: "  raptorpack results C.0123456789abcdef F.D1ABC --name Generic.Client.Info/Users --format csv",
 		RunE: func(c *cobra.Command, args []string) error {
 			return g.withRemote(c, func(ctx context.Context, r *remote) error {
@@ -82,13 +83,11 @@ func newResults(g *globals) *cobra.Command {
 					return err
 				}
 				path := flowPath(args[0], args[1])
-				record := &flowView{Results: []flowResult{{Name: name}}}
-				if name == "" {
-					if err := r.get(ctx, path, nil, record); err != nil {
-						return err
-					}
+				record := &flowView{}
+				if err := r.get(ctx, path, nil, record); err != nil {
+					return err
 				}
-				missing, err := r.printResults(ctx, p, path, record.Results, limit)
+				missing, err := r.printResults(ctx, p, path, record, record.named(name), limit)
 				if err != nil {
 					return err
 				}

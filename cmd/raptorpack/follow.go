@@ -53,12 +53,28 @@ type flowProgress struct {
 	Running int `json:"running"`
 }
 
-func (f *flowView) final() bool {
-	switch f.State {
+func (f *flowView) final() bool { return final(f.State) }
+
+func final(state string) bool {
+	switch state {
 	case "completed", "incomplete", "errored", "cancelled":
 		return true
 	}
 	return false
+}
+
+// named is the result of that name, or all of them for an empty one. Whether there
+// is such a result is for the server to say.
+func (f *flowView) named(name string) []flowResult {
+	if name == "" {
+		return f.Results
+	}
+	for _, result := range f.Results {
+		if result.Name == name {
+			return []flowResult{result}
+		}
+	}
+	return []flowResult{{Name: name}}
 }
 
 // verdict is how the command ends for a collection that has.
@@ -85,7 +101,11 @@ func (f *follower) start(c *cobra.Command, client, path string, body any) error 
 		var started struct {
 			Flow string `json:"flow_id"`
 		}
-		if err := r.change(ctx, http.MethodPost, path, body, &started); err != nil {
+		err := r.change(ctx, http.MethodPost, path, body, &started)
+		if err != nil && ctx.Err() != nil {
+			return &exitError{exitInterrupted, fmt.Errorf("interrupted: the collection may have been started; flows list %s shows it: %w", client, err)}
+		}
+		if err != nil {
 			return err
 		}
 		if !f.wait {
@@ -123,7 +143,7 @@ func (f *follower) follow(ctx context.Context, c *cobra.Command, r *remote, clie
 	if err != nil {
 		return err
 	}
-	missing, err := r.printResults(ctx, p, path, record.Results, 0)
+	missing, err := r.printResults(ctx, p, path, record, record.Results, 0)
 	if err != nil {
 		return err
 	}
@@ -158,10 +178,10 @@ func flowPath(client, flow string) string {
 func (r *remote) watch(ctx context.Context, path string, show func(*flowView)) (*flowView, error) {
 	lastGood := time.Now()
 	for {
-		record, err := r.events(ctx, path, func(f *flowView) {
-			lastGood = time.Now()
-			show(f)
-		})
+		record, open, err := r.events(ctx, path, show)
+		if open {
+			lastGood = time.Now() // it was there until now, however quiet
+		}
 		if err == nil && record != nil && record.final() {
 			return record, nil
 		}
@@ -187,19 +207,18 @@ func (r *remote) watch(ctx context.Context, path string, show func(*flowView)) (
 }
 
 // events reads the event stream of a collection and returns its last record, nil
-// if none came.
-func (r *remote) events(ctx context.Context, path string, show func(*flowView)) (*flowView, error) {
+// if none came, and whether there was a stream at all.
+func (r *remote) events(ctx context.Context, path string, show func(*flowView)) (last *flowView, open bool, _ error) {
 	_, response, err := r.once(ctx, call{method: http.MethodGet, path: path + "/events", header: http.Header{"Accept": {"text/event-stream"}}}, nil)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer response.Body.Close()
 	if kind := response.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
-		return nil, fmt.Errorf("answer is %q, not an event stream", kind)
+		return nil, false, fmt.Errorf("answer is %q, not an event stream", kind)
 	}
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, 16<<20)
-	var last *flowView
 	for lines.Scan() {
 		data, ok := strings.CutPrefix(lines.Text(), "data: ")
 		if !ok {
@@ -207,18 +226,19 @@ func (r *remote) events(ctx context.Context, path string, show func(*flowView)) 
 		}
 		record := &flowView{}
 		if err := json.Unmarshal([]byte(data), record); err != nil {
-			return last, fmt.Errorf("event: %w", err)
+			return last, true, fmt.Errorf("event: %w", err)
 		}
 		last = record
 		show(record)
 	}
-	return last, lines.Err()
+	return last, true, lines.Err()
 }
 
-// printResults prints the rows of all results, exactly as they are stored. The
-// first error says that some are missing, the second that printing ended.
-func (r *remote) printResults(ctx context.Context, p *printer, path string, results []flowResult, limit int64) (missing, err error) {
-	holes := int64(0)
+// printResults prints the rows of some results of a collection, exactly as they
+// are stored; limit bounds the rows of each, 0 takes all. The first error says that
+// some are missing, the second that printing ended.
+func (r *remote) printResults(ctx context.Context, p *printer, path string, record *flowView, results []flowResult, limit int64) (missing, err error) {
+	lost := r.losses()
 	for _, result := range results {
 		if len(results) > 1 {
 			if err := p.section(result.Name); err != nil {
@@ -226,11 +246,10 @@ func (r *remote) printResults(ctx context.Context, p *printer, path string, resu
 			}
 		}
 		query := url.Values{"name": {result.Name}, "limit": {"1000"}}
+		lostBefore, came := lost.rows, int64(0)
 		err := r.each(ctx, path+"/results", query, limit, func(page *page) error {
-			for _, hole := range page.Holes {
-				holes += hole.End - hole.Start
-				r.note("%s: rows %d to %d are missing", result.Name, hole.Start, hole.End-1)
-			}
+			lost.see(result.Name, page)
+			came += int64(len(page.Items))
 			for _, row := range page.Items {
 				if len(results) > 1 {
 					row = p.tagged(result.Name, row)
@@ -244,11 +263,11 @@ func (r *remote) printResults(ctx context.Context, p *printer, path string, resu
 		if err != nil {
 			return nil, errors.Join(err, p.flush())
 		}
+		if limit == 0 && record.final() {
+			lost.short(result.Name, result.Rows-came-(lost.rows-lostBefore))
+		}
 	}
-	if holes > 0 {
-		missing = &exitError{exitPartly, fmt.Errorf("%d rows are missing", holes)}
-	}
-	return missing, p.close()
+	return lost.err(), p.close()
 }
 
 // progress shows one line on a terminal that is written anew.

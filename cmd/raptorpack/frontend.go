@@ -36,13 +36,16 @@ func newFrontend(g *globals) *cobra.Command {
 	c.Flags().BoolVar(&f.master, "master", false, "a candidate for the master role")
 	c.Flags().StringVar(&f.node, "node", env("NODE", ""), "this node's name; its section of the file is merged over the rest (RAPTORPACK_NODE)")
 	c.Flags().IntVar(&f.offset, "port-offset", 0, "added to every port, for several nodes on one host")
-	c.Flags().DurationVar(&f.drain, "drain-timeout", 0, "how long a stop may take; 0: as the file says")
+	c.Flags().DurationVar(&f.drain, "drain-timeout", 0, "how long a stop may take, in whole seconds as 30s; 0: as the file says")
 	return c
 }
 
 func runFrontend(c *cobra.Command, g *globals, f *frontendFlags) error {
 	if !f.master {
 		return fmt.Errorf("only --master works yet: a pack of several nodes needs the bus: %w", errUsage)
+	}
+	if f.drain < 0 || f.drain%time.Second != 0 {
+		return usage("--drain-timeout %v: expected whole seconds, as 30s", f.drain)
 	}
 	options := config.Options{Node: f.node, PortOffset: f.offset}
 	loaded, err := g.load(c, options)
@@ -54,7 +57,7 @@ func runFrontend(c *cobra.Command, g *globals, f *frontendFlags) error {
 		return err
 	}
 	if f.drain > 0 {
-		loaded.Pack.DrainSeconds = int(f.drain.Seconds())
+		loaded.Pack.DrainSeconds = int(f.drain / time.Second)
 	}
 	var name ids.Node
 	if f.node != "" {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -57,13 +58,20 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if errors.Is(err, syscall.EPIPE) {
-		return 0 // whoever reads has seen enough
+	if readerLeft(err) {
+		return 0 // they have seen enough
 	}
 	if err.Error() != "" {
 		fmt.Fprintln(errs, "raptorpack:", err)
 	}
 	return exitCode(ctx, err)
+}
+
+// readerLeft reports whether err says that nobody reads standard output any more. A
+// connection of the network that broke in the middle of a write is something else.
+func readerLeft(err error) bool {
+	var network *net.OpError
+	return errors.Is(err, syscall.EPIPE) && !errors.As(err, &network)
 }
 
 // exitError carries an exit code of its own.

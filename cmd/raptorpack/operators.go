@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -33,13 +34,15 @@ func (g *globals) withRemote(c *cobra.Command, work func(ctx context.Context, r 
 }
 
 // listed prints a list of the server with the given columns.
-func (g *globals) listed(c *cobra.Command, path string, query map[string][]string, limit int64, columns ...column) error {
+func (g *globals) listed(c *cobra.Command, where string, query map[string][]string, limit int64, columns ...column) error {
 	return g.withRemote(c, func(ctx context.Context, r *remote) error {
 		p, err := g.printer(c, columns...)
 		if err != nil {
 			return err
 		}
-		err = r.each(ctx, path, query, limit, func(page *page) error {
+		lost := r.losses()
+		err = r.each(ctx, where, query, limit, func(page *page) error {
+			lost.see(path.Base(where), page)
 			for _, item := range page.Items {
 				if err := p.row(item); err != nil {
 					return err
@@ -50,7 +53,10 @@ func (g *globals) listed(c *cobra.Command, path string, query map[string][]strin
 		if err != nil {
 			return err
 		}
-		return p.close()
+		if err := p.close(); err != nil {
+			return err
+		}
+		return lost.err()
 	})
 }
 

@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"net"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -135,6 +138,14 @@ func TestABrokenPipeEndsQuietly(t *testing.T) {
 	var errs bytes.Buffer
 	if code := run([]string{"artifacts", "list"}, strings.NewReader(""), closedPipe{}, &errs); code != 0 || errs.Len() != 0 {
 		t.Errorf("code %d, %q", code, errs.String())
+	}
+}
+
+func TestABrokenConnectionIsTold(t *testing.T) {
+	pipe := &os.PathError{Op: "write", Path: "/dev/stdout", Err: syscall.EPIPE}
+	connection := &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
+	if !readerLeft(fmt.Errorf("print: %w", pipe)) || readerLeft(fmt.Errorf("reach server: %w", connection)) || readerLeft(errors.New("x")) {
+		t.Error("a broken connection is taken for a reader that left, or the other way round")
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 	"raptorpack/proto/wirepb"
 )
 
+// maxGRPCMessage is what a message may have unless the API client file says
+// otherwise (max_grpc_recv_size): more than one row as servers send them.
 const maxGRPCMessage = 64 << 20
 
 // remote runs the query on a server, over its programs' door.
@@ -36,7 +38,7 @@ func (q *queryFlags) remote(c *cobra.Command, g *globals, text string) error {
 		return err
 	}
 	connection, err := grpc.NewClient("passthrough:///"+d.grpc, grpc.WithTransportCredentials(credentials.NewTLS(d.tls)),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxGRPCMessage)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(d.most)))
 	if err != nil {
 		return fmt.Errorf("reach %s: %w", d.grpc, err)
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"raptorpack/filestore"
 )
 
 const (
@@ -206,7 +208,7 @@ func (r *remote) once(ctx context.Context, c call, body []byte) (wait time.Durat
 	request.Header.Set("User-Agent", "raptorpack/"+version)
 	response, err := r.http.Do(request)
 	if err != nil {
-		if again(err) {
+		if again(err) && ctx.Err() == nil {
 			wait = 500 * time.Millisecond
 		}
 		return wait, nil, r.broken(ctx, err)
@@ -299,6 +301,59 @@ type page struct {
 		Start int64 `json:"start"`
 		End   int64 `json:"end"`
 	} `json:"holes"`
+	Damage []struct {
+		Path   string               `json:"path"`
+		Offset int64                `json:"offset"`
+		Bytes  int64                `json:"bytes"`
+		Kind   filestore.DamageKind `json:"kind"`
+	} `json:"damage"`
+}
+
+// losses counts what stored rows lack, and tells each.
+type losses struct {
+	note    func(format string, args ...any)
+	rows    int64           // missing by their numbers
+	damaged map[string]bool // places; each page of a damaged set tells all of them
+}
+
+func (r *remote) losses() *losses { return &losses{note: r.note, damaged: map[string]bool{}} }
+
+// see takes what a page of the rows called name says of itself. What a killed node
+// wrote beyond its seal, and the end of a file that is being written, lose nothing:
+// nobody was told that it is there.
+func (l *losses) see(name string, p *page) {
+	for _, hole := range p.Holes {
+		l.rows += hole.End - hole.Start
+		l.note("%s: rows %d to %d are missing", name, hole.Start, hole.End-1)
+	}
+	for _, d := range p.Damage {
+		place := fmt.Sprintf("%s at %d", d.Path, d.Offset)
+		if l.damaged[place] || d.Kind == filestore.DamageBeyondSeal || d.Kind == filestore.DamageTorn && !final(p.State) {
+			continue
+		}
+		l.damaged[place] = true
+		l.note("%s: %s: %s, %d bytes cannot be used", name, place, d.Kind, d.Bytes)
+	}
+}
+
+// short counts rows that the record of an ended collection knows and that neither
+// came nor left a hole.
+func (l *losses) short(name string, missing int64) {
+	if missing > 0 {
+		l.rows += missing
+		l.note("%s: the record knows %d rows more", name, missing)
+	}
+}
+
+// err is nil when all is there.
+func (l *losses) err() error {
+	switch {
+	case l.rows > 0:
+		return &exitError{exitPartly, fmt.Errorf("%d rows are missing", l.rows)}
+	case len(l.damaged) > 0:
+		return &exitError{exitPartly, fmt.Errorf("%d places of the stored files are damaged", len(l.damaged))}
+	}
+	return nil
 }
 
 // each walks all pages of a list; limit bounds the items, 0 takes all.

@@ -182,6 +182,9 @@ func newStoreExport(o *storeFlags) *cobra.Command {
 	var logs bool
 	c := &cobra.Command{
 		Use: "export CLIENT FLOW NAME", Short: "Print the stored rows of a result exactly, each once", Args: cobra.RangeArgs(2, 3),
+		Long: "Print the stored rows of a result exactly, each once. Missing rows and damaged\n" +
+			"files are told, and the exit code is 6; a torn end is normal where a node is\n" +
+			"writing or was killed.",
 		Example: "  raptorpack filestore export C.0123456789abcdef F.D1ABC Linux.Sys.Pslist --datastore /srv/pack\n" +
 			"  raptorpack filestore export C.0123456789abcdef F.D1ABC --logs --datastore /srv/pack",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -233,14 +236,24 @@ func (o *storeFlags) export(ctx context.Context, c *cobra.Command, store *filest
 	for _, hole := range report.Holes {
 		note("rows %d to %d are missing", hole.Rows.Start, hole.Rows.End-1)
 	}
+	damaged := 0
 	for _, d := range report.Damage {
 		note("%s at %d: %s", d.Path, d.Offset, d.Kind)
+		if harm(d.Kind) {
+			damaged++
+		}
 	}
 	note("%d rows", report.Rows)
-	if len(report.Holes) > 0 {
-		return &exitError{exitPartly, fmt.Errorf("%d ranges of rows are missing", len(report.Holes))}
+	if len(report.Holes)+damaged > 0 {
+		return &exitError{exitPartly, fmt.Errorf("%d ranges of rows are missing, %d places are damaged", len(report.Holes), damaged)}
 	}
 	return nil
+}
+
+// harm reports whether damage of a kind may have taken rows: a torn end, and what a
+// killed node wrote beyond its seal, hold nothing that anybody was told of.
+func harm(kind filestore.DamageKind) bool {
+	return kind != filestore.DamageTorn && kind != filestore.DamageBeyondSeal
 }
 
 // usage measures the store by what lies at the top of it, and by the kind of

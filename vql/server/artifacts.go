@@ -154,7 +154,7 @@ type artifactSetArgs struct {
 
 var artifactSetFunction = vql.NewFunction(vql.Spec{
 	Name: "artifact_set",
-	Doc:  "Checks and stores a custom artifact, for all nodes at once, and gives its definition. Needs ARTIFACT_WRITER, or SERVER_ARTIFACT_WRITER for what runs on the server or as somebody else.",
+	Doc:  "Checks and stores a custom artifact, for all nodes at once, and gives its definition. Needs ARTIFACT_WRITER, or SERVER_ARTIFACT_WRITER for what runs on the server, as somebody else, or on clients by the server's own wish.",
 }, func(ctx context.Context, scope *vql.Scope, args *artifactSetArgs) (vql.Value, error) {
 	if needsWriter(scope) != nil {
 		return nil, needsWriter(scope)
@@ -177,13 +177,13 @@ var artifactSetFunction = vql.NewFunction(vql.Spec{
 	if err != nil {
 		return nil, err
 	}
-	if err := need(scope, writerOf(d)); err != nil {
+	if err := need(scope, h.writerOf(d)); err != nil {
 		return nil, err
 	}
 	// Replacing asks for the permission of what was there before, too: a CLIENT
 	// text must not take the place of a trusted server artifact.
 	if old, err := h.Artifacts.Repository(h.Org).Lookup(d.Name); err == nil {
-		if err := need(scope, writerOf(old)); err != nil {
+		if err := need(scope, h.writerOf(old)); err != nil {
 			return nil, err
 		}
 	}
@@ -202,10 +202,10 @@ func needsWriter(scope *vql.Scope) error {
 	return need(scope, users.ArtifactWriter)
 }
 
-// writerOf is the permission to write an artifact: those that run on the server,
-// or as somebody else, are for trusted writers.
-func writerOf(d *artifacts.Definition) users.Permission {
-	if d.Type == artifacts.Server || d.Type == artifacts.ServerEvent || d.Impersonate != "" {
+// writerOf is the permission to write an artifact: those that run on the server, as
+// somebody else, or on all clients without anybody asking are for trusted writers.
+func (h *Host) writerOf(d *artifacts.Definition) users.Permission {
+	if d.Type == artifacts.Server || d.Type == artifacts.ServerEvent || d.Impersonate != "" || d.StandsFor(h.Unasked) {
 		return users.ServerArtifactWriter
 	}
 	return users.ArtifactWriter
@@ -256,7 +256,7 @@ var artifactDeleteFunction = vql.NewFunction(vql.Spec{
 	if err != nil {
 		return nil, err
 	}
-	if err := need(scope, writerOf(d)); err != nil {
+	if err := need(scope, h.writerOf(d)); err != nil {
 		return nil, err
 	}
 	m, err := h.Artifacts.PlanDelete(h.Org, args.Name, h.Principal)

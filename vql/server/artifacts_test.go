@@ -45,6 +45,9 @@ func TestArtifactsAreSetAndDeletedByThoseWhoMay(t *testing.T) {
 	if got := set(admin, onServer, ", prefix='Custom.'"); got[0] != `{"N":"Custom.Server.Mine"}` || !has("Custom.Server.Mine") {
 		t.Errorf("the administrator could not: %v\n%s", got, admin.log())
 	}
+	if got := set(writer, strings.Replace(custom, "Linux.Mine", "Custom.Linux.Test.Procs", 1), ""); got[0] != `{"N":null}` || has("Custom.Linux.Test.Procs") {
+		t.Errorf("a writer set what the server runs by itself: %v", got)
+	}
 	taken := strings.Replace(custom, "Linux.Mine", "Custom.Server.Mine", 1)
 	if got := set(writer, taken, ""); got[0] != `{"N":null}` {
 		t.Errorf("a writer put a client artifact in a server artifact's place: %v", got)

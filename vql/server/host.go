@@ -54,6 +54,10 @@ type Host struct {
 	// start collections by the same function.
 	Collect func(ctx context.Context, c Collection) (ids.Flow, error)
 
+	// Unasked are the artifacts that the server runs on clients by itself; a custom
+	// one in the place of such is for trusted writers.
+	Unasked []string
+
 	// Files is where the rooms' files lie, for the fs accessor and for listing
 	// them; nil: neither works.
 	Files *filestore.Store
