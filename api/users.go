@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"raptorpack/proto/buspb"
 	"raptorpack/users"
 )
 
@@ -71,12 +72,9 @@ func (s *Server) planUser(ctx context.Context, who *Principal, in *userIn) (*cha
 	if err := s.within(who, in.Body.Roles); err != nil {
 		return nil, err
 	}
-	locked, err := s.mayChange(who, in.Name)
+	there, err := s.mayChange(who, in.Name)
 	if err != nil {
 		return nil, err
-	}
-	if in.Body.Locked != nil {
-		locked = *in.Body.Locked
 	}
 	var hash []byte
 	if in.Body.Password != "" {
@@ -84,7 +82,12 @@ func (s *Server) planUser(ctx context.Context, who *Principal, in *userIn) (*cha
 			return nil, err
 		}
 	}
-	m, err := s.o.Users.PlanSet(in.Name, in.Body.Roles, hash, locked)
+	var m *buspb.Mutation
+	if there && in.Body.Locked == nil { // as it will be then: somebody may lock it meanwhile
+		m, err = s.o.Users.PlanRoles(in.Name, in.Body.Roles, hash)
+	} else {
+		m, err = s.o.Users.PlanSet(in.Name, in.Body.Roles, hash, in.Body.Locked != nil && *in.Body.Locked)
+	}
 	return &change{m, "user.set", in.Name, map[string]string{"roles": strings.Join(in.Body.Roles, ",")}}, err
 }
 
@@ -99,8 +102,8 @@ func (s *Server) within(who *Principal, roles []string) error {
 }
 
 // mayChange keeps people from taking over or removing accounts that may do more
-// than they. It returns whether the account is locked; an unknown one is not.
-func (s *Server) mayChange(who *Principal, name string) (locked bool, err error) {
+// than they. It returns whether the account is there.
+func (s *Server) mayChange(who *Principal, name string) (there bool, err error) {
 	account, err := s.o.Users.Account(name)
 	if errors.Is(err, users.ErrUnknownUser) {
 		return false, nil
@@ -108,7 +111,7 @@ func (s *Server) mayChange(who *Principal, name string) (locked bool, err error)
 	if err != nil {
 		return false, err
 	}
-	return account.Locked, s.within(who, account.Roles)
+	return true, s.within(who, account.Roles)
 }
 
 func (s *Server) deleteUser(ctx context.Context, in *struct {

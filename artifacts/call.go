@@ -120,6 +120,8 @@ type artifactRun struct {
 // together runs event sources at the same time; rows come as they are there.
 func (a *artifactRun) together(ctx context.Context, sources []compiledSource, emit vql.Emit) error {
 	rows := make(chan vql.Value) // no buffer: a source waits until its row is wanted
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, source := range sources {
 		g.Go(func() error {
@@ -142,7 +144,7 @@ func (a *artifactRun) together(ctx context.Context, sources []compiledSource, em
 	for row := range rows {
 		if stopped == nil {
 			if stopped = emit(row); stopped != nil {
-				g.Go(func() error { return stopped })
+				cancel() // not by one goroutine more: the last may just have ended
 			}
 		}
 	}
