@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -71,9 +72,17 @@ type Transport struct {
 	proxy   proxyFunc
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 
+	// sessions let a further connection resume: the server signs once for both of
+	// an agent's sockets, and not again after a short interruption. Signing is the
+	// dearest part of a handshake.
+	sessions tls.ClientSessionCache
+
 	mu    sync.Mutex
 	hosts map[string]*http.Transport
 }
+
+// keptSessions is for the servers that an agent may know.
+const keptSessions = 16
 
 // NewTransport checks the options; it connects to nobody yet.
 func NewTransport(o TransportOptions) (*Transport, error) {
@@ -91,7 +100,7 @@ func NewTransport(o TransportOptions) (*Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	t := &Transport{options: o, proxy: proxy, hosts: make(map[string]*http.Transport)}
+	t := &Transport{options: o, proxy: proxy, sessions: tls.NewLRUClientSessionCache(keptSessions), hosts: make(map[string]*http.Transport)}
 	t.dial = o.Dial
 	if t.dial == nil {
 		t.dial = (&net.Dialer{Timeout: o.ConnectionTimeout, KeepAlive: o.ConnectionTimeout}).DialContext
@@ -125,6 +134,25 @@ func (t *Transport) connect(ctx context.Context, network, address string) (net.C
 	return conn, nil
 }
 
+func (t *Transport) tlsConfig(u *url.URL) (*tls.Config, error) {
+	config, err := t.options.TLS.tlsConfig(u.Hostname())
+	if err != nil {
+		return nil, err
+	}
+	config.ClientSessionCache = t.sessions
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		err := verify(state)
+		if err != nil && state.DidResume {
+			// The certificate is that of the first handshake, and may have expired
+			// since. The server's present one shows when nothing is resumed.
+			t.sessions.Put(config.ServerName, nil)
+		}
+		return err
+	}
+	return config, nil
+}
+
 // roundTripper returns the pool of connections to one host: the verified name
 // depends on the host, so each has a TLS configuration of its own.
 func (t *Transport) roundTripper(u *url.URL) (*http.Transport, error) {
@@ -133,7 +161,7 @@ func (t *Transport) roundTripper(u *url.URL) (*http.Transport, error) {
 	if known, ok := t.hosts[u.Host]; ok {
 		return known, nil
 	}
-	config, err := t.options.TLS.tlsConfig(u.Hostname())
+	config, err := t.tlsConfig(u)
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +328,7 @@ func (w *watched) Read(p []byte) (int, error) {
 
 // dialSocket opens a WebSocket.
 func (t *Transport) dialSocket(ctx context.Context, u *url.URL) (Conn, error) {
-	config, err := t.options.TLS.tlsConfig(u.Hostname())
+	config, err := t.tlsConfig(u)
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,49 @@ func transport(t *testing.T, o wire.TransportOptions) *wire.Transport {
 	return tr
 }
 
+func TestFurtherSocketsResumeTheSession(t *testing.T) {
+	d := wiretest.NewDeployment(t)
+	ours := d.TLS(t)
+	resumed := make(chan bool, 3)
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		resumed <- r.TLS.DidResume
+		conn, err := wire.Upgrade(w, r, wire.ConnOptions{})
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			for {
+				message, err := conn.Next()
+				if err != nil {
+					return
+				}
+				if _, err := io.Copy(io.Discard, message); err != nil {
+					return
+				}
+				if err := conn.Write(wire.Frame{Code: http.StatusOK}.Append(nil)); err != nil {
+					return
+				}
+			}
+		}()
+	}, &ours)
+	base := "wss" + strings.TrimPrefix(s.URL, "https") + "/"
+	tr := transport(t, wire.TransportOptions{TLS: wire.TLSOptions{CA: d.CA, SelfSigned: true}, Proxy: wire.ProxyOptions{IgnoreEnvironment: true}})
+	for n := range 3 {
+		e, err := tr.Endpoint(base, wire.PathControl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		if _, err := e.Exchange(t.Context(), wire.Request{Packet: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-resumed; got != (n > 0) {
+			t.Errorf("connection %d resumed: %t", n, got)
+		}
+	}
+}
+
 func TestTLSModes(t *testing.T) {
 	d := wiretest.NewDeployment(t)
 	stranger, public := foreign(t, "127.0.0.1")
