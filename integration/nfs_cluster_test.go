@@ -110,7 +110,7 @@ func (s *clusterStory) cutBoth() {
 const (
 	leads       = "msg=leads"
 	leadsNoMore = "led no more"
-	lapsed      = "incarnation ended"
+	lapsed      = "did not answer for longer than this node's lease"
 )
 
 func (s *clusterStory) each() {
