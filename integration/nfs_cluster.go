@@ -434,23 +434,10 @@ func (c *Cluster) wait(what string, met func() (bool, string)) {
 // waitFor waits for a condition while it looks after the node as systemd would.
 func (c *Cluster) waitFor(limit time.Duration, what string, met func() (bool, string)) {
 	c.t.Helper()
-	deadline := time.NewTimer(limit)
-	defer deadline.Stop()
-	poll := time.NewTicker(50 * time.Millisecond)
-	defer poll.Stop()
-	last := ""
-	for {
+	await(c.t, limit, what, func() (bool, string) {
 		c.supervise()
-		var ok bool
-		if ok, last = met(); ok {
-			return
-		}
-		select {
-		case <-poll.C:
-		case <-deadline.C:
-			c.t.Fatalf("waited %v for %s; last: %s", limit, what, last)
-		}
-	}
+		return met()
+	})
 }
 
 func (c *Cluster) supervise() {
