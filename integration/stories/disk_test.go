@@ -25,7 +25,7 @@ func TestFullDiskIsBackPressureAndNoLoss(t *testing.T) {
 
 	p.waitMetric(1, "raptorpack_filestore_full")
 	p.waitLog("disk full, reserve released, bulk writes refused")
-	p.waitLog("client post did not become durable", "clients/", "filestore is full")
+	p.waitLog("client post did not become durable", "filestore is full") // rows, or the fact that speaks of them
 	p.waitMetric(1, "raptorpack_frontend_shed_total", "durable")
 	if _, err := os.Stat(filepath.Join(p.store, "reserve")); !os.IsNotExist(err) {
 		t.Errorf("the reserve was not given back: %v", err)
@@ -76,7 +76,7 @@ func TestReadOnlyStoreIsWaitedFor(t *testing.T) {
 	<-broken
 	told := a.rowsAcked()
 
-	p.waitLog("client post did not become durable", "clients/", "filestore is read-only")
+	p.waitLog("client post did not become durable", "filestore is read-only")
 	p.waitLog("led no more, lease lost")
 	p.waitLog("campaign does not get on", "filestore is read-only")
 	p.waitUnready("the filestore does not take this node's heartbeat", "nodes/story/1", "filestore is read-only")
