@@ -45,9 +45,9 @@ var (
 // maxRefusalText bounds what request ids remember of a refusal.
 const maxRefusalText = 4 << 10
 
-// apply takes one entry that is committed and whose body is whole. It is
-// called by one goroutine at a time, in the order of the ledger.
-func (n *Node) apply(e *buspb.Entry, at place) (outcome, error) {
+// apply takes one entry that is committed and whose body is whole, and keeps its
+// payload. It is called by one goroutine at a time, in the order of the ledger.
+func (n *Node) apply(e *buspb.Entry, payload []byte, at place) (outcome, error) {
 	v, out, err := n.admit(e, at)
 	if err != nil {
 		return out, err
@@ -57,7 +57,7 @@ func (n *Node) apply(e *buspb.Entry, at place) (outcome, error) {
 			v, out.no = refused, shorten(cause)
 		}
 	}
-	n.settle(e, at, v, out)
+	n.settle(e, payload, at, v, out)
 	n.m.entries.WithLabelValues(verdictNames[v]).Inc()
 	if v == misplaced {
 		o, seq := originOf(e)
@@ -114,7 +114,7 @@ func (n *Node) retire(e *buspb.Entry) error {
 }
 
 // settle moves the node's position past e.
-func (n *Node) settle(e *buspb.Entry, at place, v verdict, out outcome) {
+func (n *Node) settle(e *buspb.Entry, payload []byte, at place, v verdict, out outcome) {
 	h := sha256.New()
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -132,6 +132,7 @@ func (n *Node) settle(e *buspb.Entry, at place, v verdict, out outcome) {
 	}
 	h.Sum(n.digest[:0])
 	n.at = at
+	n.window.add(passed{payload, at, n.digest})
 }
 
 // shorten makes a refusal of a State's error: valid, bounded text that the

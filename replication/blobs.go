@@ -80,6 +80,36 @@ func (b *blobs) whole(ctx context.Context, m *buspb.Mutation) (*buspb.Mutation, 
 	return wholeOf(m, body), nil
 }
 
+// want gives a blob that another node speaks of its full time again; one that is
+// going is waited out.
+func (b *blobs) want(ctx context.Context, sum []byte) error {
+	if len(sum) != sha256.Size {
+		return fmt.Errorf("blob of %d bytes of hash: %w", len(sum), ErrInvalid)
+	}
+	hash := chainHash(sum)
+	if err := b.hold(ctx, hash); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	delete(b.unused, hash)
+	b.mu.Unlock()
+	b.release(hash)
+	return nil
+}
+
+// publish makes sure that a body which is sent once more is still in its file.
+func (b *blobs) publish(ctx context.Context, it *item) error {
+	again := it.sent
+	it.sent = true
+	if len(it.stored.Blob) == 0 || !again {
+		return nil
+	}
+	if err := b.files.PublishFile(ctx, blobPath(it.stored.Blob), it.whole.Body); err != nil && !errors.Is(err, filestore.ErrExists) {
+		return fmt.Errorf("store body: %w", err)
+	}
+	return nil
+}
+
 // hold keeps a blob from being removed; one that is going is waited out.
 func (b *blobs) hold(ctx context.Context, hash chainHash) error {
 	for {

@@ -10,9 +10,10 @@ import (
 
 // placed is an item with its place in the ledger.
 type placed struct {
-	item  *item
-	entry *buspb.Entry // as States see it
-	at    place
+	item    *item
+	payload []byte
+	entry   *buspb.Entry // as States see it
+	at      place
 }
 
 // commit brings items into the ledger: append, sync, then ask whether the term
@@ -78,7 +79,7 @@ func (r *reign) stage(items []*item, before place) ([]placed, []byte, error) {
 		}
 		buf = r.w.stage(buf, payload)
 		at = place{epoch: entry.Epoch, index: entry.Index, time: now, chain: r.w.chain}
-		batch = append(batch, placed{it, entry, at})
+		batch = append(batch, placed{it, payload, entry, at})
 	}
 	return batch, buf, nil
 }
@@ -121,7 +122,7 @@ func (n *Node) taken(o origin) uint64 {
 func (r *reign) applyAll(batch []placed) error {
 	outs := make([]outcome, len(batch))
 	for i, p := range batch {
-		out, err := r.n.apply(p.entry, p.at)
+		out, err := r.n.apply(p.entry, p.payload, p.at)
 		if err != nil {
 			return err
 		}

@@ -54,8 +54,8 @@ var (
 	// ledger does not have. The state must be thrown away and loaded again.
 	ErrDiverged = errors.New("state differs from the ledger")
 
-	// ErrBusy means that the node is loading or leading already.
-	ErrBusy = errors.New("node is loading or leading already")
+	// ErrBusy means that the node is loading, leading or following already.
+	ErrBusy = errors.New("node is loading, leading or following already")
 
 	// ErrVersion means that a file was written by a newer release.
 	ErrVersion = errors.New("format version is not known")

@@ -128,7 +128,7 @@ func TestTextThatLooksLikeARecordIsNoProof(t *testing.T) {
 // entriesOf counts the entries of a scan, and its end.
 func entriesOf(data []byte) (int, fileScan, error) {
 	n := 0
-	s, err := scanFile(data, 0, func(*buspb.Entry, place) error { n++; return nil })
+	s, err := scanFile(data, 0, func(*buspb.Entry, []byte, place) error { n++; return nil })
 	return n, s, err
 }
 
@@ -216,7 +216,7 @@ func FuzzLedgerReader(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		last := uint64(0)
-		s, err := scanFile(data, 0, func(e *buspb.Entry, at place) error {
+		s, err := scanFile(data, 0, func(e *buspb.Entry, _ []byte, at place) error {
 			if last != 0 && e.Index != last+1 {
 				t.Fatalf("entry %d after %d", e.Index, last)
 			}
@@ -229,7 +229,7 @@ func FuzzLedgerReader(f *testing.F) {
 		if err != nil || s.length == 0 {
 			return
 		}
-		again, err := scanFile(data[:s.length], 0, func(*buspb.Entry, place) error { return nil })
+		again, err := scanFile(data[:s.length], 0, func(*buspb.Entry, []byte, place) error { return nil })
 		if err != nil || again.last != s.last || again.rest != 0 {
 			t.Fatalf("the valid prefix alone reads otherwise: %+v, %v", again, err)
 		}
@@ -327,7 +327,7 @@ func TestApplyPassesOverWhatIsNotNextInItsStream(t *testing.T) {
 			Origin:   &buspb.Origin{Incarnation: "b-1", Stream: buspb.Origin_STREAM_OUTBOX, Seq: seq},
 			Mutation: &buspb.Mutation{Kind: kindEpoch},
 		}
-		out, err := n.apply(e, place{epoch: 1, index: e.Index, time: e.Time})
+		out, err := n.apply(e, nil, place{epoch: 1, index: e.Index, time: e.Time})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -338,7 +338,7 @@ func TestApplyPassesOverWhatIsNotNextInItsStream(t *testing.T) {
 	if last := n.taken(origin{"b-1", buspb.Origin_STREAM_OUTBOX}); last != 4 {
 		t.Errorf("stream stands at %d, want 4", last)
 	}
-	if _, err := n.apply(&buspb.Entry{Index: 9, Mutation: &buspb.Mutation{}}, place{index: 9}); !errors.Is(err, ErrGap) {
+	if _, err := n.apply(&buspb.Entry{Index: 9, Mutation: &buspb.Mutation{}}, nil, place{index: 9}); !errors.Is(err, ErrGap) {
 		t.Errorf("entry 9 after 6: %v, want %v", err, ErrGap)
 	}
 }

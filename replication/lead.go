@@ -31,6 +31,7 @@ type reign struct {
 	queue  []*item // bounded by those who offer
 	closed bool
 	wake   chan struct{} // one slot: a wake while one is pending says nothing new
+	ended  chan struct{} // closed with the queue
 }
 
 // Lead makes this node the master for one term: it seals every older epoch,
@@ -89,7 +90,7 @@ func (n *Node) accede(ctx, work context.Context, term Term) (*reign, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reign{n: n, term: term, w: w, wake: make(chan struct{}, 1)}
+	r := &reign{n: n, term: term, w: w, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	if err := r.first(work, before.epoch); err != nil {
 		w.close(work)
 		return nil, err
@@ -121,9 +122,11 @@ func (r *reign) serve(ctx, work context.Context) error {
 	g.Go(func() error { return r.n.adopt(life, r) })
 	g.Go(func() error { return r.n.shots.run(life, r.n) })
 	r.n.props.follow(r, r.n.taken(origin{r.n.o.Incarnation, buspb.Origin_STREAM_PROPOSE}))
+	r.n.bus.tell()
 	err := r.loop(ctx, work)
 	r.n.props.follow(nil, 0)
 	r.shut()
+	r.n.bus.tell()
 	stop()
 	if helper := g.Wait(); err == nil && helper != nil && !errors.Is(helper, context.Canceled) {
 		err = helper
@@ -202,6 +205,7 @@ func (r *reign) shut() {
 	left := r.queue
 	r.queue, r.closed = nil, true
 	r.mu.Unlock()
+	close(r.ended)
 	for _, it := range left {
 		it.fail(ErrNoMaster)
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"raptorpack/proto/buspb"
 )
 
 // Load brings this node from nothing to the newest state that the filestore
@@ -51,8 +53,7 @@ func (n *Node) load(ctx context.Context) error {
 			if err := lastWritten(ctx, n.urgent, epoch); err != nil {
 				return err
 			}
-			_, err := n.replay(ctx, epoch, toTheEnd)
-			return err
+			return n.replayLive(ctx, epoch, toTheEnd)
 		}
 		if err := n.replayTo(ctx, epoch, seal); err != nil {
 			return err
@@ -94,6 +95,9 @@ func (n *Node) reset() error {
 func (n *Node) stand(at place, sum digest, m *memory) {
 	n.mu.Lock()
 	n.at, n.digest, n.memory = at, sum, m
+	n.window.begin(at)
+	last := m.origins[origin{n.o.Incarnation, buspb.Origin_STREAM_PROPOSE}]
 	n.mu.Unlock()
+	n.props.passed(last, n.earlier)
 	n.announce()
 }

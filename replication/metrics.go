@@ -31,6 +31,11 @@ type metrics struct {
 	outboxFailed  prometheus.Counter
 	foreignLag    prometheus.Gauge
 	foreignFailed prometheus.Counter
+
+	apply            prometheus.Histogram
+	followsEnded     prometheus.Counter
+	digestMismatches prometheus.Counter
+	peersLost        prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -75,6 +80,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		outboxLag:     gauge("raptorpack_replication_outbox_lag_entries", "This node's durable facts that no master has taken yet."),
 		outboxFailed:  counter("raptorpack_replication_outbox_failures_total", "Failed writes and syncs of this node's outbox."),
 		foreignLag:    gauge("raptorpack_replication_foreign_outboxes", "Outboxes of other incarnations that the master has not read to their end."),
-		foreignFailed: counter("raptorpack_replication_foreign_outbox_failures_total", "Reads of other incarnations' outboxes that met damage or a gap."),
+		apply: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "raptorpack_replication_apply_duration_seconds", Help: "Time to apply one batch of entries that the master sent.", Buckets: fine,
+		}),
+		followsEnded:     counter("raptorpack_replication_follows_ended_total", "Times this node lost the master that it followed."),
+		digestMismatches: counter("raptorpack_replication_digest_mismatches_total", "Times this node's state was not the master's at the same entry; each is healed by loading again, and is a defect."),
+		peersLost:        counter("raptorpack_replication_peers_lost_total", "Conversations with other nodes that ended."),
+		foreignFailed:    counter("raptorpack_replication_foreign_outbox_failures_total", "Reads of other incarnations' outboxes that met damage or a gap."),
 	}
 }

@@ -8,13 +8,14 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"raptorpack/filestore"
 )
 
 // Node keeps the states of one process in step with the ledger. Its methods
-// are safe for concurrent use, except that only one Load or Lead runs at a
-// time (ErrBusy).
+// are safe for concurrent use, except that only one Load, Lead or Follow runs at
+// a time (ErrBusy).
 type Node struct {
 	o       Options
 	log     *slog.Logger
@@ -28,12 +29,16 @@ type Node struct {
 	props   *proposals
 	shots   *snapshots
 	adopted nameSet     // incarnations whose outboxes were read to the end since this node leads
-	working atomic.Bool // Load or Lead
+	bus     *bus        // nil: this node is alone
+	working atomic.Bool // Load, Lead or Follow
 
 	mu      sync.Mutex
 	at      place // last applied entry
 	digest  digest
 	memory  *memory
+	window  window
+	began   time.Time     // stamps of the bus count from here
+	fresh   time.Time     // when the state was surely as new as the ledger; zero: never
 	changed chan struct{} // closed and replaced when at moves
 }
 
@@ -49,7 +54,7 @@ func New(o Options) (*Node, error) {
 	}
 	n := &Node{
 		o: o, log: o.Logger, m: newMetrics(o.Registerer), store: o.Store, urgent: o.Store.Urgent(),
-		states: map[string]State{}, memory: newMemory(), changed: make(chan struct{}),
+		states: map[string]State{}, memory: newMemory(), began: time.Now(), changed: make(chan struct{}),
 	}
 	for _, s := range o.States {
 		n.states[s.Kind()] = s
@@ -60,6 +65,10 @@ func New(o Options) (*Node, error) {
 	n.props = newProposals(o)
 	n.shots = newSnapshots()
 	n.outbox = newOutbox(n)
+	n.window.max = o.WindowBytes
+	if o.Bus != nil {
+		n.bus = newBus(n, *o.Bus)
+	}
 	return n, nil
 }
 

@@ -61,6 +61,13 @@ type Options struct {
 	SnapshotEntries int64
 	SnapshotBytes   int64
 
+	// WindowBytes bounds the newest entries kept for nodes that follow (64 MiB);
+	// who is farther behind reads files.
+	WindowBytes int64
+
+	// Bus connects this node with others; nil: it is alone.
+	Bus *BusOptions
+
 	// Registerer takes the metrics; nil: they are counted for nobody.
 	Registerer prometheus.Registerer
 
@@ -83,6 +90,7 @@ func (o *Options) setDefaults() {
 	orDefault(&o.MaxFileBytes, 64<<20)
 	orDefault(&o.MaxBodyBytes, 64<<20)
 	orDefault(&o.MaxPendingBytes, 64<<20)
+	orDefault(&o.WindowBytes, 64<<20)
 	orDefault(&o.SnapshotEntries, 100_000)
 	orDefault(&o.SnapshotBytes, 64<<20)
 	if o.Logger == nil {
@@ -96,6 +104,11 @@ func (o *Options) validate() error {
 	}
 	if !isIncarnation(o.Incarnation) {
 		return fmt.Errorf("replication options: incarnation %q: %w", o.Incarnation, ErrInvalid)
+	}
+	if o.Bus != nil {
+		if err := o.Bus.validate(); err != nil {
+			return err
+		}
 	}
 	seen := map[string]bool{kindSection: true, "ledger": true, "manifest": true}
 	for _, s := range o.States {

@@ -29,6 +29,7 @@ type item struct {
 	whole  *buspb.Mutation // as States see it
 	origin *buspb.Origin   // nil: the master's own
 	done   func()          // gives back room and the hold on the blob; nil: none
+	sent   bool            // to another node, at least once; whoever sends it owns this
 	// answer takes one answer, ever, so it is never full.
 	answer chan answer
 }
@@ -51,7 +52,7 @@ type proposals struct {
 	mu      sync.Mutex
 	seq     uint64  // last number given
 	waiting []*item // numbered and not answered, in order
-	reign   *reign  // who leads, nil: nobody that we know of
+	lead    leader  // who leads, nil: nobody that we know of
 	changed chan struct{}
 }
 
@@ -183,7 +184,7 @@ func wholeOf(m *buspb.Mutation, body []byte) *buspb.Mutation {
 }
 
 // toMaster gives it to whoever leads and waits for its entry to be applied
-// here. Today that is this node or nobody.
+// here.
 func (n *Node) toMaster(ctx context.Context, it *item) (outcome, error) {
 	patience := time.NewTimer(n.o.ProposeWait)
 	defer patience.Stop()
@@ -250,37 +251,37 @@ func (p *proposals) enter(ctx context.Context, it *item, timeout <-chan time.Tim
 func (p *proposals) tryEnter(it *item) (bool, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.reign == nil {
+	if p.lead == nil {
 		return false, p.changed
 	}
 	p.seq++
 	it.origin = &buspb.Origin{Incarnation: p.name, Stream: buspb.Origin_STREAM_PROPOSE, Seq: p.seq}
 	p.waiting = append(p.waiting, it)
-	p.reign.offer(it) // a reign that has ended meanwhile leaves it to the next
+	p.lead.offer(it) // one that has ended meanwhile leaves it to the next
 	return true, nil
 }
 
 func (p *proposals) leaderless() (bool, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.reign == nil, p.changed
+	return p.lead == nil, p.changed
 }
 
 // follow sets who leads, nil for nobody, and hands over what waits. last is
 // how far this node's stream is in the ledger.
-func (p *proposals) follow(r *reign, last uint64) {
+func (p *proposals) follow(l leader, last uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reign = r
+	p.lead = l
 	p.seq = max(p.seq, last)
 	close(p.changed)
 	p.changed = make(chan struct{})
-	if r == nil {
+	if l == nil {
 		return
 	}
 	for _, it := range p.waiting {
 		if it.origin.Seq > last {
-			r.offer(it)
+			l.offer(it)
 		}
 	}
 }
@@ -294,6 +295,27 @@ func (p *proposals) settled(e *buspb.Entry, out outcome) {
 	if it := p.remove(seq); it != nil {
 		it.done()
 		it.answer <- answer{out: out}
+	}
+}
+
+// passed answers the proposals that a restored state has taken already, of which
+// no entry will be seen here. known tells what became of a request id.
+func (p *proposals) passed(last uint64, known func(m *buspb.Mutation) *request) {
+	p.mu.Lock()
+	count := 0
+	for count < len(p.waiting) && p.waiting[count].origin.Seq <= last {
+		count++
+	}
+	over := slices.Clone(p.waiting[:count])
+	p.waiting = slices.Delete(p.waiting, 0, count)
+	p.mu.Unlock()
+	for _, it := range over {
+		it.done()
+		if r := known(it.stored); r != nil {
+			it.answer <- answer{out: outcome{r.index, r.no}}
+			continue
+		}
+		it.answer <- answer{err: fmt.Errorf("it is in the ledger, but not what became of it: %w", ErrUnsure)}
 	}
 }
 

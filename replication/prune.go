@@ -46,12 +46,13 @@ func (n *Node) prune(ctx context.Context, m *manifest) error {
 
 // olderThan finds the newest snapshot before m that verifies.
 func (n *Node) olderThan(ctx context.Context, m *manifest) (*manifest, error) {
-	if known := n.shots.last(); known != nil && known.Index < m.Index {
-		return known, nil // restored or verified by this process
-	}
 	names, _, err := listSnapshots(ctx, n.store)
 	if err != nil {
 		return nil, err
+	}
+	known := n.shots.last() // restored or verified by this process, if another master left it
+	if known != nil && known.Index < m.Index && slices.Contains(names, snapshotName(known.Index, known.Epoch)) {
+		return known, nil
 	}
 	for _, name := range names {
 		if index, _, _ := parseSnapshotName(name); index >= m.Index {
@@ -261,16 +262,22 @@ func (n *Node) retireEnded(ctx context.Context, taken map[origin]uint64, over ma
 		return fmt.Errorf("retire origins: %w", err)
 	}
 	// Without a reign the next snapshot's pruning asks again.
-	if r := n.props.leader(); r != nil {
+	if r := n.reign(); r != nil {
 		r.offer(ownItem(kindRetire, raw))
 	}
 	return nil
 }
 
-func (p *proposals) leader() *reign {
+// reign is the epoch that this node leads, nil: none.
+func (n *Node) reign() *reign {
+	r, _ := n.props.leader().(*reign)
+	return r
+}
+
+func (p *proposals) leader() leader {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.reign
+	return p.lead
 }
 
 // pruneBlobs removes the blobs that no entry after older names.

@@ -142,6 +142,11 @@ type place struct {
 	chain chainHash
 }
 
+// after is the place behind an entry that follows p, whose record has payload.
+func (p place) after(e *buspb.Entry, payload []byte) place {
+	return place{epoch: e.Epoch, index: e.Index, time: e.Time, chain: link(p.chain, payload)}
+}
+
 // fileScan is what one pass over a ledger file found.
 type fileScan struct {
 	header fileHeader
@@ -152,8 +157,9 @@ type fileScan struct {
 }
 
 // visit is called for each entry of a scan, with the place after it. e belongs
-// to the callee; its bytes point into the file's.
-type visit func(e *buspb.Entry, at place) error
+// to the callee; payload, which the chain is made of, and the bytes of e point into
+// the file's.
+type visit func(e *buspb.Entry, payload []byte, at place) error
 
 // errStop, returned by a visit, ends a scan without an error.
 var errStop = errors.New("stop here")
@@ -208,8 +214,8 @@ func (s *fileScan) step(r record, fn visit) error {
 	if e.Index != s.last.index+1 || e.Epoch != s.header.epoch || e.Time <= s.last.time || e.Mutation == nil {
 		return errTorn
 	}
-	at := place{epoch: e.Epoch, index: e.Index, time: e.Time, chain: link(s.last.chain, r.payload)}
-	if err := fn(e, at); err != nil {
+	at := s.last.after(e, r.payload)
+	if err := fn(e, r.payload, at); err != nil {
 		return err
 	}
 	s.last = at

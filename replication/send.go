@@ -34,7 +34,7 @@ func (n *Node) Run(ctx context.Context) error {
 			continue
 		}
 		if err == nil {
-			err = n.deliver(ctx, n.o.Incarnation, batch)
+			err = n.deliver(ctx, batch)
 		}
 		if err == nil {
 			o.took(batch)
@@ -153,14 +153,12 @@ func (o *Outbox) lastSent() uint64 {
 	return o.sent
 }
 
-// deliver offers facts of one outbox to the master and returns when all are
-// applied: nil, or an error after which they are offered again.
-func (n *Node) deliver(ctx context.Context, incarnation string, batch []*numbered) error {
-	r := n.props.leader()
-	if r == nil {
+func (n *Node) deliver(ctx context.Context, batch []*numbered) error {
+	l := n.props.leader()
+	if l == nil {
 		return ErrNoMaster
 	}
-	return r.deliver(ctx, incarnation, batch)
+	return l.deliver(ctx, n.o.Incarnation, batch)
 }
 
 func (r *reign) deliver(ctx context.Context, incarnation string, batch []*numbered) error {

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +126,7 @@ func (n *Node) walker() *walker {
 
 // endOf walks an epoch from this node's position and applies nothing.
 func (n *Node) endOf(ctx context.Context, epoch uint64) (epochEnd, error) {
-	return n.walker().epoch(ctx, epoch, n.place(), toTheEnd, func(*buspb.Entry, place) error { return nil })
+	return n.walker().epoch(ctx, epoch, n.place(), toTheEnd, func(*buspb.Entry, []byte, place) error { return nil })
 }
 
 // harden syncs a ledger file and the names that lead to it. Files before it
@@ -181,8 +182,8 @@ func checkSeal(end epochEnd, seal *filestore.LedgerSeal, from place) error {
 // replay applies the entries of an epoch after this node's position, up to the
 // entry limit.
 func (n *Node) replay(ctx context.Context, epoch, limit uint64) (epochEnd, error) {
-	end, err := n.walker().epoch(ctx, epoch, n.place(), limit, func(e *buspb.Entry, at place) error {
-		return n.replayEntry(ctx, e, at)
+	end, err := n.walker().epoch(ctx, epoch, n.place(), limit, func(e *buspb.Entry, payload []byte, at place) error {
+		return n.take(ctx, e, bytes.Clone(payload), at)
 	})
 	n.announce()
 	if err != nil {
@@ -191,17 +192,18 @@ func (n *Node) replay(ctx context.Context, epoch, limit uint64) (epochEnd, error
 	return end, nil
 }
 
-func (n *Node) replayEntry(ctx context.Context, e *buspb.Entry, at place) error {
+// take applies an entry that this node did not order itself.
+func (n *Node) take(ctx context.Context, e *buspb.Entry, payload []byte, at place) error {
 	stored := e.Mutation
 	whole, err := n.blobs.whole(ctx, stored)
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", e.Index, err)
 	}
 	e.Mutation = whole
-	if _, err := n.apply(e, at); err != nil {
+	if _, err := n.apply(e, payload, at); err != nil {
 		return err
 	}
 	n.shots.mention(stored, at.index)
-	n.shots.count(1, recordHead+len(stored.Body))
+	n.shots.count(1, recordHead+len(payload))
 	return ctx.Err()
 }

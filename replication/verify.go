@@ -31,12 +31,27 @@ type Report struct {
 // ErrGap or ErrDiverged, with what was whole before it. It changes nothing and
 // may run beside a live pack.
 func Verify(ctx context.Context, store *filestore.Store) (Report, error) {
-	v := &verifier{store: store, blobs: newBlobs(Options{Store: store, MaxBodyBytes: maxFileBytes})}
-	err := v.snapshots(ctx)
-	if err == nil {
-		_, err = eachEntry(ctx, store, v.epochEnds, v.entry)
+	for again := 0; ; again++ {
+		before, _, _ := oldest(ctx, store) // what is wrong with it, the walk meets too
+		v := &verifier{store: store, blobs: newBlobs(Options{Store: store, MaxBodyBytes: maxFileBytes})}
+		err := v.snapshots(ctx)
+		if err == nil {
+			_, err = eachEntry(ctx, store, v.epochEnds, v.entry)
+		}
+		if err == nil || again == verifyAgain || !prunedSince(ctx, store, before) {
+			return v.report, err
+		}
 	}
-	return v.report, err
+}
+
+// verifyAgain is how often a walk is begun anew that a live pack spoilt.
+const verifyAgain = 20
+
+// prunedSince reports whether a live pack has removed the beginning of the ledger
+// since it was looked for: then what a walk from there missed says nothing.
+func prunedSince(ctx context.Context, store *filestore.Store, before place) bool {
+	now, _, err := oldest(ctx, store)
+	return err == nil && now.index > before.index || errors.Is(err, fs.ErrNotExist)
 }
 
 type verifier struct {
@@ -119,7 +134,7 @@ func eachEntry(
 		} else if epoch != epochs[len(epochs)-1] {
 			return from, fmt.Errorf("epoch %d has no seal, but epoch %d has a ledger: %w", epoch, epochs[len(epochs)-1], ErrDamaged)
 		}
-		end, err := w.epoch(ctx, epoch, from, limit, func(e *buspb.Entry, at place) error { return fn(ctx, e, at) })
+		end, err := w.epoch(ctx, epoch, from, limit, func(e *buspb.Entry, _ []byte, at place) error { return fn(ctx, e, at) })
 		if err == nil && seal != nil {
 			err = checkSeal(end, seal, from)
 		}

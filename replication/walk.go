@@ -194,7 +194,7 @@ func checkHeader(h fileHeader, epoch, first uint64, end *epochEnd) error {
 
 // follow passes on the entries after from, up to limit.
 func follow(from place, limit uint64, fn visit) visit {
-	return func(e *buspb.Entry, at place) error {
+	return func(e *buspb.Entry, payload []byte, at place) error {
 		switch {
 		case at.index > limit:
 			return errStop
@@ -203,7 +203,7 @@ func follow(from place, limit uint64, fn visit) visit {
 		case at.index <= from.index:
 			return nil
 		}
-		return fn(e, at)
+		return fn(e, payload, at)
 	}
 }
 
