@@ -227,7 +227,11 @@ type Gossip struct {
 	BindAddress string   `yaml:"bind_address,omitempty" default:"0.0.0.0"`
 	BindPort    int      `yaml:"bind_port,omitempty" default:"7946"`
 	Key         string   `yaml:"key,omitempty" secret:"true"`
-	Join        []string `yaml:"join,omitempty"`
+	Join        []string `yaml:"join,omitempty"` // besides what the filestore names
+
+	// AdvertiseAddress is what other nodes reach this one at; empty: bind_address,
+	// or where that is none, the host's own.
+	AdvertiseAddress string `yaml:"advertise_address,omitempty"`
 }
 
 // Pack tunes what is ours alone.

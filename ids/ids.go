@@ -16,6 +16,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -54,6 +55,20 @@ func ClientOfKey(key *rsa.PublicKey) Client {
 	hash.Write(append(head, 0))
 	hash.Write(modulus)
 	return Client{"C." + hex.EncodeToString(hash.Sum(nil)[:8])}
+}
+
+// ClientOfNumber is the client whose id has these 8 bytes, most significant first.
+func ClientOfNumber(n uint64) Client { return Client{fmt.Sprintf("C.%016x", n)} }
+
+// Number returns the 8 bytes of an agent's id; false for the pseudo client and for
+// none.
+func (c Client) Number() (uint64, bool) {
+	rest, ok := strings.CutPrefix(c.text, "C.")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(rest, 16, 64)
+	return n, err == nil
 }
 
 // String returns the text form, empty for the zero value.

@@ -101,3 +101,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestClientsHaveNumbers(t *testing.T) {
+	for _, text := range []string{"C.0000000000000000", "C.0123456789abcdef", "C.ffffffffffffffff"} {
+		c, err := ids.ParseClient(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, ok := c.Number()
+		if !ok || ids.ClientOfNumber(n) != c {
+			t.Errorf("%s has the number %x (%t), which is %s", c, n, ok, ids.ClientOfNumber(n))
+		}
+	}
+	for _, none := range []ids.Client{{}, ids.Server} {
+		if _, ok := none.Number(); ok {
+			t.Errorf("%q has a number", none)
+		}
+	}
+}

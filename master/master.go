@@ -54,11 +54,18 @@ type Duty struct {
 	Run func(ctx context.Context, term *filestore.Term) error
 }
 
+// Otherwise is what a candidate does while it does not lead. *minion.Minion is one.
+type Otherwise interface {
+	// Run works until ctx ends (nil); all that it started has ended then.
+	Run(ctx context.Context) error
+}
+
 // Options sets up a Master.
 type Options struct {
 	Candidate  Candidate             // required
 	Ledger     Ledger                // required
 	Duties     []Duty                // begun together once the ledger takes entries
+	Otherwise  Otherwise             // what runs while this node does not lead; nil: nothing
 	Registerer prometheus.Registerer // nil: metrics are counted but not exported
 	Logger     *slog.Logger          // nil: slog.Default
 
@@ -110,26 +117,57 @@ func (m *Master) Epoch() uint64 { return m.leads.Load() }
 func (m *Master) Run(ctx context.Context) error {
 	failures := 0
 	for {
-		term, err := m.o.Candidate.Campaign(ctx)
+		term, err := m.campaign(ctx, failures)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return fmt.Errorf("run as candidate: %w", err)
 		}
-		switch m.serve(ctx, term) {
-		case outcomeFailed:
+		if m.serve(ctx, term) == outcomeFailed {
 			failures++
-			if !retry.Sleep(ctx, afterFailure.Pause(failures)) {
-				return nil
-			}
-		default:
+		} else {
 			failures = 0
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
 	}
+}
+
+// campaign wins the next epoch, after a pause if terms have failed. Meanwhile the
+// node does what it does otherwise; that has ended when campaign returns.
+func (m *Master) campaign(ctx context.Context, failures int) (*filestore.Term, error) {
+	life, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	ended := make(chan error, 1) // one answer
+	go func() { ended <- m.otherwise(life, end) }()
+	term, err := (*filestore.Term)(nil), error(nil)
+	if failures == 0 || retry.Sleep(life, afterFailure.Pause(failures)) {
+		term, err = m.o.Candidate.Campaign(life)
+	} else {
+		err = context.Cause(life)
+	}
+	end(nil)
+	broken := <-ended
+	if broken == nil || term == nil {
+		return term, errors.Join(err, broken)
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.o.ReleaseWithin)
+	defer cancel()
+	return nil, errors.Join(broken, term.Release(limited))
+}
+
+// otherwise ends the campaign if what runs meanwhile ends by itself.
+func (m *Master) otherwise(ctx context.Context, end context.CancelCauseFunc) error {
+	if m.o.Otherwise == nil {
+		return nil
+	}
+	err := m.o.Otherwise.Run(ctx)
+	if err != nil {
+		end(err)
+	}
+	return err
 }
 
 // serve leads one term from claim to release and returns how it ended.

@@ -45,22 +45,22 @@ func (k *keys) Key(_ context.Context, org ids.Org, client ids.Client) (*rsa.Publ
 	return key, err
 }
 
-// errNotMaster means that this node cannot say what the master knows.
-var errNotMaster = errors.New("no master confirms that the client is unknown")
+var (
+	errKnown = errors.New("the client has a key")
+	errStale = errors.New("this node's state is too old to say that a client is unknown")
+)
 
-// ConfirmAbsent is sure where this node leads: nobody else can have enrolled the
-// client, if the lease still holds after the look. The bus will ask the master
-// from other nodes.
-func (k *keys) ConfirmAbsent(ctx context.Context, org ids.Org, client ids.Client, _ frontend.Proof) error {
-	term := k.n.term.Load()
-	if term == nil {
-		return errNotMaster
+// ConfirmAbsent says so only of a state that is as new as the proof asks.
+func (k *keys) ConfirmAbsent(ctx context.Context, org ids.Org, client ids.Client, proof frontend.Proof) error {
+	if proof == frontend.Confirmed {
+		if err := k.n.fresh(ctx); err != nil {
+			return err
+		}
+	} else if age, known := k.n.ledger.Age(); !known || age > staleAfter {
+		return errStale
 	}
 	if _, err := k.Key(ctx, org, client); !errors.Is(err, wire.ErrNoKey) {
-		return errors.Join(errors.New("the client has a key"), err)
-	}
-	if !term.Valid() {
-		return errNotMaster
+		return errors.Join(errKnown, err)
 	}
 	return nil
 }

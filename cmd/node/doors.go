@@ -21,6 +21,7 @@ import (
 	"raptorpack/config"
 	"raptorpack/filestore"
 	"raptorpack/frontend"
+	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 	"raptorpack/replication"
 	"raptorpack/vql/endpoint"
@@ -106,7 +107,7 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 	}
 	return api.Options{
 		Ledger: ledger{n.ledger}, Users: n.users, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Audit: d.audit,
-		Status: n.Status, Online: n.board.Connected, Engine: engine, Authority: authority, ReadStored: n.readStored,
+		Status: n.Status, Online: n.online, Engine: engine, Authority: authority, ReadStored: n.readStored,
 		Accessors: server.Accessors(endpoint.Accessors()), Unasked: n.unasked(),
 		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },
@@ -114,6 +115,9 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 		ClearNames: c.Frontend.DoNotCompressArtifacts, Registerer: n.registry, Logger: n.component("api"),
 	}, nil
 }
+
+// online reports whether a client is connected to any node.
+func (n *Node) online(org ids.Org, client ids.Client) bool { return n.clients.Seen(org, client).Online }
 
 // unasked are the artifacts that this server runs on clients by itself.
 func (n *Node) unasked() []string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -28,7 +29,6 @@ func (n *Node) duties() []master.Duty {
 		return master.Duty{Name: name, Run: func(ctx context.Context, _ *filestore.Term) error { return run(ctx) }}
 	}
 	return []master.Duty{
-		{Name: "term", Run: n.holdTerm},
 		plain("interrogate", n.interrogate.Run),
 		plain("views", n.flows.WriteViews),
 		plain("expire", n.expire),
@@ -36,14 +36,6 @@ func (n *Node) duties() []master.Duty {
 		plain("first events", n.firstEvents),
 		plain("bury", n.bury),
 	}
-}
-
-// holdTerm lets adapters see the term that this node leads in.
-func (n *Node) holdTerm(ctx context.Context, term *filestore.Term) error {
-	n.term.Store(term)
-	defer n.term.Store(nil)
-	<-ctx.Done()
-	return nil
 }
 
 // expire gives up flows that ended well and whose rows did not come in time.
@@ -259,13 +251,43 @@ func (n *Node) syncFile(ctx context.Context, path string) error {
 // seals answers readers from the seals of dead incarnations, each read once.
 type seals struct {
 	store *filestore.Store
+	log   *slog.Logger
 
 	mu    sync.RWMutex
 	known map[string]*filestore.Seal
 }
 
-func newSeals(store *filestore.Store) *seals {
-	return &seals{store: store, known: map[string]*filestore.Seal{}}
+func newSeals(store *filestore.Store, log *slog.Logger) *seals {
+	return &seals{store: store, log: log, known: map[string]*filestore.Seal{}}
+}
+
+// watch learns the seals that others make, until ctx ends. Until then their readers
+// take the valid prefix, which may show what nobody was told of.
+func (s *seals) watch(ctx context.Context) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	ailing := false
+	for {
+		fresh, err := s.store.Seals(ctx, s.knows)
+		for _, seal := range fresh {
+			s.learn(seal.Incarnation, seal)
+		}
+		if err != nil && !ailing && ctx.Err() == nil {
+			s.log.Warn("seals of dead incarnations cannot be looked for", "err", err)
+		}
+		ailing = err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *seals) knows(incarnation string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.known[incarnation] != nil
 }
 
 // learn takes over a seal.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	"raptorpack/frontend"
 	"raptorpack/ids"
 	"raptorpack/master"
+	"raptorpack/minion"
 	"raptorpack/notifier"
 	"raptorpack/replication"
 	"raptorpack/users"
@@ -32,14 +34,19 @@ import (
 // Options say what one node is.
 type Options struct {
 	Config  *config.Loaded
-	Name    ids.Node // zero: <hostname>-<bind_port> of the file
-	Master  bool     // a candidate for the lease
+	Name    ids.Node // zero: <host's name>-<bind_port>
+	Master  bool     // a candidate for the lease; otherwise a minion, always
 	Version string
 	Logger  *slog.Logger
 
 	// FS is the filesystem below the store; nil: the operating system's. Tests put
 	// faults between.
 	FS filestore.FS
+
+	// Members say which other nodes seem to be there; nil: gossip does. BusDial
+	// reaches the bus of another; nil: TCP. Tests put faults between.
+	Members Members
+	BusDial func(ctx context.Context, address string) (net.Conn, error)
 
 	// Tune shortens times for tests; zero values are the defaults of the design.
 	Tune Tuning
@@ -81,12 +88,19 @@ type Node struct {
 	interrogate *clients.Interrogator
 	seals       *seals
 
+	pack           *pack // nil: alone
+	presence       *presence
+	busCertificate atomic.Pointer[tls.Certificate]
+	usage          usage
+
 	frontend   *frontend.Frontend
-	master     *master.Master
-	term       atomic.Pointer[filestore.Term] // while this node leads
+	minion     *minion.Minion
+	master     *master.Master // nil: never a candidate
 	doors      *doors
 	started    time.Time
 	draining   atomic.Bool
+	drain      context.CancelFunc // ends Run as SIGTERM does
+	told       context.Context    // ended by drain
 	keeper     *part         // of the incarnation; runs from the claim on
 	failed     chan error    // what the first part that ended by itself said; room for all
 	lapsed     chan struct{} // closed when the incarnation's lease is lost and the filestore is waited for
@@ -97,6 +111,7 @@ type Node struct {
 // A node that was made has to be Run or Closed.
 func New(ctx context.Context, o Options) (*Node, error) {
 	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), lapsed: make(chan struct{}), failed: make(chan error, maxParts)}
+	n.told, n.drain = context.WithCancel(context.WithoutCancel(ctx))
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.abandon(ctx))
@@ -113,6 +128,9 @@ func (n *Node) abandon(ctx context.Context) error {
 	var errs []error
 	if n.doors != nil {
 		errs = append(errs, n.doors.close())
+	}
+	if n.pack != nil {
+		errs = append(errs, n.pack.close())
 	}
 	if n.incarnation != nil {
 		errs = append(errs, n.keeper.end(ctx), n.incarnation.Release(ctx))
@@ -132,7 +150,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.o.Name.IsZero() {
 		name, err := ids.ParseNode(nodeName(c))
 		if err != nil {
-			return fmt.Errorf("node name from Frontend.hostname: %w", err)
+			return fmt.Errorf("node name from the host's name: %w", err)
 		}
 		n.o.Name = name
 	}
@@ -159,17 +177,22 @@ func (n *Node) open(ctx context.Context) error {
 	n.log = n.log.With("node", n.o.Name.String())
 	n.keeper = &part{name: "incarnation", run: n.tend} // loading may take longer than the lease lasts
 	n.keeper.start(context.WithoutCancel(ctx), n.failed)
-	return nil
+	return n.openPack(ctx)
 }
 
-// nodeName is <hostname>-<bind_port> in the letters that a node's name may have.
+// nodeName is <host's name>-<bind_port> in the letters that a node's name may have:
+// hosts that share one file differ by it, and so do nodes on one host by their ports.
 func nodeName(c *config.Loaded) string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = c.Frontend.Hostname
+	}
 	clean := strings.Map(func(r rune) rune {
 		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-.", r) {
 			return r
 		}
 		return '-'
-	}, strings.ToLower(c.Frontend.Hostname))
+	}, strings.ToLower(host))
 	return fmt.Sprintf("%s-%d", strings.TrimLeft(clean, "-."), c.Frontend.BindPort)
 }
 
@@ -180,7 +203,7 @@ func (n *Node) wire(ctx context.Context) error {
 		return err
 	}
 	n.board = notifier.New(n.registry)
-	n.seals = newSeals(n.store)
+	n.seals = newSeals(n.store, n.component("filestore"))
 	n.reader = filestore.NewReader(filestore.ReaderOptions{
 		Store: n.store, Sealed: n.seals.length, Registerer: n.registry, Logger: n.component("filestore"),
 	})
@@ -191,8 +214,12 @@ func (n *Node) wire(ctx context.Context) error {
 	n.flows = flows.New(n.flowOptions(late))
 	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())
 
+	bus, err := n.busOptions()
+	if err != nil {
+		return err
+	}
 	n.ledger, err = replication.New(replication.Options{
-		Store: n.store, Incarnation: n.incarnation.Name(), Registerer: n.registry, Logger: n.component("replication"),
+		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
 		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events},
 		SnapshotEntries: n.o.Tune.SnapshotEntries,
 	})
@@ -210,10 +237,11 @@ func (n *Node) wire(ctx context.Context) error {
 	if err := n.ledger.Load(ctx); err != nil {
 		return err
 	}
+	n.minion = minion.New(minion.Options{Ledger: n.ledger, Stale: staleAfter, Logger: n.component("minion")})
 	if n.o.Master {
 		n.master = master.New(master.Options{
 			Candidate: n.store.Candidate(filestore.CandidateOptions{Node: n.o.Name, TTL: n.o.Tune.LeaseTTL}),
-			Ledger:    n.ledger, Duties: n.duties(), Registerer: n.registry, Logger: n.component("master"),
+			Ledger:    n.ledger, Duties: n.duties(), Otherwise: n.minion, Registerer: n.registry, Logger: n.component("master"),
 		})
 	}
 	if err := n.openFrontend(ctx); err != nil {
@@ -333,6 +361,11 @@ func (n *Node) Reload(fresh *config.Loaded) error {
 			return fmt.Errorf("reload: %w", err)
 		}
 	}
+	if n.pack != nil {
+		if err := n.setBusCertificate(fresh.Bus.Certificate, fresh.Bus.PrivateKey); err != nil {
+			return fmt.Errorf("reload: %w", err)
+		}
+	}
 	n.operatorsCertificate.Store(&pair)
 	n.log.Info("certificates reloaded; every other change of the file, the message layer's key too, takes effect with a restart")
 	return nil
@@ -341,6 +374,7 @@ func (n *Node) Reload(fresh *config.Loaded) error {
 // Ready says why this node cannot serve, nil if it can.
 func (n *Node) Ready() error {
 	trouble := n.incarnation.Trouble()
+	_, heard := n.ledger.Age()
 	switch epoch, _, _ := n.ledger.Position(); {
 	case n.draining.Load():
 		return errors.New("draining")
@@ -350,6 +384,8 @@ func (n *Node) Ready() error {
 		return fmt.Errorf("the filestore does not take this node's heartbeat: %w", trouble)
 	case epoch == 0:
 		return errors.New("no master has written to the ledger yet")
+	case !heard:
+		return errors.New("no master has told yet how far the ledger goes")
 	}
 	return nil
 }

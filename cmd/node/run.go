@@ -11,7 +11,7 @@ import (
 )
 
 // maxParts is no less than a node has.
-const maxParts = 16
+const maxParts = 24
 
 // part is something that runs while the node does.
 type part struct {
@@ -36,6 +36,7 @@ func (n *Node) Run(ctx context.Context) error {
 	var failure error
 	select {
 	case <-ctx.Done():
+	case <-n.told.Done():
 	case failure = <-n.failed:
 	}
 	n.draining.Store(true)
@@ -98,10 +99,20 @@ func (n *Node) parts() []*part {
 		{name: "filestore", run: n.store.Run},
 		n.keeper,
 	}
+	if n.pack != nil {
+		parts = append(parts,
+			&part{name: "gossip", run: n.pack.run},
+			&part{name: "bus", run: n.ledger.RunBus},
+			&part{name: "presence", run: n.presence.run},
+		)
+	}
 	if n.master != nil {
 		parts = append(parts, &part{name: "master", run: n.lead})
+	} else {
+		parts = append(parts, &part{name: "minion", run: n.minion.Run})
 	}
 	return append(parts,
+		&part{name: "seals", run: n.seals.watch},
 		&part{name: "outbox", run: n.ledger.Run},
 		&part{name: "committer", run: n.committer.Run},
 		&part{name: "flows", run: n.flows.Run},

@@ -21,6 +21,7 @@ import (
 
 type frontendFlags struct {
 	master bool
+	minion bool
 	node   string
 	offset int
 	drain  time.Duration
@@ -30,10 +31,16 @@ func newFrontend(g *globals) *cobra.Command {
 	f := &frontendFlags{}
 	c := &cobra.Command{
 		Use: "frontend", Short: "Run a server node", Args: cobra.NoArgs,
-		Example: "  raptorpack frontend --master --config server.yaml",
+		Long: "Run a server node. Nodes with the same file and the same filestore are one pack: one of those\n" +
+			"started with --master leads, all take clients, and any of them answers operators.",
+		Example: "  raptorpack frontend --master --config server.yaml\n" +
+			"  raptorpack frontend --minion --config server.yaml --port-offset 100 # one more on the same host",
 		RunE:    func(c *cobra.Command, _ []string) error { return runFrontend(c, g, f) },
 	}
-	c.Flags().BoolVar(&f.master, "master", false, "a candidate for the master role")
+	c.Flags().BoolVar(&f.master, "master", false, "a candidate for the master role; two are a hot-standby pair")
+	c.Flags().BoolVar(&f.minion, "minion", false, "never the master")
+	c.MarkFlagsMutuallyExclusive("master", "minion")
+	c.MarkFlagsOneRequired("master", "minion")
 	c.Flags().StringVar(&f.node, "node", env("NODE", ""), "this node's name; its section of the file is merged over the rest (RAPTORPACK_NODE)")
 	c.Flags().IntVar(&f.offset, "port-offset", 0, "added to every port, for several nodes on one host")
 	c.Flags().DurationVar(&f.drain, "drain-timeout", 0, "how long a stop may take, in whole seconds as 30s; 0: as the file says")
@@ -41,9 +48,6 @@ func newFrontend(g *globals) *cobra.Command {
 }
 
 func runFrontend(c *cobra.Command, g *globals, f *frontendFlags) error {
-	if !f.master {
-		return fmt.Errorf("only --master works yet: a pack of several nodes needs the bus: %w", errUsage)
-	}
 	if f.drain < 0 || f.drain%time.Second != 0 {
 		return usage("--drain-timeout %v: expected whole seconds, as 30s", f.drain)
 	}
