@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -20,24 +20,31 @@ import (
 	"raptorpack/config"
 )
 
-// Pack is one server node and its agents, each a process of its own.
+// Pack is server nodes and their agents, each a process of its own. All nodes run
+// with one file and one folder as their filestore.
 type Pack struct {
 	t      testing.TB
 	dir    string // configuration, logs, agents' folders
 	binary string
 	file   *config.Loaded
 	http   *http.Client
+	nodes  []*Node // the first one is "the server" of stories with one
 
 	mu     sync.Mutex
-	server *process
 	agents []*Agent
 }
 
 // Options say what a pack is made of.
 type Options struct {
-	Store  string         // folder of the filestore; empty: a temporary one
-	Merge  map[string]any // laid over the generated file
-	Binary string         // empty: built from this tree
+	Store   string         // folder of the filestore; empty: a temporary one
+	Merge   map[string]any // laid over the generated file
+	Binary  string         // empty: built from this tree
+	Masters int            // candidates; 0: one
+	Minions int
+
+	// Apart gives each node process ids of its own, so that none can see that
+	// another's process is gone, as if it ran on another host. Needs root.
+	Apart bool
 }
 
 // Agent is one agent process with its folder.
@@ -82,15 +89,22 @@ func Launch(t testing.TB, o Options) *Pack {
 	if o.Store == "" {
 		o.Store = filepath.Join(p.dir, "store")
 	}
-	ports := freePorts(t, 4)
+	count := max(o.Masters, 1) + o.Minions
+	port := freePorts(t, count)
+	var urls []string
+	for i := range count {
+		urls = append(urls, "https://localhost:"+strconv.Itoa(port+i*portsOfNode)+"/")
+	}
 	merge := map[string]any{
-		"Frontend":   map[string]any{"bind_address": "127.0.0.1", "bind_port": ports[0], "hostname": "localhost", "do_not_compress_artifacts": true},
-		"API":        map[string]any{"bind_port": ports[1]},
-		"GUI":        map[string]any{"bind_port": ports[2]},
-		"Monitoring": map[string]any{"bind_port": ports[3]},
+		"Frontend":   map[string]any{"bind_address": "127.0.0.1", "bind_port": port, "hostname": "localhost", "do_not_compress_artifacts": true},
+		"API":        map[string]any{"bind_port": port + 1},
+		"GUI":        map[string]any{"bind_port": port + 2},
+		"Monitoring": map[string]any{"bind_port": port + 3},
+		"Bus":        map[string]any{"bind_address": "127.0.0.1", "bind_port": port + 4},
+		"Gossip":     map[string]any{"bind_address": "127.0.0.1", "bind_port": port + 5},
 		"Pack":       map[string]any{"reserve_bytes": 1 << 20},
 		"Client": map[string]any{
-			"server_urls": []string{"https://localhost:" + strconv.Itoa(ports[0]) + "/"},
+			"server_urls": urls,
 			"max_poll":    2, "max_poll_std": 1, "min_poll": 1, "default_server_flow_stats_update": 1,
 		},
 	}
@@ -122,6 +136,9 @@ func Launch(t testing.TB, o Options) *Pack {
 	}
 	p.write("client.yaml", client)
 	p.http = p.operator()
+	for i := range count {
+		p.nodes = append(p.nodes, p.newNode(i, i < max(o.Masters, 1), o.Apart))
+	}
 	t.Cleanup(p.stopAll)
 	return p
 }
@@ -138,61 +155,51 @@ func (p *Pack) write(name string, text []byte) {
 // Store is the folder that results lie in.
 func (p *Pack) Store() string { return p.file.Datastore.FilestoreDirectory }
 
-func freePorts(t testing.TB, n int) []int {
+// portsOfNode is how far the ports of two nodes lie apart.
+const portsOfNode = 10
+
+// freePorts finds a row of ports for so many nodes, of which none is in use.
+func freePorts(t testing.TB, nodes int) int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for range 200 {
+		first := 20_000 + portsOfNode*rand.N(2000)
+		if allFree(first, nodes) {
+			return first
 		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
-	return ports
+	t.Fatal("no free row of ports")
+	return 0
 }
 
-// StartServer starts the node and returns when it is ready.
+func allFree(first, nodes int) bool {
+	for i := range nodes * portsOfNode {
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(first+i))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}
+
+// Nodes are all nodes of the pack, candidates first.
+func (p *Pack) Nodes() []*Node { return p.nodes }
+
+// StartServer starts the first node and returns when it is ready.
 func (p *Pack) StartServer() {
 	p.t.Helper()
-	p.mu.Lock()
-	p.server = p.start("server", "frontend", "--master", "--config", p.path("server.yaml"), "--log-level", "info")
-	server := p.server
-	p.mu.Unlock()
-	p.wait("the server to be ready", func() (bool, string) {
-		select {
-		case <-server.done:
-			p.t.Fatalf("server ended: %v\n%s", server.err, p.tail("server.log"))
-		default:
-		}
-		answer, err := http.Get("http://127.0.0.1:" + strconv.Itoa(p.file.Monitoring.BindPort) + "/readyz")
-		if err != nil {
-			return false, err.Error()
-		}
-		defer answer.Body.Close()
-		text, _ := io.ReadAll(answer.Body) // a lost answer shows as not ready
-		return answer.StatusCode == http.StatusOK, string(text)
-	})
+	p.nodes[0].Start()
+	p.nodes[0].WaitReady()
 }
 
-// KillServer is kill -9.
-func (p *Pack) KillServer() {
-	p.t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.server.kill(syscall.SIGKILL)
-}
+// KillServer is kill -9 of the first node.
+func (p *Pack) KillServer() { p.nodes[0].Kill() }
 
-// StopServer is SIGTERM; it returns when the process has ended and fails the test
-// if it did not end well.
+// StopServer is SIGTERM to the first node; it returns when the process has ended
+// and fails the test if it did not end well.
 func (p *Pack) StopServer() {
 	p.t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.server.kill(syscall.SIGTERM)
-	if p.server.err != nil {
-		p.t.Errorf("server did not stop well: %v\n%s", p.server.err, p.tail("server.log"))
-	}
+	p.nodes[0].Stop()
 }
 
 // AddAgent makes an agent with a folder of its own and starts it; it returns when
@@ -264,11 +271,13 @@ func (p *Pack) stopAll() {
 			a.process.kill(syscall.SIGKILL)
 		}
 	}
-	if p.server != nil {
-		p.server.kill(syscall.SIGKILL)
+	for _, n := range p.nodes {
+		n.Kill()
 	}
 	if p.t.Failed() {
-		p.t.Logf("server log ends:\n%s", p.tail("server.log"))
+		for _, n := range p.nodes {
+			p.t.Logf("log of %s ends:\n%s", n.Name, p.tail(n.Name+".log"))
+		}
 		for i := range p.agents {
 			p.t.Logf("agent %d log ends:\n%s", i, p.tail("agent-"+strconv.Itoa(i)+".log"))
 		}

@@ -19,9 +19,14 @@ type process struct {
 
 func (p *Pack) start(name string, args ...string) *process {
 	p.t.Helper()
+	return launch(p.t, p.program(name, args...), p.path(name+".log"))
+}
+
+func (p *Pack) program(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(p.binary, args...)
 	cmd.Env = append(os.Environ(), "RAPTORPACK_CLOCK="+p.clock(name))
-	return launch(p.t, cmd, p.path(name+".log"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	return cmd
 }
 
 // launch starts a process whose output goes to the end of a file.
@@ -33,7 +38,10 @@ func launch(t testing.TB, cmd *exec.Cmd, path string) *process {
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	// Whatever becomes of the test, nothing outlives it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +73,7 @@ func (p *Pack) clock(name string) string { return p.path(name + ".clock") }
 // next start.
 func (p *Pack) SetClock(off time.Duration) {
 	p.t.Helper()
-	p.setClock("server", p.server, off)
+	p.setClock(p.nodes[0].Name, p.nodes[0].process, off)
 }
 
 // SetClock puts the agent's clock that far off the true time, now or for its next
@@ -98,7 +106,7 @@ func (p *Pack) ConfigFile() string { return p.path("server.yaml") }
 // Reload tells the server to read its configuration again.
 func (p *Pack) Reload() {
 	p.t.Helper()
-	if err := p.server.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := p.nodes[0].process.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		p.t.Fatal(err)
 	}
 }

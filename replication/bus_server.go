@@ -119,7 +119,7 @@ func (s *busServer) Order(ctx context.Context, request *buspb.OrderRequest) (*bu
 	if s.b.o.Order == nil {
 		return nil, toBus(fmt.Errorf("order %.40q: %w", request.GetWhat(), ErrInvalid))
 	}
-	s.b.log.Info("another node passes on an order", "node", request.GetFrom().GetIncarnation(), "what", request.GetWhat(), "principal", request.GetPrincipal())
+	s.b.log.Info("another node passes on an order", "peer", request.GetFrom().GetIncarnation(), "what", request.GetWhat(), "principal", request.GetPrincipal())
 	if err := s.b.o.Order(ctx, request.GetWhat(), request.GetPrincipal()); err != nil {
 		return nil, toBus(err)
 	}

@@ -52,7 +52,7 @@ func (n *Node) Follow(ctx context.Context) error {
 		}
 		if failures++; err.Error() != told {
 			told = err.Error()
-			n.log.Warn("does not follow any more", "node", p.Incarnation, "epoch", epoch, "index", n.place().index, "err", err)
+			n.log.Warn("does not follow any more", "peer", p.Incarnation, "epoch", epoch, "index", n.place().index, "err", err)
 		}
 		if err := n.recover(ctx, err, epoch, index); err != nil {
 			return fmt.Errorf("follow: %w", err)
@@ -162,7 +162,7 @@ func (n *Node) followOne(ctx context.Context, p *peer, client buspb.BusClient, e
 	if standing == nil || standing.GetEpoch() != epoch {
 		return false, fmt.Errorf("the master answers for epoch %d instead of %d: %w", standing.GetEpoch(), epoch, ErrDeposed)
 	}
-	n.log.Info("follows", "node", p.Incarnation, "epoch", epoch, "index", at.index, "behind", int64(standing.GetIndex()-at.index))
+	n.log.Info("follows", "peer", p.Incarnation, "epoch", epoch, "index", at.index, "behind", int64(standing.GetIndex()-at.index))
 	return true, f.run(ctx, client, standing)
 }
 
@@ -301,4 +301,14 @@ func (n *Node) Age() (age time.Duration, known bool) {
 		return 0, false
 	}
 	return time.Since(n.fresh), true
+}
+
+// Lag returns how many entries the master was last heard to have applied which this
+// node has not.
+func (n *Node) Lag() uint64 {
+	if n.bus == nil {
+		return 0
+	}
+	_, _, _, index, _ := n.bus.leading()
+	return index - min(index, n.place().index)
 }

@@ -95,7 +95,7 @@ func (n *Node) accede(ctx, work context.Context, term Term) (*reign, error) {
 		w.close(work)
 		return nil, err
 	}
-	n.log.Info("leads", "epoch", term.Epoch(), "index", n.place().index, "took", time.Since(begin))
+	n.log.Info("ledger takes entries", "epoch", term.Epoch(), "index", n.place().index, "took", time.Since(begin))
 	return r, nil
 }
 

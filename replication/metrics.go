@@ -89,3 +89,30 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		foreignFailed:    counter("raptorpack_replication_foreign_outbox_failures_total", "Reads of other incarnations' outboxes that met damage or a gap."),
 	}
 }
+
+// newStandingMetrics are those that are worked out when somebody asks.
+func newStandingMetrics(reg prometheus.Registerer, n *Node) {
+	f := promauto.With(reg)
+	gauge := func(name, help string, value func() float64) {
+		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	gauge("raptorpack_replication_age_seconds", "How much older than the ledger this node's state may be; -1: nobody has told.", func() float64 {
+		age, known := n.Age()
+		if !known {
+			return -1
+		}
+		return age.Seconds()
+	})
+	gauge("raptorpack_replication_lag_entries", "Entries that the master was last heard to have applied and this node has not.", func() float64 {
+		return float64(n.Lag())
+	})
+	gauge("raptorpack_replication_leads", "1 while this node leads.", func() float64 {
+		if r := n.reign(); r != nil && r.term.Valid() {
+			return 1
+		}
+		return 0
+	})
+	gauge("raptorpack_replication_peers", "Other nodes that this one hears.", func() float64 {
+		return float64(len(n.Pack()) - 1)
+	})
+}

@@ -69,6 +69,7 @@ func New(o Options) (*Node, error) {
 	if o.Bus != nil {
 		n.bus = newBus(n, *o.Bus)
 	}
+	newStandingMetrics(o.Registerer, n)
 	return n, nil
 }
 

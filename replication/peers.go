@@ -23,7 +23,7 @@ type peer struct {
 	Peer
 	cancel context.CancelFunc
 	conn   *grpc.ClientConn // its goroutine's own
-	told   string           // what was logged last; its goroutine's own
+	told   bool             // that it is not heard was logged; its goroutine's own
 
 	client buspb.BusClient   // guarded by bus.mu
 	status *buspb.NodeStatus // nil: not heard; guarded by bus.mu
@@ -112,9 +112,9 @@ func (b *bus) converse(ctx context.Context, p *peer) {
 			b.lose(p)
 			err = errors.Join(err, p.conn.Close())
 		}
-		if text := err.Error(); ctx.Err() == nil && text != p.told {
-			p.told = text
-			b.log.Info("node is not heard", "node", p.Incarnation, "address", p.Address, "err", err)
+		if ctx.Err() == nil && !p.told {
+			p.told = true
+			b.log.Info("node is not heard", "peer", p.Incarnation, "address", p.Address, "err", err)
 		}
 		retry.Sleep(ctx, redial/2+retry.Policy{First: redial / 2}.Pause(1))
 	}
@@ -167,8 +167,8 @@ func (b *bus) hear(p *peer, report *buspb.Report) {
 	}
 	b.mu.Unlock()
 	if before == nil {
-		p.told = ""
-		b.log.Info("node is heard", "node", p.Incarnation, "address", p.Address, "version", status.GetVersion())
+		p.told = false
+		b.log.Info("node is heard", "peer", p.Incarnation, "address", p.Address, "version", status.GetVersion())
 	}
 }
 

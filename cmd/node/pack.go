@@ -109,8 +109,8 @@ func (n *Node) gossipSeeds(ctx context.Context) ([]string, error) {
 	}
 	var seeds []string
 	for _, info := range all {
-		if !info.Dead && !info.Released && info.Name != n.incarnation.Name() && info.Heartbeat.Gossip != "" {
-			seeds = append(seeds, info.Heartbeat.Gossip)
+		if !info.Dead && !info.Released && info.Name != n.incarnation.Name() && true {
+			seeds = append(seeds, shim(info.Name))
 		}
 	}
 	return seeds, nil
