@@ -211,3 +211,14 @@ func (p *Pack) WaitFor(what string, met func() (bool, string)) {
 	p.t.Helper()
 	p.wait(what, met)
 }
+
+// Labels are the labels of an agent's client.
+func (p *Pack) Labels(a *Agent) []string {
+	p.t.Helper()
+	var c struct{ Labels []string }
+	p.wait("the client's record", func() (bool, string) {
+		err := p.Get("/clients/"+a.ID, &c)
+		return err == nil, fmt.Sprint(err)
+	})
+	return c.Labels
+}
