@@ -116,13 +116,15 @@ func running(t *testing.T, name string, run func(context.Context) error) (stop f
 // configure writes server.yaml and robot.yaml into the pack's folder.
 func (p *pack) configure(t *testing.T) *config.Loaded {
 	t.Helper()
-	for _, section := range []string{"Frontend", "API", "GUI", "Monitoring"} {
+	for _, section := range []string{"Frontend", "API", "GUI", "Monitoring", "Bus", "Gossip"} {
 		p.ports[section] = freePort(t)
 	}
 	merge := map[string]any{
 		"Frontend": map[string]any{"bind_address": "127.0.0.1", "bind_port": p.ports["Frontend"]},
 		"API":      map[string]any{"bind_port": p.ports["API"]}, "GUI": map[string]any{"bind_port": p.ports["GUI"]},
 		"Monitoring": map[string]any{"bind_port": p.ports["Monitoring"]},
+		"Bus":        map[string]any{"bind_address": "127.0.0.1", "bind_port": p.ports["Bus"]},
+		"Gossip":     map[string]any{"bind_address": "127.0.0.1", "bind_port": p.ports["Gossip"]},
 		"Client":     map[string]any{"server_urls": []string{fmt.Sprintf("https://127.0.0.1:%d/", p.ports["Frontend"])}, "max_poll": 1},
 	}
 	text, err := json.Marshal(merge)

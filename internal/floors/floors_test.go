@@ -22,6 +22,7 @@ var mayImport = map[string]string{
 	"vql/endpoint": "vql",
 	"vql/server":   "vql artifacts clients filestore flows users",
 	"master":       "filestore replication clients flows",
+	"minion":       "replication clients flows",
 	"frontend":     "wire notifier clients flows",
 	"api":          "artifacts clients filestore flows users vql",
 	"client":       "artifacts wire vql vql/endpoint",
