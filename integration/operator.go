@@ -185,8 +185,8 @@ func (p *Pack) Progress(a *Agent, flow string) bool {
 		for _, one := range acked {
 			ended = ended || one.Kind == "end"
 		}
-		if ended || len(acked) > a.seen {
-			a.seen = len(acked)
+		if ended || a.flow != flow || len(acked) > a.seen {
+			a.seen, a.flow = len(acked), flow
 			return true, ""
 		}
 		return false, fmt.Sprintf("%d acknowledgements", len(acked))

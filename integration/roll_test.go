@@ -19,10 +19,11 @@ import (
 // node that takes no connection is passed over, any other answer than yes is a
 // failed write.
 type operator struct {
-	pack   *integration.Pack
-	client string
-	life   context.Context
-	stop   func()
+	pack    *integration.Pack
+	client  string
+	patient bool // tries again, under the same key, until it is answered with yes
+	life    context.Context
+	stop    func()
 
 	mu     sync.Mutex
 	acked  []string
@@ -30,8 +31,8 @@ type operator struct {
 	worst  time.Duration
 }
 
-func operate(pack *integration.Pack, client string) *operator {
-	o := &operator{pack: pack, client: client}
+func operate(pack *integration.Pack, client string, patient bool) *operator {
+	o := &operator{pack: pack, client: client, patient: patient}
 	life, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	o.life, o.stop = life, func() { cancel(); done.Wait() }
@@ -46,13 +47,13 @@ func (o *operator) write(worker int) {
 	for i := 0; o.life.Err() == nil; i++ {
 		label := fmt.Sprintf("w%d-%d", worker, i%80)
 		begin := time.Now()
-		for at := range nodes {
+		for at := 0; at < len(nodes) || o.patient; at++ {
 			n := nodes[(i+at)%len(nodes)]
 			if !n.Running() {
 				continue
 			}
 			err := n.Label(o.client, label, fmt.Sprintf("%d-%d", worker, i))
-			if refused(err) {
+			if refused(err) || err != nil && o.patient {
 				continue
 			}
 			o.mu.Lock()
@@ -104,7 +105,7 @@ func TestRollingRestartFailsNobody(t *testing.T) {
 	agent := pack.AddAgent()
 	pack.SetArtifact(numbers)
 	flow := pack.Collect(agent, "Custom.Integration.Numbers", map[string]string{"Rows": strconv.FormatInt(rows, 10)})
-	writer := operate(pack, agent.ID)
+	writer := operate(pack, agent.ID, false)
 	for range rounds {
 		for _, n := range pack.Nodes() {
 			n.Stop()
