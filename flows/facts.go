@@ -19,7 +19,7 @@ func (p *packet) allFacts() []*buspb.Mutation {
 		if l == nil || part.f == nil || part.dropped {
 			continue
 		}
-		part.facts = part.factsOf(l, p.room.o.Incarnation, p.peer.Received)
+		part.facts = part.factsOf(l, p.answerOf(part, l), p.room.o.Incarnation, p.peer.Received)
 		changes = append(changes, part.facts...)
 	}
 	var facts []*buspb.Mutation
@@ -39,12 +39,30 @@ func (p *packet) allFacts() []*buspb.Mutation {
 
 // factsOf says what is new about one flow. What came after its end and is not
 // told yet waits for tellPause: Run tells it, unless a later packet does.
-func (p *part) factsOf(l *local, incarnation string, now time.Time) []*buspb.FlowChange {
+func (p *part) factsOf(l *local, lost *buspb.FlowEnd, incarnation string, now time.Time) []*buspb.FlowChange {
 	known := max(l.endRank, rank(p.f.Outcome))
-	lost := p.end != nil && p.end.Outcome == buspb.FlowEnd_OUTCOME_UNKNOWN
-	if lost && p.f.State == Pending && !l.taken {
-		return nil // the client was asked whether it knows the task: no end
+	out := p.endFacts(l, known, incarnation)
+	p.taking = len(out) > 0
+	if !p.taking && p.alive && p.f.Taken.IsZero() && !l.taken {
+		p.taking = true
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Taken{Taken: &buspb.FlowTaken{Key: p.key.proto()}}})
 	}
+	if p.losing = lost != nil; p.losing {
+		if l.version+p.news() > 0 {
+			lost.Coverage = p.coverage(l, incarnation)
+		}
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_End{End: lost}})
+	}
+	if p.told == 0 && known > 0 && l.version+p.news() > l.reported && now.Sub(l.told) >= tellPause {
+		p.telling = true
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: p.coverage(l, incarnation)}})
+	}
+	return out
+}
+
+// endFacts are a limit that the packet broke, and an end that is stronger than
+// what is known.
+func (p *part) endFacts(l *local, known int, incarnation string) []*buspb.FlowChange {
 	var out []*buspb.FlowChange
 	if p.limit != "" && known < rank(buspb.FlowEnd_OUTCOME_LIMIT) {
 		end := &buspb.FlowEnd{
@@ -55,19 +73,6 @@ func (p *part) factsOf(l *local, incarnation string, now time.Time) []*buspb.Flo
 	if p.end != nil && (rank(p.end.Outcome) > known || p.f.CancelDue) {
 		p.end.Coverage = p.coverage(l, incarnation)
 		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_End{End: p.end}})
-	}
-	p.taking = len(out) > 0
-	if len(out) > 0 {
-		return out
-	}
-	if p.f.Taken.IsZero() && !l.taken && !lost {
-		p.taking = true
-		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Taken{Taken: &buspb.FlowTaken{Key: p.key.proto()}}})
-	}
-	if known > 0 && l.version+p.news() > l.reported && now.Sub(l.told) >= tellPause {
-		coverage := p.coverage(l, incarnation)
-		p.telling = true
-		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: coverage}})
 	}
 	return out
 }

@@ -28,8 +28,13 @@ const (
 	// has ended, so that late resends are recognised.
 	keepEnded = 10 * time.Minute
 
-	// keepIdle is how long it remembers a flow that runs but says nothing.
+	// keepIdle is how long it remembers a flow that runs but says nothing, while
+	// its client has a connection here.
 	keepIdle = 24 * time.Hour
+
+	// keepAway is how long it remembers one whose client has none: it may go on
+	// elsewhere, and what is stored twice then is shown once.
+	keepAway = 10 * time.Minute
 )
 
 // local is what this incarnation holds of one flow, and what of it is on its
@@ -45,10 +50,11 @@ type local struct {
 	aboutBytes                            int64  // of uploads that have not ended
 	conflicts                             int64
 
-	taken   bool // the fact that the client took the task is durable
-	endRank int  // of the strongest end that is durable
-	limited bool // over a limit of ours
-	ended   bool // by the ledger
+	taken    bool     // the fact that the client took the task is durable
+	endRank  int      // of the strongest end that is durable
+	limited  bool     // over a limit of ours
+	ended    bool     // by the ledger
+	answered question // the newest that the client answered and that others were told of
 
 	version  int64     // counts changes of what is durable
 	reported int64     // version of the newest durable fact about it
@@ -202,11 +208,15 @@ func (s *stream) with(held []reservation) filestore.Intervals {
 	return have
 }
 
-// idle reports whether the notes on a flow may go.
-func (l *local) idle(now time.Time) bool {
-	keep := keepIdle
-	if l.ended {
+// idle reports whether the notes on a flow may go; here says that its client has a
+// connection to this node.
+func (l *local) idle(now time.Time, here bool) bool {
+	keep := keepAway
+	switch {
+	case l.ended:
 		keep = keepEnded
+	case here:
+		keep = keepIdle
 	}
 	return now.Sub(l.used) > keep && !l.busy()
 }

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"raptorpack/filestore"
-	"raptorpack/proto/buspb"
 )
 
 // reader reads segments: *filestore.Reader.
@@ -104,44 +103,4 @@ func (r *Room) OpenUpload(ctx context.Context, key Key, number int64) (*filestor
 		return nil, Upload{}, fmt.Errorf("upload %d of flow %s of %s: %w", number, key.Flow, key.Client, err)
 	}
 	return file, all[at], nil
-}
-
-// CoverageOf reads from the segments which rows and uploads of a flow some
-// incarnations hold together.
-func (r *Room) CoverageOf(ctx context.Context, f *Flow, owner func(incarnation string) bool) (*buspb.FlowCoverage, error) {
-	out := &buspb.FlowCoverage{Key: f.Key.proto()}
-	for _, name := range f.Spec.Results() {
-		rows, err := r.stored(ctx, f, f.results(name), name, owner)
-		if err != nil {
-			return nil, err
-		}
-		if len(rows) > 0 {
-			out.Names = append(out.Names, &buspb.FlowExtent{Name: name, Bounds: boundsOf(rows)})
-		}
-	}
-	uploads, err := r.stored(ctx, f, f.uploadList(), uploadName, owner)
-	if err != nil || len(uploads) == 0 {
-		return out, err
-	}
-	out.Uploads = boundsOf(uploads)
-	list, err := r.list(ctx, f)
-	for _, u := range list {
-		if uploads.Has(u.Number, u.Number+1) {
-			out.UploadBytes += u.StoredSize
-			out.UploadSizes = append(out.UploadSizes, u.Number, u.StoredSize)
-		}
-	}
-	return out, err
-}
-
-func (r *Room) stored(ctx context.Context, f *Flow, set filestore.Set, name string, owner func(string) bool) (filestore.Intervals, error) {
-	have, err := r.o.Reader.CoverageBy(ctx, set, filestore.RowsFilter{Client: f.Client, Flow: f.Flow, Name: name}, owner)
-	if err != nil {
-		return nil, fmt.Errorf("coverage of %s in flow %s of %s: %w", name, f.Flow, f.Client, err)
-	}
-	var rows filestore.Intervals
-	for _, s := range have.Streams {
-		rows.Union(s.Rows)
-	}
-	return rows, nil
 }

@@ -81,6 +81,8 @@ type Node struct {
 	interrogate *clients.Interrogator
 	seals       *seals
 
+	settledByAll func(index uint64) bool // whether all live nodes have settled an entry
+
 	frontend   *frontend.Frontend
 	master     *master.Master
 	term       atomic.Pointer[filestore.Term] // while this node leads
@@ -190,6 +192,7 @@ func (n *Node) wire(ctx context.Context) error {
 	late := &lateCommitter{}
 	n.flows = flows.New(n.flowOptions(late))
 	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())
+	n.settledByAll = func(index uint64) bool { return index <= n.Settled() } // this node is alone
 
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Registerer: n.registry, Logger: n.component("replication"),
