@@ -125,7 +125,7 @@ func (p *packet) finishUploads(ctx context.Context, commit *filestore.Commit) er
 		for _, e := range part.ends {
 			row, stored, err := p.finishUpload(ctx, part, &e)
 			if errors.Is(err, errGivenUp) {
-				p.giveUpUpload(part, &e)
+				p.giveUpUpload(part, &e, err)
 				continue
 			}
 			if err != nil {
@@ -140,23 +140,35 @@ func (p *packet) finishUploads(ctx context.Context, commit *filestore.Commit) er
 	return nil
 }
 
-// errGivenUp means that an upload ended long ago and its bytes never came.
-var errGivenUp = errors.New("upload misses bytes for good")
+// errGivenUp means that an upload cannot be stored: it ended long ago and its bytes
+// never came, or what the client says of it makes no sense.
+var errGivenUp = errors.New("upload cannot be stored")
 
 func (p *packet) finishUpload(ctx context.Context, part *part, e *upEnd) (filestore.Append, int64, error) {
 	end := e.item.end
 	stored, err := p.room.o.Committer.FinishUpload(ctx, filestore.UploadFinish{
 		Key: part.uploadKey(end.number), Accessor: end.accessor, Components: end.components,
-		Size: end.size, StoredSize: end.stored, Index: end.index,
+		Size: end.size, StoredSize: end.stored, Index: end.index, Whole: part.whole(end),
 	})
 	if err != nil {
 		if p.patient(e, err) {
 			return filestore.Append{}, 0, fmt.Errorf("finish upload %d of %s: %w", end.number, part.key.Flow, err)
 		}
-		return filestore.Append{}, 0, errGivenUp
+		return filestore.Append{}, 0, fmt.Errorf("%w: %w", errGivenUp, err)
 	}
 	row, err := end.row(part, e.about, stored, p.peer.Received)
 	return row, stored.StoredSize, err
+}
+
+// whole reports whether all bytes of an upload came in this packet.
+func (p *part) whole(end *uploadEnd) bool {
+	var have filestore.Intervals
+	for i := range p.items {
+		if item := &p.items[i]; item.kind == dataItem && item.number == end.number {
+			have.Add(item.batch.first, item.batch.end())
+		}
+	}
+	return have.Has(0, end.stored)
 }
 
 // patient reports whether an upload that cannot be finished may be finished
@@ -178,11 +190,14 @@ func (p *packet) patient(e *upEnd, err error) bool {
 }
 
 // giveUpUpload buries the end of an upload; its flow will miss it.
-func (p *packet) giveUpUpload(part *part, e *upEnd) {
+func (p *packet) giveUpUpload(part *part, e *upEnd, err error) {
 	p.shard.mu.Lock()
 	e.stream.settle(e.batch, false)
 	p.shard.mu.Unlock()
 	reason := fmt.Sprintf("upload %d ended but bytes are missing", e.item.end.number)
-	p.letters = append(p.letters, letter{flow: part.key.Flow.String(), reason: reason})
+	if !errors.Is(err, filestore.ErrIncomplete) {
+		reason = fmt.Sprintf("upload %d ended but cannot be stored", e.item.end.number)
+	}
+	p.letters = append(p.letters, letter{flow: part.key.Flow.String(), reason: shorten(reason+": "+err.Error(), maxErrorText)})
 	p.room.complain(p, part.key.Flow.String(), reason)
 }

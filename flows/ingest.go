@@ -151,7 +151,7 @@ func (p *packet) reserve(ctx context.Context, mine *flight) (*filestore.Commit, 
 			commit.Class = filestore.Interactive
 		}
 		l := p.shard.localOf(part.key, p.peer.Received)
-		p.reserveAbout(part, l)
+		p.reserveAbout(part, l, commit)
 		for i := range part.items {
 			p.reserveItem(part, l, &part.items[i], mine, commit)
 		}
@@ -177,24 +177,6 @@ func (p *packet) look(part *part) {
 		p.room.metrics.late.Inc()
 	}
 	part.dropped = part.dropped || deleted || part.f != nil
-}
-
-// reserveAbout keeps what a client says of uploads to come, within bounds: an
-// upload without it is listed without the file's own times.
-func (p *packet) reserveAbout(part *part, l *local) {
-	for _, a := range part.about {
-		if l.ends.have.Has(a.number, a.number+1) || p.tooMany(part, l, a.number) != "" {
-			continue
-		}
-		known := l.uploads[a.number]
-		if known != nil {
-			l.forgetAbout(known)
-		}
-		if l.aboutBytes+a.bytes() <= maxAboutBytes {
-			l.upload(a.number).about = a
-			l.aboutBytes += a.bytes()
-		}
-	}
 }
 
 // clash finds another packet that carries the same batch. The lock is held.
@@ -281,7 +263,11 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		}
 	}
 	s := l.of(i)
-	switch v := s.judge(i.batch); {
+	v := s.judge(i.batch)
+	if i.kind == dataItem {
+		v = s.judgeBytes(i.batch)
+	}
+	switch {
 	case v == had, v == conflict && i.kind == endItem:
 		m.duplicates.Inc()
 		return
@@ -338,6 +324,9 @@ func (p *packet) settle(durable bool) {
 	for _, part := range p.parts {
 		l := p.shard.locals[part.key]
 		for _, h := range part.held {
+			if durable && h.item.kind == dataItem {
+				h.stream.overwrite(h.batch)
+			}
 			h.stream.settle(h.batch, durable)
 			if l == nil {
 				continue
@@ -354,6 +343,7 @@ func (p *packet) settle(durable bool) {
 			p.room.metrics.took(part.held)
 		}
 		part.held = nil
+		part.settleAbout(durable)
 	}
 	p.settleEvents(durable)
 }

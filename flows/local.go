@@ -81,6 +81,7 @@ func (b batch) end() int64 { return b.first + b.count }
 // upload is one file on its way.
 type upload struct {
 	about   *aboutUpload
+	told    bool      // about stands in the list, or is on its way there
 	writes  stream    // numbered by bytes of the stored file
 	stored  int64     // bytes, once it has ended
 	failing time.Time // since when its end comes but bytes are missing
@@ -117,6 +118,16 @@ func (s *stream) judge(b batch) verdict {
 	return had
 }
 
+// judgeBytes is judge for bytes of an upload: only a piece that is known to be the
+// same is had. A client that begins a file anew may cut it otherwise.
+func (s *stream) judgeBytes(b batch) verdict {
+	v := s.judge(b)
+	if at, ok := s.find(b.first); v == had && s.flying[b] == nil && (!ok || s.batches[at] != b) {
+		return fresh
+	}
+	return v
+}
+
 // find returns where the batch that begins with a line stands, or would.
 func (s *stream) find(first int64) (int, bool) {
 	return slices.BinarySearchFunc(s.batches, first, func(b batch, first int64) int { return cmp.Compare(b.first, first) })
@@ -144,6 +155,11 @@ func (s *stream) settle(b batch, durable bool) {
 	case len(s.batches) < maxBatches:
 		s.batches = slices.Insert(s.batches, at, b)
 	}
+}
+
+// overwrite forgets the batches that a piece of an upload lies over.
+func (s *stream) overwrite(b batch) {
+	s.batches = slices.DeleteFunc(s.batches, func(old batch) bool { return old.first < b.end() && b.first < old.end() })
 }
 
 func (l *local) stream(name string) *stream {

@@ -53,7 +53,8 @@ type part struct {
 	lost     *buspb.FlowEnd // the client's answer that it does not know the flow
 	alive    bool           // there is more than such an answer
 	about    []*aboutUpload
-	broken   []int64 // uploads of which a buffer can never be processed
+	listing  []*upload // what is said of them is on its way to the list
+	broken   []int64   // uploads of which a buffer can never be processed
 
 	dropped bool  // nothing of it is kept: deleted flow
 	telling bool  // it carries a fact about coverage alone

@@ -66,19 +66,43 @@ func (r *Room) Uploads(ctx context.Context, key Key) ([]Upload, error) {
 	return r.list(ctx, f)
 }
 
+// list reads the finished uploads, and what was said of those that ended on
+// another node than they began.
 func (r *Room) list(ctx context.Context, f *Flow) ([]Upload, error) {
-	var out []Upload
+	out, err := listed[Upload](ctx, r, f, uploadName)
+	if err != nil || !slices.ContainsFunc(out, func(u Upload) bool { return u.bare() }) {
+		return out, err
+	}
+	said, err := listed[aboutUpload](ctx, r, f, aboutName)
+	if err != nil {
+		return nil, err
+	}
+	by := make(map[int64]*aboutUpload, len(said))
+	for i := range said {
+		by[said[i].Number] = &said[i]
+	}
+	for i := range out {
+		if about := by[out[i].Number]; about != nil && out[i].bare() {
+			out[i].describe(about)
+		}
+	}
+	return out, nil
+}
+
+// listed reads all lines of one name in the list of uploads.
+func listed[T any](ctx context.Context, r *Room, f *Flow, name string) ([]T, error) {
+	var out []T
 	for p := (Page{}); ; {
-		page, err := r.page(ctx, f, f.uploadList(), uploadName, p)
+		page, err := r.page(ctx, f, f.uploadList(), name, p)
 		if err != nil {
 			return nil, err
 		}
 		for _, row := range page.Rows {
-			var u Upload
-			if err := json.Unmarshal(row.Line, &u); err != nil {
-				return nil, fmt.Errorf("read uploads of flow %s of %s: %w", f.Flow, f.Client, err)
+			var one T
+			if err := json.Unmarshal(row.Line, &one); err != nil {
+				return nil, fmt.Errorf("read %s of flow %s of %s: %w", name, f.Flow, f.Client, err)
 			}
-			out = append(out, u)
+			out = append(out, one)
 		}
 		if page.Next == "" || len(page.Rows) == 0 {
 			return out, nil
