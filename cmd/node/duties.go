@@ -58,26 +58,50 @@ func (n *Node) expire(ctx context.Context) error {
 	}
 }
 
-// remove takes away the files of deleted flows, once in each term: what an
-// earlier master left is seen again.
+// Settled is the newest entry that this node has applied and, where entries up to
+// it deleted something, closed the files of. A master may remove what was deleted
+// by an entry that all live nodes have settled.
+func (n *Node) Settled() uint64 {
+	_, applied, _ := n.ledger.Position()
+	if oldest, some := n.flows.Unclosed(); some {
+		return min(applied, oldest-1)
+	}
+	return applied
+}
+
+// settledByAll tells whether every living node has settled an entry, as far as this
+// node, which leads, has been told.
+func (n *Node) settledByAll(index uint64) bool {
+	living := n.living.Load()
+	if living == nil || index > n.Settled() {
+		return false
+	}
+	for _, name := range *living {
+		if name != n.incarnation.Name() && n.ledger.SettledBy(name) < index {
+			return false
+		}
+	}
+	return true
+}
+
+// remove takes away the files of deleted flows that no live node has open any more,
+// once in each term: what an earlier master left is seen again.
 func (n *Node) remove(ctx context.Context) error {
 	removed := map[flows.Key]bool{}
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
-		for _, key := range n.flows.Deletions() {
-			if removed[key] {
+		for _, gone := range n.flows.Deletions() {
+			if removed[gone.Key] || !n.settledByAll(gone.Index) {
 				continue
 			}
-			n.committer.Forget(ctx, filestore.FlowDir(key.Org, key.Client, key.Flow))
-			n.committer.Forget(ctx, filestore.FlowUploadsDir(key.Org, key.Client, key.Flow))
-			if err := n.flows.RemoveTree(ctx, key); err != nil {
+			if err := n.flows.RemoveTree(ctx, gone.Key); err != nil {
 				if ctx.Err() == nil {
-					n.component("flows").Warn("files of a deleted flow are still there", "client", key.Client.String(), "flow", key.Flow.String(), "err", err)
+					n.component("flows").Warn("files of a deleted flow are still there", "client", gone.Client.String(), "flow", gone.Flow.String(), "err", err)
 				}
 				continue
 			}
-			removed[key] = true
+			removed[gone.Key] = true
 		}
 		select {
 		case <-ctx.Done():
@@ -144,6 +168,7 @@ func (n *Node) bury(ctx context.Context) error {
 	for {
 		all, err := watcher.Look(ctx)
 		if err == nil {
+			n.noteLiving(all)
 			err = n.buryAll(ctx, all, buried)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -155,6 +180,16 @@ func (n *Node) bury(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+func (n *Node) noteLiving(all []filestore.IncarnationInfo) {
+	living := []string{}
+	for _, info := range all {
+		if !info.Dead && !info.Released {
+			living = append(living, info.Name)
+		}
+	}
+	n.living.Store(&living)
 }
 
 // buryAll seals what is newly dead, once its outbox has told of all flows that it

@@ -92,6 +92,7 @@ type Node struct {
 	presence       *presence
 	busCertificate atomic.Pointer[tls.Certificate]
 	usage          usage
+	living         atomic.Pointer[[]string] // incarnations, as the master saw them last
 
 	frontend   *frontend.Frontend
 	minion     *minion.Minion
@@ -101,10 +102,10 @@ type Node struct {
 	draining   atomic.Bool
 	drain      context.CancelFunc // ends Run as SIGTERM does
 	told       context.Context    // ended by drain
-	keeper     *part         // of the incarnation; runs from the claim on
-	failed     chan error    // what the first part that ended by itself said; room for all
-	lapsed     chan struct{} // closed when the incarnation's lease is lost and the filestore is waited for
-	frontendAt string        // address that clients reach, as it was bound
+	keeper     *part              // of the incarnation; runs from the claim on
+	failed     chan error         // what the first part that ended by itself said; room for all
+	lapsed     chan struct{}      // closed when the incarnation's lease is lost and the filestore is waited for
+	frontendAt string             // address that clients reach, as it was bound
 }
 
 // New claims the node's name on the store, loads the state and wires every part.
@@ -213,7 +214,6 @@ func (n *Node) wire(ctx context.Context) error {
 	late := &lateCommitter{}
 	n.flows = flows.New(n.flowOptions(late))
 	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())
-
 	bus, err := n.busOptions()
 	if err != nil {
 		return err

@@ -147,7 +147,7 @@ func (n *Node) busOptions() (*replication.BusOptions, error) {
 	return &replication.BusOptions{
 		Listener: n.pack.listener, Certificate: n.busCertificate.Load, Authority: authority,
 		Peers: n.peers, Changed: n.pack.members.Changed(), Dial: n.o.BusDial,
-		Describe: n.describe, Soft: n.presence, Order: n.obey,
+		Describe: n.describe, Soft: n.presence, Settled: n.Settled, Order: n.obey,
 	}, nil
 }
 

@@ -384,7 +384,7 @@ func (x *NodeStatus) GetDraining() bool {
 type FollowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          *Introduction          `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`    // in the first message
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // first: the last entry applied; later: how far it came
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // first: the last entry applied; later: the last one settled
 	Chain         []byte                 `protobuf:"bytes,3,opt,name=chain,proto3" json:"chain,omitempty"`  // first: the chain hash after it
 	Stamp         int64                  `protobuf:"varint,4,opt,name=stamp,proto3" json:"stamp,omitempty"` // later: comes back in an Echo
 	unknownFields protoimpl.UnknownFields
