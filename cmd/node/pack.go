@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"raptorpack/api"
 	"raptorpack/cluster"
 	"raptorpack/proto/buspb"
 	"raptorpack/replication"
@@ -175,7 +176,33 @@ func (n *Node) describe(s *buspb.NodeStatus) {
 	s.Cpu, s.Memory = n.usage.now()
 }
 
-// obey does what an operator asked of this node at another one.
+// order has a node do what an operator asks of it here.
+func (n *Node) order(ctx context.Context, node, what, principal string) error {
+	if node == n.o.Name.String() {
+		return n.obey(ctx, what, principal)
+	}
+	for _, s := range n.ledger.Pack() {
+		if s.GetNode() == node {
+			err := n.ledger.Order(ctx, s.GetIncarnation(), what, principal)
+			if errors.Is(err, replication.ErrUnheard) {
+				err = fmt.Errorf("%w: %w", api.ErrUnheard, err)
+			}
+			return err
+		}
+	}
+	all, err := n.store.Incarnations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, info := range all {
+		if info.Node.String() == node {
+			return fmt.Errorf("node %s: %w", node, api.ErrUnheard)
+		}
+	}
+	return fmt.Errorf("node %.80q: %w", node, api.ErrUnknownNode)
+}
+
+// obey does what an operator asked of this node, here or at another one.
 func (n *Node) obey(_ context.Context, what, principal string) error {
 	switch what {
 	case "drain":
