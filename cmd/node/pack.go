@@ -110,8 +110,8 @@ func (n *Node) gossipSeeds(ctx context.Context) ([]string, error) {
 	}
 	var seeds []string
 	for _, info := range all {
-		if !info.Dead && !info.Released && info.Name != n.incarnation.Name() && true {
-			seeds = append(seeds, shim(info.Name))
+		if !info.Dead && !info.Released && info.Name != n.incarnation.Name() && info.Heartbeat.Gossip != "" {
+			seeds = append(seeds, info.Heartbeat.Gossip)
 		}
 	}
 	return seeds, nil
@@ -207,14 +207,14 @@ func (n *Node) obey(_ context.Context, what, principal string) error {
 	switch what {
 	case "drain":
 		n.log.Info("told to drain", "principal", principal)
-		n.Drain()
+		time.AfterFunc(drainAfter, n.drain) // whoever asked is answered first
 		return nil
 	}
 	return fmt.Errorf("order %.40q: %w", what, replication.ErrInvalid)
 }
 
-// Drain has the node hand its clients over and stop, as SIGTERM does.
-func (n *Node) Drain() { n.drain() }
+// drainAfter is how long a node that was told to drain goes on.
+const drainAfter = 300 * time.Millisecond
 
 // staleAfter is the age of the state beyond which fresh reads are refused.
 const staleAfter = 5 * time.Second
