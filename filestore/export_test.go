@@ -28,3 +28,12 @@ var LookAtDisk = (*Store).lookAtDisk
 
 // ExtendNow is the last step of a renewal that began just now.
 func ExtendNow(i *Incarnation) bool { return i.claim.extend(now()) }
+
+// ParseEndName reads the name of an ending.
+var ParseEndName = parseEndName
+
+// ParseEnding reads an ending.
+func ParseEnding(data []byte) error {
+	_, err := parseEnding(data)
+	return err
+}
