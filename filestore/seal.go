@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -75,6 +77,41 @@ func (s *Store) ReadSeal(ctx context.Context, name string) (*Seal, error) {
 		return nil, fmt.Errorf("read seal of %s: %w", name, err)
 	}
 	return s.readSeal(ctx, node, n)
+}
+
+// Seals lists nodes/ afresh and returns the seals of those incarnations that known
+// says no to, by node and number. A listing costs one call per node, however many
+// seals there are. An error comes with the seals that could be read, and joins what
+// was wrong with each of the others.
+func (s *Store) Seals(ctx context.Context, known func(name string) bool) ([]*Seal, error) {
+	nodes, err := s.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var seals []*Seal
+	var errs []error
+	for _, node := range nodes {
+		listed, err := s.listNode(ctx, node)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list seals of %s: %w", node, err))
+			if ctx.Err() != nil {
+				break
+			}
+			continue
+		}
+		for _, n := range slices.Sorted(maps.Keys(listed.seals)) {
+			if known(incarnationName(node, n)) {
+				continue
+			}
+			seal, err := s.readSeal(ctx, node, n)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			seals = append(seals, seal)
+		}
+	}
+	return seals, errors.Join(errs...)
 }
 
 // readSeal reads a seal that a fresh listing shows.
