@@ -116,7 +116,8 @@ func (f *UploadFinish) check() error {
 // elsewhere: it copies in what other incarnations hold, syncs, hashes, links,
 // syncs the directory and removes the parts. Repeating it, after a crash or on
 // another node too, gives the same answer. Errors are those of Submit,
-// ErrIncomplete, and ErrBadIndex for an index that contradicts itself.
+// ErrIncomplete, and ErrBadIndex for an index that contradicts itself. ErrLeaseLost
+// means that ctx ended while the lease had lapsed.
 //
 // Its caller submits the fact of it afterwards. CleanUploads removes the small
 // marks that stay below .parts, when the flow has ended.
@@ -130,7 +131,8 @@ func (c *Committer) FinishUpload(ctx context.Context, f UploadFinish) (*StoredUp
 		return nil, err
 	}
 	defer leave()
-	if !c.o.Valid() {
+	waits := func() bool { return ctx.Err() == nil }
+	if !c.held(ctx, waits) {
 		return nil, fmt.Errorf("finish %s: %w", f.Key, ErrLeaseLost)
 	}
 	entry, err := c.uploads.acquire(ctx, f.Key)
@@ -142,7 +144,7 @@ func (c *Committer) FinishUpload(ctx context.Context, f UploadFinish) (*StoredUp
 	fin.u.finishing.Store(true)
 	defer fin.u.finishing.Store(false)
 	stored, err := fin.run(ctx)
-	if err == nil && !c.o.Valid() {
+	if err == nil && !c.held(ctx, waits) {
 		err = ErrLeaseLost
 	}
 	if err != nil {

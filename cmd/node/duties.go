@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,14 @@ import (
 const (
 	expireEvery = 10 * time.Second // how often flows that wait for rows are looked at
 	watchEvery  = 2 * time.Second  // how often incarnations are
+
+	leaseTTL = 30 * time.Second // of an incarnation
+
+	// patience is how many lease times beyond its own a lapsed incarnation has to
+	// revive before the master buries it: a mount that hung for a minute or two then
+	// costs no connection. A node that starts anew under its name does not wait so
+	// long, and what died on its own machine is known to be over at once.
+	patience = 4
 )
 
 // duties run while this node leads, once its ledger takes entries.
@@ -161,7 +170,8 @@ func namesOf(query *wirepb.VQLCollectorArgs, all map[string]string) map[string]s
 // segments still.
 func (n *Node) bury(ctx context.Context) error {
 	log := n.component("master")
-	watcher := n.store.Watcher(n.o.Tune.IncarnationTTL, 0)
+	ttl := cmp.Or(n.o.Tune.IncarnationTTL, leaseTTL)
+	watcher := n.store.Watcher(ttl, patience*ttl)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	buried := map[string]bool{n.incarnation.Name(): true}
@@ -169,7 +179,7 @@ func (n *Node) bury(ctx context.Context) error {
 		all, err := watcher.Look(ctx)
 		if err == nil {
 			n.noteLiving(all)
-			err = n.buryAll(ctx, all, buried)
+			err = n.buryAll(ctx, watcher, all, buried)
 		}
 		if err != nil && ctx.Err() == nil {
 			log.Warn("dead incarnations are not buried yet", "err", err)
@@ -192,14 +202,20 @@ func (n *Node) noteLiving(all []filestore.IncarnationInfo) {
 	n.living.Store(&living)
 }
 
-// buryAll seals what is newly dead, once its outbox has told of all flows that it
-// has rows of: a flow that is not known to run would be passed over. The segments of all are read at once
+// buryAll makes final what has lapsed, so that nobody revives it. It seals what is
+// newly dead, once its outbox has told of all flows that it has rows of: a flow that
+// is not known to run would be passed over. The segments of all are read at once
 // afterwards, however many there are.
-func (n *Node) buryAll(ctx context.Context, all []filestore.IncarnationInfo, buried map[string]bool) error {
+func (n *Node) buryAll(ctx context.Context, watcher *filestore.Watcher, all []filestore.IncarnationInfo, buried map[string]bool) error {
 	var fresh []string
 	var errs []error
 	for _, info := range all {
-		if buried[info.Name] || !info.Dead && !info.Released || !n.ledger.Adopted(info.Name) {
+		if info.Lapsed && !buried[info.Name] { // the next look shows what became of it
+			if err := watcher.Bury(ctx, info); err != nil && !errors.Is(err, filestore.ErrAlive) {
+				errs = append(errs, err)
+			}
+		}
+		if buried[info.Name] || !info.Dead || !n.ledger.Adopted(info.Name) {
 			continue
 		}
 		if err := n.seal(ctx, info); err != nil { // one that cannot be sealed holds up no other
