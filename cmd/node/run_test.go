@@ -6,9 +6,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"raptorpack/filestore"
 	"raptorpack/master"
+	"raptorpack/minion"
 )
 
 // campaigner is a candidate that never wins.
@@ -29,10 +31,23 @@ func (c *campaigner) Campaign(ctx context.Context) (*filestore.Term, error) {
 	return nil, ctx.Err()
 }
 
+// follower follows nobody.
+type follower struct{ under atomic.Int32 }
+
+func (f *follower) Follow(ctx context.Context) error {
+	f.under.Add(1)
+	defer f.under.Add(-1)
+	<-ctx.Done()
+	return nil
+}
+
+func (f *follower) Age() (time.Duration, bool) { return 0, true }
+
 func TestNodeIsACandidateOnlyWhileItsLeaseHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &campaigner{}
-		n := &Node{lease: newLease(), master: master.New(master.Options{Candidate: c})}
+		f := &follower{}
+		n := &Node{lease: newLease(), master: master.New(master.Options{Candidate: c}), minion: minion.New(minion.Options{Ledger: f})}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1) // one answer
 		go func() { done <- n.lead(ctx) }()
@@ -45,6 +60,9 @@ func TestNodeIsACandidateOnlyWhileItsLeaseHolds(t *testing.T) {
 			synctest.Wait()
 			if c.under.Load() != 0 || len(done) != 0 {
 				t.Errorf("life %d: %d campaigns without a lease, ended: %d", life, c.under.Load(), len(done))
+			}
+			if f.under.Load() != 1 {
+				t.Errorf("life %d: it does not follow meanwhile", life)
 			}
 			n.lease.set(true)
 		}
