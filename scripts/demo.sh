@@ -164,7 +164,7 @@ case $("$raptorpack" pack status --config "$config" --format jsonl | grep '"role
 *) kill -KILL "$second" && second='' ;;
 esac
 begin=$(date +%s%N)
-"$raptorpack" labels add "$client" --label survivor --config "$config" >/dev/null
+"$raptorpack" labels add "$client" survivor --config "$config" >/dev/null
 echo "a label set at the minion meanwhile took $((($(date +%s%N) - begin) / 1000000)) ms"
 until_true "two nodes" nodes 2
 "$raptorpack" pack status --config "$config" --format table
