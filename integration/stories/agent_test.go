@@ -162,8 +162,6 @@ func (a *endpoint) waitOnline() {
 	})
 }
 
-// waitQuiet waits until the agent has nothing to do or to say: the interrogation
-// of a new client is over.
 // waitInterrogated waits until the server has taken over what the agent told of its
 // host: from then on nothing changes by itself.
 func (a *endpoint) waitInterrogated() {
@@ -176,6 +174,8 @@ func (a *endpoint) waitInterrogated() {
 	a.waitQuiet()
 }
 
+// waitQuiet waits until the agent has nothing to do or to say: the interrogation
+// of a new client is over.
 func (a *endpoint) waitQuiet() {
 	a.p.t.Helper()
 	wait(a.p.t, "agent "+a.id+" to have nothing to do", func() (bool, string) {
