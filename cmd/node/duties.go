@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,13 +133,15 @@ func namesOf(query *wirepb.VQLCollectorArgs, all map[string]string) map[string]s
 	return out
 }
 
+func (n *Node) watchEvery() time.Duration { return cmp.Or(n.o.Tune.WatchEvery, watchEvery) }
+
 // bury seals incarnations that are surely over and tells the ledger what they
 // held of flows that have not ended: what they knew in memory only lies in their
 // segments still.
 func (n *Node) bury(ctx context.Context) error {
 	log := n.component("master")
-	watcher := n.store.Watcher(n.o.Tune.IncarnationTTL, 0)
-	tick := time.NewTicker(watchEvery)
+	watcher := n.store.Watcher(n.o.Tune.IncarnationTTL, n.o.Tune.Margin)
+	tick := time.NewTicker(n.watchEvery())
 	defer tick.Stop()
 	buried := map[string]bool{n.incarnation.Name(): true}
 	for {
@@ -251,20 +254,21 @@ func (n *Node) syncFile(ctx context.Context, path string) error {
 // seals answers readers from the seals of dead incarnations, each read once.
 type seals struct {
 	store *filestore.Store
+	every time.Duration
 	log   *slog.Logger
 
 	mu    sync.RWMutex
 	known map[string]*filestore.Seal
 }
 
-func newSeals(store *filestore.Store, log *slog.Logger) *seals {
-	return &seals{store: store, log: log, known: map[string]*filestore.Seal{}}
+func newSeals(store *filestore.Store, every time.Duration, log *slog.Logger) *seals {
+	return &seals{store: store, every: every, log: log, known: map[string]*filestore.Seal{}}
 }
 
 // watch learns the seals that others make, until ctx ends. Until then their readers
 // take the valid prefix, which may show what nobody was told of.
 func (s *seals) watch(ctx context.Context) error {
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	ailing := false
 	for {

@@ -56,6 +56,8 @@ type Options struct {
 type Tuning struct {
 	LeaseTTL       time.Duration // mastership; 4 s
 	IncarnationTTL time.Duration // 30 s
+	Margin         time.Duration // what others wait beyond a lease that stands still; 1 s
+	WatchEvery     time.Duration // how often incarnations and their outboxes are looked at; 2 s
 	Silence        time.Duration // before a running flow is asked about; 60 s
 
 	CommitWait  time.Duration // before a post that is not durable is refused; 20 s
@@ -101,10 +103,10 @@ type Node struct {
 	draining   atomic.Bool
 	drain      context.CancelFunc // ends Run as SIGTERM does
 	told       context.Context    // ended by drain
-	keeper     *part         // of the incarnation; runs from the claim on
-	failed     chan error    // what the first part that ended by itself said; room for all
-	lapsed     chan struct{} // closed when the incarnation's lease is lost and the filestore is waited for
-	frontendAt string        // address that clients reach, as it was bound
+	keeper     *part              // of the incarnation; runs from the claim on
+	failed     chan error         // what the first part that ended by itself said; room for all
+	lapsed     chan struct{}      // closed when the incarnation's lease is lost and the filestore is waited for
+	frontendAt string             // address that clients reach, as it was bound
 }
 
 // New claims the node's name on the store, loads the state and wires every part.
@@ -170,7 +172,7 @@ func (n *Node) open(ctx context.Context) error {
 	if err := n.store.Reserve(ctx, c.Pack.ReserveBytes); err != nil {
 		return fmt.Errorf("reserve space for the ledger: %w", err)
 	}
-	n.incarnation, err = n.store.ClaimIncarnation(ctx, filestore.IncarnationOptions{Node: n.o.Name, TTL: n.o.Tune.IncarnationTTL})
+	n.incarnation, err = n.store.ClaimIncarnation(ctx, filestore.IncarnationOptions{Node: n.o.Name, TTL: n.o.Tune.IncarnationTTL, Margin: n.o.Tune.Margin})
 	if err != nil {
 		return err
 	}
@@ -203,7 +205,7 @@ func (n *Node) wire(ctx context.Context) error {
 		return err
 	}
 	n.board = notifier.New(n.registry)
-	n.seals = newSeals(n.store, n.component("filestore"))
+	n.seals = newSeals(n.store, n.watchEvery(), n.component("filestore"))
 	n.reader = filestore.NewReader(filestore.ReaderOptions{
 		Store: n.store, Sealed: n.seals.length, Registerer: n.registry, Logger: n.component("filestore"),
 	})
@@ -221,7 +223,7 @@ func (n *Node) wire(ctx context.Context) error {
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
 		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events},
-		SnapshotEntries: n.o.Tune.SnapshotEntries,
+		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
 	if err != nil {
 		return err
@@ -240,7 +242,7 @@ func (n *Node) wire(ctx context.Context) error {
 	n.minion = minion.New(minion.Options{Ledger: n.ledger, Stale: staleAfter, Logger: n.component("minion")})
 	if n.o.Master {
 		n.master = master.New(master.Options{
-			Candidate: n.store.Candidate(filestore.CandidateOptions{Node: n.o.Name, TTL: n.o.Tune.LeaseTTL}),
+			Candidate: n.store.Candidate(filestore.CandidateOptions{Node: n.o.Name, TTL: n.o.Tune.LeaseTTL, Margin: n.o.Tune.Margin}),
 			Ledger:    n.ledger, Duties: n.duties(), Otherwise: n.minion, Registerer: n.registry, Logger: n.component("master"),
 		})
 	}
