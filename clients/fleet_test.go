@@ -85,7 +85,7 @@ func (f fleet) line(i int) []byte {
 		const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 		l.System, l.Hostname = "windows", "DESKTOP-"
 		for n := i; len(l.Hostname) < 15; n /= 36 { // distinct, and looks random
-			l.Hostname += string(digits[(n*7+r.IntN(1)*36+len(l.Hostname)*11)%36])
+			l.Hostname += string(digits[(n*7+len(l.Hostname)*11)%36])
 		}
 		l.Release = "Microsoft Windows 11 Enterprise " + windows[r.IntN(len(windows))]
 		l.Users = []string{"Administrator", person}

@@ -47,6 +47,49 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Run returns everything that is wrong: rows lost, doubled or out of order,
 // acknowledged and not there, uploads that differ.
 func (c Check) Run(ctx context.Context) error {
+	store, err := filestore.Open(c.Store, filestore.Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	defer store.Close(context.WithoutCancel(ctx))
+	reader, err := NewReader(ctx, store)
+	if err != nil {
+		return err
+	}
+	return c.RunOn(ctx, reader)
+}
+
+// NewReader reads results as far as the seals of dead incarnations let them count.
+// Seals that are made later it does not know.
+func NewReader(ctx context.Context, store *filestore.Store) (*filestore.Reader, error) {
+	all, err := store.Incarnations(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seals := map[string]*filestore.Seal{}
+	for _, one := range all {
+		if !one.Sealed {
+			continue
+		}
+		if seals[one.Name], err = store.ReadSeal(ctx, one.Name); err != nil {
+			return nil, err
+		}
+	}
+	return filestore.NewReader(filestore.ReaderOptions{
+		Store: store, Logger: slog.New(slog.DiscardHandler),
+		Sealed: func(path string) (int64, bool) {
+			seal := seals[filestore.SegmentIncarnation(path)]
+			if seal == nil {
+				return 0, false
+			}
+			length, named := seal.Lengths[path]
+			return length, named
+		},
+	}), nil
+}
+
+// RunOn is Run with a reader of the store at hand. Only uploads need the folder.
+func (c Check) RunOn(ctx context.Context, reader *filestore.Reader) error {
 	client, err := ids.ParseClient(c.Client)
 	if err != nil {
 		return err
@@ -55,12 +98,6 @@ func (c Check) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	store, err := filestore.Open(c.Store, filestore.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	defer store.Close(context.WithoutCancel(ctx))
-	reader := filestore.NewReader(filestore.ReaderOptions{Store: store, Logger: slog.New(slog.DiscardHandler)})
 	set := filestore.FlowResults(ids.RootOrg, client, flow, c.Result)
 	acked, err := readHistory(c.History, c.Flow)
 	if err != nil {

@@ -95,8 +95,8 @@ func TestPowerCutsLoseAndDoubleNothing(t *testing.T) {
 // With sync taken out of the program the same story has to fail: in the checker,
 // or because the server notices what it lost and refuses to go on.
 func TestPowerCutsAreNoticedWhenSyncIsTakenOut(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "raptorpack-nosync")
-	build := exec.Command("go", "build", "-tags", "raptorpack_nosync", "-o", binary, "raptorpack/cmd/raptorpack")
+	binary := filepath.Join(t.TempDir(), "raptorpack-seeded")
+	build := exec.Command("go", "build", "-tags", "seeded", "-ldflags", "-X raptorpack/internal/seeded.linked=sync", "-o", binary, "raptorpack/cmd/raptorpack")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

@@ -36,7 +36,7 @@ if [[ $LAB_STORIES == *run* ]]; then
 fi
 if [[ $LAB_STORIES == *cluster* ]]; then
 	$go vet -tags nfslab ./integration
-	$go build -tags raptorpack_nosync -o "$out/raptorpack-nosync" ./cmd/raptorpack
+	$go build -tags seeded -ldflags "-X raptorpack/internal/seeded.linked=sync" -o "$out/raptorpack-nosync" ./cmd/raptorpack
 	$go test -tags nfslab -c -o "$out/cluster.test" ./integration
 	RAPTORPACK_BINARY="$out/raptorpack" RAPTORPACK_BINARY_NOSYNC="$out/raptorpack-nosync" \
 		$lab cluster -nodes 2 -mem $mem -disk-mb 4096 -timeout $limit -- \

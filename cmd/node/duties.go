@@ -165,6 +165,8 @@ func namesOf(query *wirepb.VQLCollectorArgs, all map[string]string) map[string]s
 	return out
 }
 
+func (n *Node) watchEvery() time.Duration { return cmp.Or(n.o.Tune.WatchEvery, watchEvery) }
+
 // bury seals incarnations that are surely over and tells the ledger what they
 // held of flows that have not ended: what they knew in memory only lies in their
 // segments still.
@@ -172,7 +174,7 @@ func (n *Node) bury(ctx context.Context) error {
 	log := n.component("master")
 	ttl := cmp.Or(n.o.Tune.IncarnationTTL, leaseTTL)
 	watcher := n.store.Watcher(ttl, patience*ttl)
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(n.watchEvery())
 	defer tick.Stop()
 	buried := map[string]bool{n.incarnation.Name(): true}
 	for {
@@ -302,20 +304,21 @@ func (n *Node) syncFile(ctx context.Context, path string) error {
 // seals answers readers from the seals of dead incarnations, each read once.
 type seals struct {
 	store *filestore.Store
+	every time.Duration
 	log   *slog.Logger
 
 	mu    sync.RWMutex
 	known map[string]*filestore.Seal
 }
 
-func newSeals(store *filestore.Store, log *slog.Logger) *seals {
-	return &seals{store: store, log: log, known: map[string]*filestore.Seal{}}
+func newSeals(store *filestore.Store, every time.Duration, log *slog.Logger) *seals {
+	return &seals{store: store, every: every, log: log, known: map[string]*filestore.Seal{}}
 }
 
 // watch learns the seals that others make, until ctx ends. Until then their readers
 // take the valid prefix, which may show what nobody was told of.
 func (s *seals) watch(ctx context.Context) error {
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(s.every)
 	defer tick.Stop()
 	ailing := false
 	for {

@@ -56,6 +56,8 @@ type Options struct {
 type Tuning struct {
 	LeaseTTL       time.Duration // mastership; 4 s
 	IncarnationTTL time.Duration // 30 s
+	Margin         time.Duration // what others wait beyond a lease that stands still; 1 s
+	WatchEvery     time.Duration // how often incarnations and their outboxes are looked at; 2 s
 	Silence        time.Duration // before a running flow is asked about; 60 s
 
 	CommitWait  time.Duration // before a post that is not durable is refused; 20 s
@@ -123,9 +125,11 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	return n, nil
 }
 
-// abandon goes back the stairs of a start that broke half-way.
+// abandon goes back the stairs of a start that broke half-way, as far as the time of
+// a stop lets it: a filestore that does not answer is left to those who seal.
 func (n *Node) abandon(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.grace())
+	defer cancel()
 	var errs []error
 	if n.doors != nil {
 		errs = append(errs, n.doors.close())
@@ -134,7 +138,11 @@ func (n *Node) abandon(ctx context.Context) error {
 		errs = append(errs, n.pack.close())
 	}
 	if n.incarnation != nil {
-		errs = append(errs, n.keeper.end(ctx), n.incarnation.Release(ctx))
+		err := n.keeper.end(ctx)
+		if !errors.Is(err, errLate) {
+			err = errors.Join(err, n.incarnation.Release(ctx))
+		}
+		errs = append(errs, err)
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close(ctx))
@@ -171,7 +179,7 @@ func (n *Node) open(ctx context.Context) error {
 	if err := n.store.Reserve(ctx, c.Pack.ReserveBytes); err != nil {
 		return fmt.Errorf("reserve space for the ledger: %w", err)
 	}
-	n.incarnation, err = n.store.ClaimIncarnation(ctx, filestore.IncarnationOptions{Node: n.o.Name, TTL: n.o.Tune.IncarnationTTL})
+	n.incarnation, err = n.store.ClaimIncarnation(ctx, filestore.IncarnationOptions{Node: n.o.Name, TTL: n.o.Tune.IncarnationTTL, Margin: n.o.Tune.Margin})
 	if err != nil {
 		return err
 	}
@@ -204,7 +212,7 @@ func (n *Node) wire(ctx context.Context) error {
 		return err
 	}
 	n.board = notifier.New(n.registry)
-	n.seals = newSeals(n.store, n.component("filestore"))
+	n.seals = newSeals(n.store, n.watchEvery(), n.component("filestore"))
 	n.reader = filestore.NewReader(filestore.ReaderOptions{
 		Store: n.store, Sealed: n.seals.length, Registerer: n.registry, Logger: n.component("filestore"),
 	})
@@ -221,7 +229,7 @@ func (n *Node) wire(ctx context.Context) error {
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
 		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events},
-		SnapshotEntries: n.o.Tune.SnapshotEntries,
+		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
 	if err != nil {
 		return err
@@ -240,7 +248,7 @@ func (n *Node) wire(ctx context.Context) error {
 	n.minion = minion.New(minion.Options{Ledger: n.ledger, Stale: staleAfter, Logger: n.component("minion")})
 	if n.o.Master {
 		n.master = master.New(master.Options{
-			Candidate: n.store.Candidate(filestore.CandidateOptions{Node: n.o.Name, TTL: n.o.Tune.LeaseTTL}),
+			Candidate: n.store.Candidate(filestore.CandidateOptions{Node: n.o.Name, TTL: n.o.Tune.LeaseTTL, Margin: n.o.Tune.Margin}),
 			Ledger:    n.ledger, Duties: n.duties(), Otherwise: n.minion, Registerer: n.registry, Logger: n.component("master"),
 		})
 	}
