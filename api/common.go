@@ -46,7 +46,8 @@ type Writing struct {
 
 func (s *Server) asOf() AsOf {
 	at := AsOf{}
-	at.Epoch, at.Index, _ = s.o.Ledger.Position()
+	at.Epoch, _, _ = s.o.Ledger.Position()
+	at.Index = s.o.Ledger.Reached()
 	if age, known := s.o.Ledger.Age(); known {
 		ms := age.Milliseconds()
 		at.AgeMs = &ms

@@ -153,8 +153,7 @@ func (d *dated) stamp() {
 		return
 	}
 	d.done = true
-	_, index, _ := d.s.o.Ledger.Position()
-	d.Header().Set(headerIndex, strconv.FormatUint(index, 10))
+	d.Header().Set(headerIndex, strconv.FormatUint(d.s.o.Ledger.Reached(), 10))
 	if d.known {
 		d.Header().Set(headerAge, strconv.FormatInt((d.age+time.Since(d.begun)).Milliseconds(), 10))
 	}

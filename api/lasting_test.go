@@ -23,6 +23,7 @@ type idleLedger struct{}
 
 func (idleLedger) ProposeIndex(context.Context, *buspb.Mutation) (uint64, error) { return 1, nil }
 func (idleLedger) WaitApplied(context.Context, uint64) error                     { return nil }
+func (idleLedger) Reached() uint64                                               { return 1 }
 func (idleLedger) Position() (epoch, index uint64, chain [32]byte)               { return 1, 1, chain }
 
 func (idleLedger) Age() (time.Duration, bool)  { return 0, true }

@@ -45,6 +45,9 @@ type Ledger interface {
 	// Position is the last applied entry.
 	Position() (epoch, index uint64, chain [32]byte)
 
+	// Reached is the newest entry whose effects a read may show by now.
+	Reached() uint64
+
 	// Age is how much older than the ledger this node's state may be, if that is
 	// known: all that was acknowledged before is applied here.
 	Age() (age time.Duration, known bool)

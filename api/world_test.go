@@ -99,6 +99,11 @@ func (l *ledger) WaitApplied(ctx context.Context, index uint64) error {
 	return ctx.Err()
 }
 
+func (l *ledger) Reached() uint64 {
+	_, index, _ := l.Position()
+	return index
+}
+
 func (l *ledger) Position() (epoch, index uint64, chain [32]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

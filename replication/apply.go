@@ -75,6 +75,7 @@ func (n *Node) admit(e *buspb.Entry, at place) (verdict, outcome, error) {
 	if e.Index != n.at.index+1 {
 		return misplaced, outcome{}, fmt.Errorf("apply entry %d after %d: %w", e.Index, n.at.index, ErrGap)
 	}
+	n.reached = e.Index
 	n.memory.forget(at.time)
 	if !n.memory.inSequence(e) {
 		return misplaced, outcome{e.Index, shorten(errMisplaced)}, nil

@@ -408,3 +408,16 @@ func TestUntoldFactsAreFoundWhereverTheyLie(t *testing.T) {
 		t.Errorf("bodies of %v bytes are untold still", got)
 	}
 }
+
+func TestReachedCoversWhatIsBeingApplied(t *testing.T) {
+	k := newPack(t, nil, "a-1")
+	a := k.nodes[0].leads(1)
+	a.book.during = func() {
+		_, at, _ := a.node.Position()
+		if got := a.node.Reached(); got != at+1 {
+			t.Errorf("while entry %d is applied, reads are said to show up to %d", at+1, got)
+		}
+	}
+	a.propose("one")
+	a.propose("two")
+}

@@ -29,6 +29,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // book is a state that counts how often each body was applied, and in which
 // order bodies came first. A body that begins with "refuse" is refused.
 type book struct {
+	during func() // called while an entry is applied; nil: nothing
+
 	mu     sync.Mutex
 	counts map[string]int
 	times  []int64
@@ -46,6 +48,9 @@ func (b *book) Apply(e *buspb.Entry) error {
 	}
 	if len(e.Mutation.Blob) != 0 {
 		return errors.New("a blob came through to a state")
+	}
+	if b.during != nil {
+		b.during()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

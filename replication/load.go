@@ -94,7 +94,7 @@ func (n *Node) reset() error {
 // stand puts the node at a place that its states were restored to.
 func (n *Node) stand(at place, sum digest, m *memory) {
 	n.mu.Lock()
-	n.at, n.digest, n.memory = at, sum, m
+	n.at, n.reached, n.digest, n.memory = at, at.index, sum, m
 	n.window.begin(at)
 	last := m.origins[origin{n.o.Incarnation, buspb.Origin_STREAM_PROPOSE}]
 	n.mu.Unlock()

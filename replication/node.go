@@ -37,6 +37,7 @@ type Node struct {
 	digest  digest
 	memory  *memory
 	window  window
+	reached uint64        // last entry that was begun to be applied
 	began   time.Time     // stamps of the bus count from here
 	fresh   time.Time     // when the state was surely as new as the ledger; zero: never
 	changed chan struct{} // closed and replaced when at moves
@@ -81,6 +82,14 @@ func (n *Node) Outbox() *Outbox { return n.outbox }
 func (n *Node) Position() (epoch, index uint64, chain [32]byte) {
 	at := n.place()
 	return at.epoch, at.index, at.chain
+}
+
+// Reached returns the index of the newest entry whose effects a read may show by
+// now: that of Position, or the one that is being applied.
+func (n *Node) Reached() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return max(n.reached, n.at.index)
 }
 
 // Digest returns a hash over all entries applied here and over what became of

@@ -148,6 +148,7 @@ func TestRowsBeyondASealAreMissing(t *testing.T) {
 	if len(segments) != 1 {
 		t.Fatalf("%d segments", len(segments))
 	}
+	check(t, a.node.Release(t.Context())) // it is over for good
 	check(t, a.store.SealIncarnation(t.Context(), a.node.Name(), map[string]int64{segments[0].Path: segments[0].Valid}))
 	file, err := a.store.OpenWrite(t.Context(), segments[0].Path)
 	check(t, err)
