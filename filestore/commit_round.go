@@ -369,13 +369,14 @@ func (r *round) create(ctx context.Context, f *fileTask, name string) (*Handle, 
 	if err := store.room(opCreate, name); err != nil {
 		return nil, err
 	}
-	if err := r.ensure(ctx, f, dir); err != nil {
-		return nil, err
+	err := r.ensure(ctx, f, dir)
+	var h *Handle
+	if err == nil {
+		h, err = store.create(ctx, name)
 	}
-	h, err := store.create(ctx, name)
 	if err != nil {
 		if isMissing(err) {
-			store.forget(dir) // removed meanwhile; the ticket's next try makes it anew
+			store.forgetUp(dir) // removed meanwhile; the ticket's next try makes it anew
 		}
 		return nil, err
 	}

@@ -97,6 +97,117 @@ func finishTwice(t *testing.T, data []byte, a, b [2]int, skip int) bool {
 	return struck
 }
 
+// One node stops somewhere between giving the upload its name and saying so; it
+// goes on, and ends, somewhere in the work of the other.
+func TestUploadNamedButNotMarkedIsNotNamedTwice(t *testing.T) {
+	data := blob(5, 20_000)
+	for _, at := range []filestoretest.Fault{
+		{Op: filestoretest.Link, After: true},
+		{Op: filestoretest.Write, Match: within(".ext")},
+		{Op: filestoretest.Sync, Match: within(".ext")},
+		{Op: filestoretest.Remove},
+	} {
+		for skip, struck := 0, true; struck; skip++ {
+			struck = finishPaused(t, data, at, skip)
+		}
+	}
+}
+
+func finishPaused(t *testing.T, data []byte, at filestoretest.Fault, skip int) bool {
+	t.Helper()
+	faulty := filestoretest.NewFaulty(unsynced{newDisk(t)})
+	s := openOn(t, faulty)
+	one, two := launch(t, s, "a-1"), launch(t, s, "b-1")
+	for _, k := range []*kit{one, two} {
+		send(t, k, uploadKey(0), data, 0, len(data))
+	}
+	whole := finish(uploadKey(0), data, "x")
+	whole.Whole = true // it does not look what others have, and leaves it alone
+	at.Hang = true
+	pause := faulty.Inject(at)
+	first, firstErr := make(chan *filestore.StoredUpload, 1), make(chan error, 1)
+	go func() {
+		stored, err := one.FinishUpload(background, whole)
+		first <- stored
+		firstErr <- err
+	}()
+	waitFor(t, "the first to stop", func() bool { return pause.Hanging() > 0 })
+	goOn := func() {
+		pause.Lift()
+		check(t, <-firstErr)
+	}
+	meeting := faulty.Inject(filestoretest.Fault{Skip: skip, Do: goOn})
+	second, err := two.FinishUpload(background, finish(uploadKey(0), data, "x"))
+	struck := meeting.Struck() > 0
+	faulty.Clear()
+	if !struck {
+		goOn()
+	}
+	check(t, err)
+	if stored := <-first; *stored != *second || !strings.HasSuffix(second.Path, "/auto/x") {
+		t.Fatalf("stopped at %s, going on before call %d: %+v and %+v", at.Op, skip, stored, second)
+	}
+	wantUpload(t, s, second, data)
+	one.stop()
+	two.stop()
+	return struck
+}
+
+// The other gives the upload its name after one node looked, and says so while it
+// looks again.
+func TestUploadNamedMeanwhileIsNotNamedTwice(t *testing.T) {
+	data := blob(5, 20_000)
+	for skip, struck := 0, true; struck; skip++ {
+		struck = finishBetween(t, data, skip)
+	}
+}
+
+func finishBetween(t *testing.T, data []byte, skip int) bool {
+	t.Helper()
+	faulty := filestoretest.NewFaulty(unsynced{newDisk(t)})
+	s := openOn(t, faulty)
+	one, two := launch(t, s, "a-1"), launch(t, s, "b-1")
+	for _, k := range []*kit{one, two} {
+		send(t, k, uploadKey(0), data, 0, len(data))
+	}
+	whole := finish(uploadKey(0), data, "x")
+	whole.Whole = true
+	naming := faulty.Inject(filestoretest.Fault{Op: filestoretest.Link, Hang: true})
+	marking := faulty.Inject(filestoretest.Fault{Op: filestoretest.Write, Match: within("0-a-1.ext"), Hang: true})
+	answer := make(chan error, 1)
+	var first *filestore.StoredUpload
+	go func() {
+		var err error
+		first, err = one.FinishUpload(background, whole)
+		answer <- err
+	}()
+	waitFor(t, "the first to stop before the name", func() bool { return naming.Hanging() > 0 })
+	goOn := func() {
+		marking.Lift()
+		check(t, <-answer)
+	}
+	var meeting *filestoretest.Injection
+	faulty.Inject(filestoretest.Fault{Op: filestoretest.Link, Do: func() {
+		naming.Lift()
+		waitFor(t, "the first to stop before its mark", func() bool { return marking.Hanging() > 0 })
+		meeting = faulty.Inject(filestoretest.Fault{Skip: skip, Do: goOn})
+	}})
+	second, err := two.FinishUpload(background, finish(uploadKey(0), data, "x"))
+	struck := meeting.Struck() > 0
+	faulty.Clear()
+	if !struck {
+		goOn()
+	}
+	check(t, err)
+	if *first != *second || !strings.HasSuffix(second.Path, "/auto/x") {
+		t.Fatalf("marked before call %d: %+v and %+v", skip, first, second)
+	}
+	wantUpload(t, s, second, data)
+	one.stop()
+	two.stop()
+	return struck
+}
+
 // The client was restarted, found another file, and began the upload anew: no file
 // is put together from bytes of both.
 func TestUploadBegunAnewOnAnotherNodeIsNotMixed(t *testing.T) {

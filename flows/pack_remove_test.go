@@ -6,11 +6,14 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"raptorpack/filestore"
 	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 )
 
@@ -109,39 +112,41 @@ func TestDeletedFlowIsGoneOnAllNodesBeforeItsTreeIs(t *testing.T) {
 	}, "a")
 }
 
-// The deletion comes between a node's look at the flow and its write.
+// slowInfo takes self-reports when it is told.
+type slowInfo struct{ asked, goOn chan struct{} }
+
+func (s slowInfo) PlanInfo(ids.Org, ids.Client, []byte, time.Time) (*buspb.Mutation, error) {
+	close(s.asked)
+	<-s.goOn
+	return nil, nil
+}
+
+// The deletion comes between a node's look at the flow and its write: what it finds
+// then is dropped, else it would come back after the tree is gone.
 func TestPacketThatMeetsADeletionIsDropped(t *testing.T) {
 	inPack(t, func(t *testing.T, p *pack) {
-		a := p.nodes[0]
+		slow := slowInfo{make(chan struct{}), make(chan struct{})}
+		a := p.launch("c", func(o *flows.Options) { o.Info = slow })
 		key := p.started()
 		a.give(rows(key, procs, 0, 5), complete(key, status(wirepb.VeloStatus_GENERIC_ERROR, 5, "x")))
-		hold := make(chan struct{})
-		a.committer.before = func(*filestore.Commit) error { <-hold; return nil }
-		first, second := make(chan error, 1), make(chan error, 1)
-		go func() { first <- a.try(rows(key, procs, 5, 5)) }()
-		synctest.Wait()
-		go func() { second <- a.try(rows(key, procs, 5, 5), rows(key, procs, 10, 5)) }() // waits for the first
-		synctest.Wait()
+		answer := make(chan error, 1)
+		go func() {
+			answer <- a.try(rows(key, procs, 5, 5), event("Server.Internal.ClientInfo", 1, `{"hostname":"x"}`))
+		}()
+		<-slow.asked
 		index := p.deleted(key)
-		p.deliver()
-		close(hold)
-		if err := <-first; err != nil {
-			t.Error(err)
-		}
-		if err := <-second; err != nil {
-			t.Error(err)
-		}
-		a.committer.before = nil
+		p.must(a.follower.CatchUp())
 		synctest.Wait()
 		if !a.settled(index) {
-			t.Fatal("files are still open")
+			t.Fatal("nothing was written, but the files are not closed")
 		}
 		p.must(p.master.RemoveTree(context.Background(), key))
-		synctest.Wait()
+		close(slow.goOn)
+		p.must(<-answer)
 		if dir := filestore.FlowDir(key.Org, key.Client, key.Flow); p.exists(dir) {
 			t.Errorf("%s is there again", dir)
 		}
-	}, "a")
+	})
 }
 
 // A node that was away and reloads a snapshot never saw the entry that deleted.

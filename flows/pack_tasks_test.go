@@ -175,6 +175,99 @@ func TestTaskOfWhichAnyNodeTookAMessageIsNeverSentAgain(t *testing.T) {
 	}
 }
 
+// withoutUntold is a node that cannot see what others have not told yet.
+func withoutUntold(o *flows.Options) { o.Untold = nil }
+
+// What a node took itself it needs nobody to tell, and does not forget before the
+// ledger knows.
+func TestNodeRemembersWhatItTookUntilTheLedgerKnows(t *testing.T) {
+	inPack(t, func(t *testing.T, p *pack) {
+		m := p.launch("c", withoutUntold)
+		key := p.started()
+		at := m.attach()
+		asked := wantNext(t, at, "ask1")
+		m.take(rows(key, procs, 0, 5)) // nobody leads: the fact stays in the outbox
+		at.Close()
+		time.Sleep(40 * time.Minute)
+		again := m.attach()
+		defer again.Close()
+		wantNext(t, again, "") // it runs
+		time.Sleep(2 * time.Minute)
+		m.take(forgot(asked)...)
+		m.take(forgot(wantNext(t, again, "ask1"))...)
+		p.hurry()
+		wantNext(t, again, "")
+		p.deliver()
+		p.want(key, flows.Running)
+		wantNext(t, again, "")
+	})
+}
+
+// The answer to the question of a poll that is over says nothing about the poll
+// that is open now: the client may have been elsewhere in between.
+func TestAnswerToAnEarlierPollIsNotThatOfThisOne(t *testing.T) {
+	inPack(t, func(t *testing.T, p *pack) {
+		a, b := p.launch("c", withoutUntold), p.nodes[0]
+		p.started()
+		poll := a.attach()
+		old := wantNext(t, poll, "ask1")
+		poll.Close()
+		at := b.attach()
+		b.take(forgot(wantNext(t, at, "ask1"))...)
+		p.hurry()
+		wantNext(t, at, "start") // and the ledger hears of it later
+		at.Close()
+		back := a.attach()
+		defer back.Close()
+		wantNext(t, back, "ask1")
+		a.take(forgot(old)...)
+		p.hurry()
+		wantNext(t, back, "")
+	}, "a")
+}
+
+// The right to hand a task out is for the connections that are there when it comes.
+func TestOfferIsNotForConnectionsThatComeLater(t *testing.T) {
+	inPack(t, func(t *testing.T, p *pack) {
+		a, b := p.nodes[0], p.nodes[1]
+		p.started()
+		poll := b.attach()
+		asked := wantNext(t, poll, "ask1")
+		poll.Close()
+		b.give(forgot(asked)...)
+		gone := a.attach()
+		wantNext(t, gone, "")
+		p.hurry()
+		p.deliver() // a may hand it out now
+		gone.Close()
+		at := b.attach()
+		b.take(forgot(wantNext(t, at, "ask1"))...)
+		p.hurry()
+		wantNext(t, at, "start")
+		at.Close()
+		back := a.attach()
+		defer back.Close()
+		wantNext(t, back, "ask1")
+	}, "a", "b")
+}
+
+// The node that has the reader hears by the ledger of what others take.
+func TestFlowThatTalksToAnotherNodeIsNotAskedAbout(t *testing.T) {
+	inPack(t, func(t *testing.T, p *pack) {
+		a, b := p.nodes[0], p.nodes[1]
+		at := a.attach()
+		defer at.Close()
+		key := p.started()
+		wantNext(t, at, "start")
+		time.Sleep(50 * time.Second)
+		b.give(rows(key, procs, 0, 1))
+		time.Sleep(20 * time.Second)
+		wantNext(t, at, "")
+		time.Sleep(50 * time.Second)
+		wantNext(t, at, "ask1")
+	}, "a", "b")
+}
+
 // An answer to an older question does not say that a flow is lost which the client
 // got since.
 func TestOldAnswerDoesNotEndAFlow(t *testing.T) {
@@ -189,7 +282,11 @@ func TestOldAnswerDoesNotEndAFlow(t *testing.T) {
 		b.give(forgot(wantNext(t, again, "ask1"))...)
 		wantNext(t, again, "start")
 		b.give(running(key))
-		a.give(forgot(asked)...) // its post hung at this node all the time
+		a.take(forgot(asked)...) // its post hung at this node all the time
+		if n := a.outbox.Len(); n > 0 {
+			t.Errorf("an old answer makes %d entries", n)
+		}
+		p.must(p.ledger.Propose(body(lost(key, 1, "a")))) // nor would it count
 		p.want(key, flows.Running)
 
 		m, err := p.master.PlanCancel(key, "ada")
@@ -229,10 +326,9 @@ func TestAnswersAreFoundInPacketsThatAreCutAnywhere(t *testing.T) {
 func TestNothingIsRememberedOfClientsThatLeft(t *testing.T) {
 	inPack(t, func(t *testing.T, p *pack) {
 		a, b := p.nodes[0], p.nodes[1]
-		pending, key, other := p.started(), p.started(), p.started()
+		_, key, other := p.started(), p.started(), p.started()
 		at := a.attach()
 		asked := wantNext(t, at, "ask3")
-		_ = pending
 		a.give(rows(key, procs, 0, 5), running(other))
 		a.give(forgot(asked)...)
 		at.Close()

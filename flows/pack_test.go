@@ -46,6 +46,7 @@ type member struct {
 	committer *gated
 	labels    *labelBook
 	valid     atomic.Bool // its lease
+	torn      atomic.Bool // data becomes durable, facts do not
 	end       func()      // stops its goroutines, as a dead process has none
 }
 
@@ -159,7 +160,7 @@ func (p *pack) launch(name string, change ...func(*flows.Options)) *member {
 	m := &member{pack: p, name: name, run: fmt.Sprintf("%s-%d", name, p.runs[name]), store: p.open(), outbox: p.ledger.NewOutbox(), labels: &labelBook{}}
 	m.valid.Store(true)
 	c, err := filestore.NewCommitter(filestore.CommitterOptions{
-		Store: m.store, Incarnation: m.run, Valid: m.valid.Load, Outbox: outbox(m.outbox.Add), Logger: p.log(m.run),
+		Store: m.store, Incarnation: m.run, Valid: m.valid.Load, Outbox: outbox(m.facts), Logger: p.log(m.run),
 	})
 	p.must(err)
 	m.committer = &gated{Committer: c}
@@ -179,6 +180,13 @@ func (p *pack) launch(name string, change ...func(*flows.Options)) *member {
 	p.start(m)
 	p.nodes = append(p.nodes, m)
 	return m
+}
+
+func (m *member) facts(facts []*buspb.Mutation) error {
+	if m.torn.Load() {
+		return flowstest.ErrInjected
+	}
+	return m.outbox.Add(facts)
 }
 
 // start runs what a node runs.

@@ -92,8 +92,8 @@ func (p *packet) takeLost(part *part, text string) {
 }
 
 // answerOf is the answer about a flow that others have to learn, nil if there is
-// none. One that nobody asked for, that is older than the flow's newest turn or
-// told already, changes nothing. One to a connection that waits here still for it
+// none. One that is older than the flow's newest turn, as one that nobody asked for
+// is, or that was told already, changes nothing. One to a connection that waits here still for it
 // is between that connection and its client. The lock is held.
 func (p *packet) answerOf(part *part, l *local) *buspb.FlowEnd {
 	lost, f := part.lost, part.f
@@ -101,7 +101,7 @@ func (p *packet) answerOf(part *part, l *local) *buspb.FlowEnd {
 		return nil
 	}
 	answer := question{lost.Asked, lost.AskedBy}
-	stale := lost.Asked == 0 || lost.Asked < f.Turn || answer == l.answered || rank(f.Outcome) >= 1 && !f.CancelDue
+	stale := lost.Asked < f.Turn || answer == l.answered || rank(f.Outcome) >= 1 && !f.CancelDue
 	if stale {
 		p.room.metrics.stale.Inc()
 		return nil
