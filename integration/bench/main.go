@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string) error {
 	flags.Int64Var(&s.uploadMB, "upload", 1024, "MiB of the upload")
 	flags.StringVar(&s.out, "out", "", "folder for raw output; empty: a new one in the folder for temporary files")
 	flags.IntVar(&s.fleet, "fleet", 20_000, "idle agents of a pack, in several processes")
-	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload,labels,cut,wake,fleet", "what to measure")
+	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload,labels,cut,wake,newcomers,fleet", "what to measure")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -173,6 +173,7 @@ func (b *bench) measure(ctx context.Context) error {
 		{"labels", b.labels},
 		{"cut", b.busCut},
 		{"wake", b.wake},
+		{"newcomers", b.newcomers},
 		{"fleet", b.fleet},
 	} {
 		if !slices.Contains(wanted, part.name) {

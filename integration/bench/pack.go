@@ -65,7 +65,7 @@ func (b *bench) startNode(ctx context.Context, name, path string, i int) (*serve
 		return nil, err
 	}
 	node := "n" + strconv.Itoa(i)
-	s := &server{name: name, bench: b, loaded: loaded, monitor: fmt.Sprintf("http://127.0.0.1:%d", loaded.Monitoring.BindPort)}
+	s := &server{name: name, bench: b, loaded: loaded, shared: true, monitor: fmt.Sprintf("http://127.0.0.1:%d", loaded.Monitoring.BindPort)}
 	s.loaded.Client.ServerURLs = []string{fmt.Sprintf("http://127.0.0.1:%d/", loaded.Frontend.BindPort)}
 	if s.door, err = newDoor(loaded, loaded.GUI.BindPort); err != nil {
 		return nil, err

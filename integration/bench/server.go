@@ -25,6 +25,7 @@ type server struct {
 	log     *os.File
 	door    *door
 	monitor string
+	shared  bool // others have the store, too
 }
 
 // start runs a server on an empty store and waits until it is ready.
@@ -129,6 +130,9 @@ func (s *server) stop() error {
 	s.bench.note("%s: server stopped after %.1f s, load average %s", s.name, time.Since(begun).Seconds(), loadAverage())
 	if err != nil {
 		return fmt.Errorf("stop server (log in %s): %w", s.log.Name(), err)
+	}
+	if s.shared {
+		return nil
 	}
 	return os.RemoveAll(filepath.Join(s.bench.out, s.name, "store"))
 }

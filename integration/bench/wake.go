@@ -15,17 +15,22 @@ import (
 )
 
 // wake measures how soon an idle client at one node hears of a task given to it at
-// another, and how soon a new client at a minion is known.
+// another.
 func (b *bench) wake(ctx context.Context) error {
 	pack, err := b.startPack(ctx, "wake", 3)
 	if err != nil {
 		return err
 	}
-	err = b.wakeAt(ctx, pack[1], pack[2])
-	if err == nil {
-		err = b.newcomers(ctx, pack[2])
+	return errors.Join(b.wakeAt(ctx, pack[1], pack[2]), stopPack(pack))
+}
+
+// newcomers measures how soon a new client at a minion is known.
+func (b *bench) newcomers(ctx context.Context) error {
+	pack, err := b.startPack(ctx, "newcomers", 3)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, stopPack(pack))
+	return errors.Join(b.newcomersAt(ctx, pack[2]), stopPack(pack))
 }
 
 // listener dials for an agent and notes when bytes come.
@@ -162,9 +167,9 @@ func (b *bench) settled(ctx context.Context, s *server, id string) error {
 	})
 }
 
-// newcomers are clients that arrive at a minion, from their first connection to the
+// newcomersAt has clients arrive at a minion: from their first connection to the
 // answers of their interrogation.
-func (b *bench) newcomers(ctx context.Context, s *server) error {
+func (b *bench) newcomersAt(ctx context.Context, s *server) error {
 	var took []time.Duration
 	for n := range 100 {
 		identity, err := b.identities.At(1 + n)
