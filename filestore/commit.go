@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"raptorpack/internal/seeded"
 	"raptorpack/proto/buspb"
 )
 
@@ -264,9 +263,6 @@ func (c *Committer) admit(t *ticket) error {
 	c.lanes[t.commit.Class].put(t)
 	return nil
 }
-
-// valid reports whether what is durable may be acknowledged at this moment.
-func (c *Committer) valid() bool { return c.o.Valid() || seeded.Out("incarnation") }
 
 // settle answers a ticket for good.
 func (c *Committer) settle(t *ticket, err error) {

@@ -55,7 +55,7 @@ type roundFile interface {
 // round takes tickets through all steps and answers each, or queues it again.
 func (c *Committer) round(ctx context.Context, l *lane, tickets []*ticket) {
 	begin := time.Now()
-	if !c.valid() {
+	if !c.o.Valid() {
 		c.settleAll(tickets, fmt.Errorf("before writing: %w", ErrLeaseLost))
 		return
 	}
@@ -112,7 +112,7 @@ func (c *Committer) acknowledge(ctx context.Context, tickets []*ticket) {
 	if len(tickets) == 0 {
 		return
 	}
-	if !c.valid() {
+	if !c.o.Valid() {
 		c.settleAll(tickets, fmt.Errorf("before the facts: %w", ErrLeaseLost))
 		return
 	}
@@ -126,7 +126,7 @@ func (c *Committer) acknowledge(ctx context.Context, tickets []*ticket) {
 			failed = fmt.Errorf("append %d facts: %w", len(facts), err)
 		}
 	}
-	valid := c.valid()
+	valid := c.o.Valid()
 	for _, t := range tickets {
 		switch {
 		case failed != nil && len(t.commit.Facts) > 0:

@@ -130,7 +130,7 @@ func (c *Committer) FinishUpload(ctx context.Context, f UploadFinish) (*StoredUp
 		return nil, err
 	}
 	defer leave()
-	if !c.valid() {
+	if !c.o.Valid() {
 		return nil, fmt.Errorf("finish %s: %w", f.Key, ErrLeaseLost)
 	}
 	entry, err := c.uploads.acquire(ctx, f.Key)
@@ -142,7 +142,7 @@ func (c *Committer) FinishUpload(ctx context.Context, f UploadFinish) (*StoredUp
 	fin.u.finishing.Store(true)
 	defer fin.u.finishing.Store(false)
 	stored, err := fin.run(ctx)
-	if err == nil && !c.valid() {
+	if err == nil && !c.o.Valid() {
 		err = ErrLeaseLost
 	}
 	if err != nil {
