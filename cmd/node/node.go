@@ -124,9 +124,11 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	return n, nil
 }
 
-// abandon goes back the stairs of a start that broke half-way.
+// abandon goes back the stairs of a start that broke half-way, as far as the time of
+// a stop lets it: a filestore that does not answer is left to those who seal.
 func (n *Node) abandon(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), n.grace())
+	defer cancel()
 	var errs []error
 	if n.doors != nil {
 		errs = append(errs, n.doors.close())
@@ -135,7 +137,11 @@ func (n *Node) abandon(ctx context.Context) error {
 		errs = append(errs, n.pack.close())
 	}
 	if n.incarnation != nil {
-		errs = append(errs, n.keeper.end(ctx), n.incarnation.Release(ctx))
+		err := n.keeper.end(ctx)
+		if !errors.Is(err, errLate) {
+			err = errors.Join(err, n.incarnation.Release(ctx))
+		}
+		errs = append(errs, err)
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close(ctx))

@@ -41,7 +41,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.draining.Store(true)
 	n.log.Info("node stops", "err", failure)
-	grace, cancel := context.WithTimeout(life, time.Duration(n.o.Config.Pack.DrainSeconds)*time.Second)
+	grace, cancel := context.WithTimeout(life, n.grace())
 	defer cancel()
 	errs := []error{failure}
 	over := true
@@ -59,6 +59,9 @@ func (n *Node) Run(ctx context.Context) error {
 	errs = append(errs, n.store.Close(grace))
 	return errors.Join(errs...)
 }
+
+// grace is how long a stop may take.
+func (n *Node) grace() time.Duration { return time.Duration(n.o.Config.Pack.DrainSeconds) * time.Second }
 
 // tend renews the incarnation's lease. If it is lost because the filestore did
 // not answer for so long, everybody stays connected and nothing is acknowledged
