@@ -160,7 +160,7 @@ func (c *checker) instead(index uint64) string {
 	if e == nil {
 		return fmt.Sprintf("the ledger ends with entry %d", c.last)
 	}
-	return fmt.Sprintf("%s holds %s of %s, ordered by the master of that epoch", e.place(), e.Kind, e.Incarnation)
+	return fmt.Sprintf("%s holds %s of %s", e.place(), e.Kind, cmp.Or(e.Incarnation, "the master itself"))
 }
 
 // settled is an acknowledged change that stands in the ledger.

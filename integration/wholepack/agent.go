@@ -1,6 +1,7 @@
 package wholepack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -42,6 +43,8 @@ type Agent struct {
 type AgentOptions struct {
 	Key   int     // of the test keys; agents with one key are one client
 	Nodes []*Node // whom it knows; nil: all
+
+	Wait time.Duration // how long it waits for an answer; 0: 2 s
 }
 
 // AddAgent starts an agent. It may take a while until it gets in.
@@ -72,6 +75,8 @@ func (p *Pack) AddAgent(o AgentOptions) *Agent {
 		}
 	})
 	p.agents = append(p.agents, a)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.stops = append(p.stops, a.stop)
 	return a
 }
@@ -93,7 +98,7 @@ func (a *Agent) options(o AgentOptions) client.Options {
 		p.t.Fatal(err)
 	}
 	transport := agent.TransportOptions(file)
-	transport.ConnectionTimeout, transport.Dial = 2*time.Second, p.dialDoor(p.crowd, (*Node).frontend)
+	transport.ConnectionTimeout, transport.Dial = cmp.Or(o.Wait, 2*time.Second), p.dialDoor(p.crowd, (*Node).frontend)
 	if options.Transport, err = wire.NewTransport(transport); err != nil {
 		p.t.Fatal(err)
 	}
@@ -161,3 +166,6 @@ func (n *Node) operators() string {
 	}
 	return ""
 }
+
+// Agents are all agents, in the order in which they were added.
+func (p *Pack) Agents() []*Agent { return p.agents }

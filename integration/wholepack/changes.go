@@ -2,6 +2,7 @@ package wholepack
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -69,25 +70,17 @@ func (w *worker) collect() {
 	var started struct {
 		Flow string `json:"flow_id"`
 	}
-	if err := unmarshal(reply.Body, &started); err != nil {
+	if err := json.Unmarshal(reply.Body, &started); err != nil {
 		w.pack.t.Errorf("answer to a collection: %s", reply.Body)
 		return
 	}
-	w.work.mu.Lock()
-	w.work.flows = append(w.work.flows, history.Flow{Client: a.ID, ID: started.Flow, Result: numbersName, Rows: rows, File: a.File})
-	w.work.mu.Unlock()
+	w.pack.noteFlow(history.Flow{Client: a.ID, ID: started.Flow, Result: numbersName, Rows: rows, File: a.File})
 	for w.work.ctx.Err() == nil {
 		if _, ended := a.Acked(started.Flow); ended {
 			return
 		}
 		w.rest(pace)
 	}
-}
-
-func collection(rows int64, tag string) map[string]any {
-	return map[string]any{"artifacts": []map[string]any{
-		{"name": numbersName, "parameters": map[string]string{"Rows": strconv.FormatInt(rows, 10), "Tag": tag}},
-	}}
 }
 
 // carry asks for a change until it is acknowledged or refused, at one node after the
@@ -136,7 +129,7 @@ func meaning(reply *Reply) (history.Answer, uint64, string) {
 	switch {
 	case reply.Status == http.StatusOK:
 		var done struct{ Index uint64 }
-		if err := unmarshal(reply.Body, &done); err != nil {
+		if err := json.Unmarshal(reply.Body, &done); err != nil {
 			return history.Unknown, 0, err.Error()
 		}
 		return history.Acknowledged, done.Index, ""
@@ -186,7 +179,7 @@ func (w *worker) read() {
 		r.After, r.Fresh = stamp, wish == 2
 	}
 	var seen struct{ Labels []string }
-	if err := unmarshal(reply.Body, &seen); err != nil {
+	if err := json.Unmarshal(reply.Body, &seen); err != nil {
 		w.pack.t.Errorf("answer to a read: %s", reply.Body)
 		return
 	}

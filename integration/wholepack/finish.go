@@ -19,15 +19,15 @@ import (
 
 // Finish ends all faults, waits until the pack is whole and has nothing left to do,
 // stops it, and fails the test for everything in which history and disk disagree.
-func (p *Pack) Finish(w *Work) {
+func (p *Pack) Finish() {
 	p.t.Helper()
-	for _, v := range p.Violations(w) {
+	for _, v := range p.Violations() {
 		p.t.Error(v)
 	}
 }
 
 // Violations is Finish for those who expect some.
-func (p *Pack) Violations(w *Work) []history.Violation {
+func (p *Pack) Violations() []history.Violation {
 	p.t.Helper()
 	var found []history.Violation
 	say := func(rule, format string, args ...any) {
@@ -40,8 +40,10 @@ func (p *Pack) Violations(w *Work) []history.Violation {
 	if last, ok := p.await(patience, p.whole); !ok {
 		say("unfinished", "the pack is not whole after %v: %s", patience, last)
 	}
-	w.Stop()
-	flows := p.awaitFlows(w.Flows())
+	for _, w := range p.works {
+		w.Stop()
+	}
+	flows := p.awaitFlows(p.flows)
 	var finals []history.Final
 	if _, ok := p.await(patience/3, func() (bool, string) {
 		finals = p.standing()

@@ -47,23 +47,37 @@ type life struct {
 
 // Start has the node run, and run again whenever a run ends by itself, as a service
 // manager does. It returns at once.
-func (n *Node) Start() {
+func (n *Node) Start() { n.StartWith() }
+
+// StartWith is Start on a disk that has faults from the first call on.
+func (n *Node) StartWith(faults ...filestoretest.Fault) []*filestoretest.Injection {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.life == nil {
-		n.begin()
+	if n.life != nil {
+		return nil
 	}
+	l := n.newLife()
+	var injected []*filestoretest.Injection
+	for _, f := range faults {
+		injected = append(injected, l.fs.Inject(f))
+	}
+	n.begin(l)
+	return injected
 }
 
-// begin starts the next life. The caller holds mu.
-func (n *Node) begin() {
+// begin starts a life. The caller holds mu.
+func (n *Node) begin(l *life) {
+	n.life = l
+	n.pack.lives.Go(func() { n.live(l) })
+}
+
+func (n *Node) newLife() *life {
 	g := newGate(n.pack.disk())
 	l := &life{host: &host{name: n.Name}, gate: g, stale: newStale(g), done: make(chan struct{})}
 	l.fs = filestoretest.NewFaulty(l.stale)
 	l.bus = &members{pack: n.pack, self: n.Name, changed: make(chan struct{}, 1)}
 	l.ctx, l.end = context.WithCancel(context.Background())
-	n.life = l
-	n.pack.lives.Go(func() { n.live(l) })
+	return l
 }
 
 // live is a whole life. If nobody ended it another follows.
@@ -81,7 +95,7 @@ func (n *Node) live(l *life) {
 	}
 	n.restarts++
 	n.judge(err)
-	n.begin()
+	n.begin(n.newLife())
 }
 
 // judge keeps the first error after which a state cannot go on.
@@ -141,14 +155,21 @@ const connectWithin = 150 * time.Millisecond
 func (n *Node) Kill() { n.kill(true) }
 
 // KillHanging is Kill for a node whose disk does not answer either: what it has under
-// way never returns by itself, and yet it has to end.
-func (n *Node) KillHanging() { n.kill(false) }
+// way never returns by itself, and yet it has to end. Then what is returned is closed.
+func (n *Node) KillHanging() <-chan struct{} { return n.kill(false) }
 
-func (n *Node) kill(answers bool) {
+func (n *Node) kill(answers bool) <-chan struct{} {
 	l := n.give()
 	if l == nil {
-		return
+		over := make(chan struct{})
+		close(over)
+		return over
 	}
+	n.slay(l, answers)
+	return l.done
+}
+
+func (n *Node) slay(l *life, answers bool) {
 	l.gate.shut()
 	n.pack.Net.kill(l.host)
 	n.Log.note("killed")

@@ -2,7 +2,6 @@ package wholepack
 
 import (
 	"context"
-	"encoding/json"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -30,26 +29,7 @@ type Work struct {
 	ctx     context.Context // of beginning something new
 	cancel  context.CancelFunc
 	workers sync.WaitGroup
-
-	mu    sync.Mutex
-	flows []history.Flow
 }
-
-// numbers is a collection of many small batches, so that there is a middle. Tag does
-// nothing but mark the request.
-const numbers = `name: Custom.Wholepack.Numbers
-parameters:
-- name: Rows
-  type: int
-- name: Tag
-resources:
-  max_batch_rows: 50
-sources:
-- query: |
-    SELECT _value AS N, "a row of some length, so that batches have some bytes" AS Filler FROM range(end=Rows)
-`
-
-const numbersName = "Custom.Wholepack.Numbers"
 
 // Work begins once every agent is enrolled.
 func (p *Pack) Work(o WorkOptions) *Work {
@@ -59,7 +39,7 @@ func (p *Pack) Work(o WorkOptions) *Work {
 	p.Enrolled()
 	p.SetNumbers()
 	p.mu.Lock()
-	p.stops = append([]func(){w.Stop}, p.stops...) // before those that they need
+	p.works = append(p.works, w)
 	p.mu.Unlock()
 	chance := rand.New(rand.NewPCG(o.Seed, 1))
 	for i := range orDefault(o.Operators, 2) {
@@ -101,13 +81,6 @@ func (w *Work) Stop() {
 	w.workers.Wait()
 }
 
-// Flows are the collections that were acknowledged so far.
-func (w *Work) Flows() []history.Flow {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append([]history.Flow(nil), w.flows...)
-}
-
 // Enrolled returns when every node knows every agent.
 func (p *Pack) Enrolled() {
 	p.t.Helper()
@@ -123,16 +96,6 @@ func (p *Pack) Enrolled() {
 			})
 		}
 	}
-}
-
-// SetNumbers gives the pack the artifact that Work and Collect use.
-func (p *Pack) SetNumbers() {
-	p.t.Helper()
-	op := p.NewOperator("clerk")
-	p.Wait("the artifact to be set", func() (bool, string) {
-		err := op.Ask(p.Master(), http.MethodPut, "/artifacts", map[string]string{"text": numbers}, nil)
-		return err == nil, errorText(err)
-	})
 }
 
 func errorText(err error) string {
@@ -202,6 +165,3 @@ func (w *worker) token() string {
 	w.count++
 	return history.Token(w.count, w.Name)
 }
-
-// unmarshal reads an answer that has to be one.
-func unmarshal(text []byte, into any) error { return json.Unmarshal(text, into) }

@@ -1,0 +1,50 @@
+//go:build !seeded
+
+package wholepack_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"raptorpack/internal/seeded"
+)
+
+// schedules name for each guard the story that provokes what it guards against, and
+// the promise that is broken without it.
+var schedules = map[string]struct{ story, rule string }{
+	"lease":       {"TestZombieMasterChangesNothing", "missing"},
+	"seal":        {"TestRecordsBetweenSealAndReplayChangeNothing", "missing"},
+	"duplicates":  {"TestRepeatedFactsAreTakenOnce", "twice"},
+	"incarnation": {"TestLapsedNodeAcknowledgesNothing", "rows"},
+	"sync":        {"TestPowerCutsLoseNothingThatWasAcknowledged", "missing"},
+}
+
+// A checker that never complains proves nothing. So each guard of the program is
+// taken out once, and the story that relies on it has to fail, by the right rule.
+func TestMissingGuardsAreNoticed(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "seeded.test")
+	if out, err := exec.Command("go", "test", "-tags", "seeded", "-c", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	for _, guard := range seeded.Guards {
+		t.Run(guard, func(t *testing.T) {
+			schedule := schedules[guard]
+			cmd := exec.Command(binary, "-test.v", "-test.run", "^"+schedule.story+"$")
+			cmd.Env = append(os.Environ(), "RAPTORPACK_SEEDED="+guard)
+			out, err := cmd.CombinedOutput()
+			text := string(out)
+			if !strings.Contains(text, "--- FAIL: "+schedule.story) {
+				t.Fatalf("%s does not fail without the guard (%v):\n%.8000s", schedule.story, err, text)
+			}
+			_, found, noticed := strings.Cut(text, "violation "+schedule.rule+":")
+			if !noticed {
+				t.Fatalf("it fails without a violation of %s:\n%.8000s", schedule.rule, text)
+			}
+			line, _, _ := strings.Cut(found, "\n")
+			t.Logf("noticed:%s", line)
+		})
+	}
+}
