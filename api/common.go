@@ -20,6 +20,7 @@ const prefix = "/api/v1"
 type AsOf struct {
 	Epoch uint64 `json:"epoch"`
 	Index uint64 `json:"index"`
+	AgeMs *int64 `json:"ageMs,omitempty" doc:"how much older than the ledger the state may be, in milliseconds; left out while no master has told"`
 }
 
 // List is how every list is answered.
@@ -38,30 +39,19 @@ type Done struct {
 	Index uint64 `json:"index" doc:"the ledger entry; send it as X-Raptorpack-Index to read your own write on any node"`
 }
 
-// Reading are the headers that each read may carry. Like all parameters that are
-// embedded it is exported, since huma passes over unexported ones.
-type Reading struct {
-	Index uint64 `header:"X-Raptorpack-Index" doc:"answer only from a state at this entry or later"`
-}
-
 // Writing are the headers that each change may carry.
 type Writing struct {
 	Key string `header:"Idempotency-Key" maxLength:"128" doc:"chosen at random for each change; the same request with the same key is done once"`
 }
 
 func (s *Server) asOf() AsOf {
-	epoch, index, _ := s.o.Ledger.Position()
-	return AsOf{epoch, index}
-}
-
-// fresh waits until this node has applied what the caller has seen.
-func (s *Server) fresh(ctx context.Context, r Reading) error {
-	if r.Index == 0 {
-		return nil
+	at := AsOf{}
+	at.Epoch, at.Index, _ = s.o.Ledger.Position()
+	if age, known := s.o.Ledger.Age(); known {
+		ms := age.Milliseconds()
+		at.AgeMs = &ms
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return s.o.Ledger.WaitApplied(ctx, r.Index)
+	return at
 }
 
 // proposeWithin bounds a change whose caller may have left.

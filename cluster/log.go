@@ -39,7 +39,9 @@ func (j *journal) report(level slog.Level, kind, key, message string, args ...an
 	if j.deaf.Load() {
 		return
 	}
-	j.troubles.WithLabelValues(kind).Inc()
+	if kind != "" {
+		j.troubles.WithLabelValues(kind).Inc()
+	}
 	if level == slog.LevelDebug || j.first(key) {
 		logAt(j.logger, level)(message, args...)
 	}
@@ -84,7 +86,7 @@ func (j *journal) first(key string) bool {
 // rule says what a line of memberlist's means here.
 type rule struct {
 	text    string // in lower case: what the line contains
-	kind    string
+	kind    string // "": no trouble, and not counted
 	level   slog.Level
 	message string
 }
@@ -98,7 +100,7 @@ var rules = []rule{
 	{"handler queue full", troubleOverload, slog.LevelWarn, "gossip arrives faster than it is taken, and was dropped"},
 	{errTooLarge.Error(), troubleOverload, slog.LevelWarn, "gossip stream cut off: it is too large"},
 	{"was able to connect to", troubleNetwork, slog.LevelWarn, "gossip arrives by TCP but not by UDP: a firewall may be in between"},
-	{"got ping for unexpected node", troubleNetwork, slog.LevelDebug, "gossip meant for an earlier run"}, // ordinary after a restart
+	{"got ping for unexpected node", "", slog.LevelDebug, "gossip meant for an earlier run"},
 	{"decrypt packet failed", troubleForeign, slog.LevelWarn, "bytes that are no gossip refused"},
 	{"is larger than limit", troubleForeign, slog.LevelWarn, "bytes that are no gossip refused"},
 	{"label", troubleForeign, slog.LevelWarn, "bytes that are no gossip refused"},

@@ -34,7 +34,7 @@ func newMetrics(reg prometheus.Registerer, others func() int) *metrics {
 			Name: "raptorpack_cluster_joins_failed_total", Help: "Attempts to join the pack through an address that failed.",
 		}),
 		gone: f.NewCounter(prometheus.CounterOpts{
-			Name: "raptorpack_cluster_members_gone_total", Help: "Other nodes that left the pack or were found dead.",
+			Name: "raptorpack_cluster_members_gone_total", Help: "Runs of other nodes that left the pack or were found dead.",
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "raptorpack_cluster_metadata_refused_total", Help: "Times that a node was left out because what it tells of itself cannot be read.",

@@ -34,8 +34,9 @@ type Cluster struct {
 	tail    *process
 	server  *process
 
-	// outage says that the store was away: a node whose lease lapsed ends by itself
-	// and is started again, as systemd would. Without an outage an end is a failure.
+	// outage says that the store was away: a node that cannot go on after it ends by
+	// itself and is started again, as systemd would. Without an outage an end is a
+	// failure.
 	outage   bool
 	Restarts int // how often that was needed
 
@@ -313,13 +314,6 @@ func (c *Cluster) Progress(flow string) bool {
 func (c *Cluster) Forget(flow string) {
 	c.t.Helper()
 	c.seen = c.Acknowledged(flow)
-}
-
-// NodeEnds waits until the node, whose lease has lapsed, has ended by itself and
-// was started again; restarts is Restarts from before.
-func (c *Cluster) NodeEnds(restarts int) {
-	c.t.Helper()
-	c.wait("the node to end", func() (bool, string) { return c.Restarts > restarts, "" })
 }
 
 // NodeSays waits until the node has printed text since it was started last, or

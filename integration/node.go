@@ -1,11 +1,15 @@
 package integration
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"raptorpack/config"
@@ -103,6 +107,15 @@ func (n *Node) signal(s syscall.Signal) {
 	}
 }
 
+// Rename gives the node another name for its next start, so that it need not wait
+// for its own lease to run out.
+func (n *Node) Rename(name string) {
+	if n.Running() {
+		n.pack.t.Fatalf("%s runs", n.Name)
+	}
+	n.Name = name
+}
+
 // Running reports whether the process has not ended.
 func (n *Node) Running() bool {
 	if n.process == nil {
@@ -114,6 +127,30 @@ func (n *Node) Running() bool {
 	default:
 		return true
 	}
+}
+
+// Post sends one JSON request with an idempotency key, once.
+func (n *Node) Post(path, key string, body, into any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, n.url(path), bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Idempotency-Key", key)
+	answer, err := n.pack.http.Do(request)
+	if err != nil {
+		return err
+	}
+	return decode(answer, into)
+}
+
+// Label sets a label: the smallest change that goes through the ledger.
+func (n *Node) Label(client, label, key string) error {
+	return n.Post("/clients/labels", key, map[string]any{"clients": []string{client}, "add": []string{label}}, nil)
 }
 
 func (n *Node) url(path string) string {
@@ -179,4 +216,23 @@ func (p *Pack) Master() *Node {
 		return found != nil, string(text)
 	})
 	return found
+}
+
+// Says reports whether a line of a node's log has all of these texts.
+func (p *Pack) Says(name string, texts ...string) bool {
+	p.t.Helper()
+	log, err := os.ReadFile(p.path(name + ".log"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		all := true
+		for _, text := range texts {
+			all = all && strings.Contains(line, text)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
 }

@@ -185,8 +185,8 @@ func (p *Pack) Progress(a *Agent, flow string) bool {
 		for _, one := range acked {
 			ended = ended || one.Kind == "end"
 		}
-		if ended || len(acked) > a.seen {
-			a.seen = len(acked)
+		if ended || a.flow != flow || len(acked) > a.seen {
+			a.seen, a.flow = len(acked), flow
 			return true, ""
 		}
 		return false, fmt.Sprintf("%d acknowledgements", len(acked))
@@ -210,4 +210,15 @@ func (p *Pack) Certificate() (*x509.Certificate, error) {
 func (p *Pack) WaitFor(what string, met func() (bool, string)) {
 	p.t.Helper()
 	p.wait(what, met)
+}
+
+// Labels are the labels of an agent's client.
+func (p *Pack) Labels(a *Agent) []string {
+	p.t.Helper()
+	var c struct{ Labels []string }
+	p.wait("the client's record", func() (bool, string) {
+		err := p.Get("/clients/"+a.ID, &c)
+		return err == nil, fmt.Sprint(err)
+	})
+	return c.Labels
 }

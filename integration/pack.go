@@ -54,7 +54,8 @@ type Agent struct {
 	process *process
 	ID      string
 
-	seen int // acknowledgements at the last call of Progress
+	seen int    // acknowledgements at the last call of Progress,
+	flow string // of this flow
 }
 
 var build = sync.OnceValues(func() (string, error) {

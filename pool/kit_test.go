@@ -22,6 +22,7 @@ const merge = `{
   "Frontend": {"bind_address": "127.0.0.1", "bind_port": 0, "use_plain_http": true, "default_client_monitoring_artifacts": [],
     "resources": {"connections_per_second": 10000, "enrollments_per_second": 10000}},
   "GUI": {"bind_port": 0}, "API": {"bind_port": 0}, "Monitoring": {"bind_port": 0},
+  "Bus": {"bind_address": "127.0.0.1", "bind_port": 0}, "Gossip": {"bind_address": "127.0.0.1", "bind_port": 0},
   "Pack": {"reserve_bytes": 1048576, "drain_timeout_sec": 5}
 }`
 

@@ -31,6 +31,8 @@ mkdir "$dir/store"
   \"API\":        {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 1))},
   \"GUI\":        {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 2))},
   \"Monitoring\": {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 3))},
+  \"Bus\":        {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 4))},
+  \"Gossip\":     {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 5))},
   \"Client\":     {\"server_urls\": [\"https://localhost:$base/\"], \"max_poll\": 5, \"max_poll_std\": 1}
 }"
 "$raptorpack" config client --config "$config" --output "$dir/client.yaml"

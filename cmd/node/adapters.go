@@ -132,13 +132,15 @@ func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 		Committer: c, Store: n.store, Reader: n.reader, Incarnation: n.incarnation.Name(),
 		Info: selfReports{n}, Wake: func(org ids.Org, client ids.Client) { n.board.Wake(org, client) },
 		Labels: func(org ids.Org, client ids.Client) ([]string, time.Time) {
-			record, err := n.clients.Lookup(org, client)
+			labels, changed, err := n.clients.Labels(org, client)
 			if err != nil {
-				return nil, time.Time{}
+				return nil, time.Time{} // deleted meanwhile
 			}
-			return record.Labels, record.LabelsChanged
+			return labels, changed
 		},
 		Ended:       func(key flows.Key) { n.interrogate.Ended(key.Org, key.Client, key.Flow) },
+		Fresh:       n.fresh,
+		Untold:      func(ctx context.Context) ([]*buspb.Mutation, error) { return n.ledger.Untold(ctx) },
 		Concurrency: n.o.Config.Client.Concurrency, Silence: n.silence(),
 		Defaults:   flows.Limits{Rows: int64(d.MaxRows), Logs: int64(d.MaxLogs)},
 		Registerer: n.registry, Logger: n.component("flows"),

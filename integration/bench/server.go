@@ -29,7 +29,7 @@ type server struct {
 
 // start runs a server on an empty store and waits until it is ready.
 func (b *bench) start(ctx context.Context, name string, tls bool) (*server, error) {
-	ports, err := freePorts(4)
+	ports, err := freePorts(6)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,8 @@ func (b *bench) start(ctx context.Context, name string, tls bool) (*server, erro
 	// Stock limits keep a server calm in storms; here the storm is what is measured.
 	merge := fmt.Sprintf(`{"Frontend": {"bind_address": "127.0.0.1", "bind_port": %d, "use_plain_http": %t,
 		"default_client_monitoring_artifacts": [], "resources": {"connections_per_second": 10000, "enrollments_per_second": 10000}},
-		"GUI": {"bind_port": %d}, "API": {"bind_port": %d}, "Monitoring": {"bind_port": %d}}`, ports[0], !tls, ports[1], ports[2], ports[3])
+		"GUI": {"bind_port": %d}, "API": {"bind_port": %d}, "Monitoring": {"bind_port": %d},
+		"Bus": {"bind_address": "127.0.0.1", "bind_port": %d}, "Gossip": {"bind_address": "127.0.0.1", "bind_port": %d}}`, ports[0], !tls, ports[1], ports[2], ports[3], ports[4], ports[5])
 	text, err := config.Generate(config.GenerateOptions{Datastore: filepath.Join(folder, "store"), Hostname: "localhost", Now: time.Now(), MergeJSON: merge})
 	if err != nil {
 		return nil, err
