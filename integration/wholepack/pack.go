@@ -49,9 +49,9 @@ type Pack struct {
 	listed map[string]cluster.Member // newest life by name
 	hidden map[way]bool              // who does not see whom
 
-	works  []*Work
-	flows  []history.Flow
-	stops  []func() // of agents and operators
+	works []*Work
+	flows []history.Flow
+	stops []func() // of agents and operators
 
 	agents    []*Agent
 	operators *host
