@@ -42,9 +42,10 @@ fuzz: ## every Fuzz target for 20 s (FUZZTIME=1m for longer)
 bench: ## one node under simulated agents, each figure beside its aim (PARTS=. for those of the packages)
 	@GO='$(GO)' PARTS='$(PARTS)' BENCHTIME='$(BENCHTIME)' scripts/bench.sh $(BENCH)
 
-integration: ## the stories at full size: kills, power cuts, full disks (an hour at most)
+integration: ## the stories at full size: kills, power cuts, full disks, a thousand crashes of a pack (two hours at most)
 	RAPTORPACK_LABS=$(LABS) $(GO) test ./integration -long -timeout 60m -count=1 -v
 	RAPTORPACK_LABS=$(LABS) $(GO) test ./integration/stories -timeout 20m -count=1 -v
+	$(GO) test ./integration/wholepack -long -timeout 60m -count=1 -v
 
 integration-nfs: ## the stories on a real NFSv4.1 mount between user-mode kernels (LONG=1: at full size)
 	@GO='$(GO)' scripts/integration-nfs.sh

@@ -62,7 +62,9 @@ func (n *Node) Run(ctx context.Context) error {
 }
 
 // grace is how long a stop may take.
-func (n *Node) grace() time.Duration { return time.Duration(n.o.Config.Pack.DrainSeconds) * time.Second }
+func (n *Node) grace() time.Duration {
+	return time.Duration(n.o.Config.Pack.DrainSeconds) * time.Second
+}
 
 // tend keeps the incarnation's lease. If it is lost because the filestore did not
 // answer for so long, everybody stays connected and nothing is acknowledged until

@@ -171,3 +171,29 @@ func TestOneClientAtTwoNodesIsOneClient(t *testing.T) {
 	}
 	p.Finish()
 }
+
+// A minion that never comes back leaves rows behind that are acknowledged and of
+// which nobody else knows. They count as soon as its lease has lapsed.
+func TestRowsOfAMinionThatNeverComesBackCount(t *testing.T) {
+	p := wholepack.New(t, wholepack.Options{Candidates: 2, Minions: 1})
+	p.Start()
+	minion := p.Nodes[2]
+	a := p.AddAgent(wholepack.AgentOptions{})
+	p.Enrolled()
+	p.SetNumbers()
+	for _, n := range p.Others(minion) {
+		p.Net.Cut(n.Name, wholepack.Agents) // so that the agent comes to the minion
+	}
+	c := p.Collect(p.Master(), a, 3000)
+	c.WaitAcked(200)
+	minion.Kill()
+	p.HealAll()
+	p.Wait("the flow to complete", func() (bool, string) {
+		state := c.StateAt(p.Master())
+		return state == "completed", state
+	})
+	if minion.Wanted() {
+		t.Error("the minion came back: the story shows nothing")
+	}
+	p.Finish()
+}
