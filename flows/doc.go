@@ -13,6 +13,15 @@
 // afterwards; Apply unites the coverage that nodes tell and decides whether the
 // flow is complete. Readers see immutable records.
 //
+// Several nodes: each applies the same entries, some a moment later. A client may
+// be anywhere, and anywhere else a moment later, so nothing that a node remembers
+// of it decides alone. A task goes at once to a connection that is older than it
+// everywhere (fresh.go); otherwise the client is asked (question.go), and one node
+// hands it out (offer.go). What a client names and this node does not know is looked
+// for once more when it has caught up. Each node tells what it holds when the client
+// leaves it and when the flow ends elsewhere; the master reads what the dead held
+// (recover.go). A deletion waits for all nodes (remove.go).
+//
 // Locks: Table.mu guards the records and is only written in Apply and Restore;
 // one of 64 shard locks guards what this node knows of a client. A shard's lock
 // may be held while Table.mu is taken for reading, never the other way round. No

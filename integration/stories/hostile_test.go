@@ -97,10 +97,14 @@ func (h *hostile) takeFlow(transport *wire.Transport, base string) {
 		}
 		jobs, err := h.session.Open(h.t.Context(), answer.Body)
 		for _, job := range jobs {
+			var answers []*wirepb.VeloMessage
 			for _, flow := range job.GetFlowStatsRequest().GetFlowId() { // whether we know it
-				h.post(&wirepb.VeloMessage{SessionId: flow, FlowStats: &wirepb.FlowStats{
+				answers = append(answers, &wirepb.VeloMessage{SessionId: flow, FlowStats: &wirepb.FlowStats{
 					FlowComplete: true, QueryStatus: []*wirepb.VeloStatus{{Status: wirepb.VeloStatus_UNKNOWN_FLOW}},
 				}})
+			}
+			if len(answers) > 0 {
+				h.post(answers...) // in one packet, as agents send what waits
 			}
 			for _, action := range job.GetFlowRequest().GetVqlClientActions() {
 				for _, query := range action.GetQuery() {
