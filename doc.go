@@ -9,11 +9,11 @@
 // The house, floor by floor; imports point down (internal/floors holds the plan):
 //
 //	roof      cmd/raptorpack -> cmd/node                        integration (tests)
-//	doors     frontend   api        roles  master               agent  client
+//	doors     frontend   api        roles  master   minion      agent  client
 //	rooms     flows -> artifacts -> vql <- vql/endpoint         clients   users
-//	services  replication -> filestore     wire   notifier   config
+//	services  replication -> filestore     wire   cluster   notifier   config
 //	ground    ids   proto/wirepb   proto/buspb   internal/...
 //
-// To find your way, read cmd/node/node.go, master/, replication/doc.go,
+// To find your way, read cmd/node/node.go, master/ and minion/, replication/doc.go,
 // frontend/session.go, flows/ingest.go, then one story in integration/.
 package raptorpack

@@ -45,15 +45,22 @@ func addressOf(ctx context.Context) string {
 	return address
 }
 
-// identify finds out who a request comes from. Unknown callers go on: only
-// signing in and health need nobody.
-func (s *Server) identify(next http.Handler) http.Handler {
+// admit turns callers away whose address is not allowed.
+func (s *Server) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.allowed(r.RemoteAddr) {
 			s.log.Warn("caller comes from an address that is not allowed", "address", r.RemoteAddr)
 			writeProblem(w, huma.NewError(http.StatusForbidden, "this address is not allowed"))
 			return
 		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// identify finds out who a request comes from. Unknown callers go on: only
+// signing in and health need nobody.
+func (s *Server) identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		address := host(r.RemoteAddr)
 		who, err := s.callerOf(r, address)
 		if err != nil && !errors.Is(err, errNobody) {

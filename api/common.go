@@ -20,6 +20,7 @@ const prefix = "/api/v1"
 type AsOf struct {
 	Epoch uint64 `json:"epoch"`
 	Index uint64 `json:"index"`
+	AgeMs *int64 `json:"ageMs,omitempty" doc:"how much older than the ledger the state may be, in milliseconds; left out while no master has told"`
 }
 
 // List is how every list is answered.
@@ -50,8 +51,13 @@ type Writing struct {
 }
 
 func (s *Server) asOf() AsOf {
-	epoch, index, _ := s.o.Ledger.Position()
-	return AsOf{epoch, index}
+	at := AsOf{}
+	at.Epoch, at.Index, _ = s.o.Ledger.Position()
+	if age, known := s.o.Ledger.Age(); known {
+		ms := age.Milliseconds()
+		at.AgeMs = &ms
+	}
+	return at
 }
 
 // fresh waits until this node has applied what the caller has seen.
@@ -59,9 +65,9 @@ func (s *Server) fresh(ctx context.Context, r Reading) error {
 	if r.Index == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, freshWithin)
 	defer cancel()
-	return s.o.Ledger.WaitApplied(ctx, r.Index)
+	return s.atLeast(ctx, r.Index)
 }
 
 // proposeWithin bounds a change whose caller may have left.

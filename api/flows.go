@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -443,8 +444,13 @@ func (s *Server) waitEvent(ctx context.Context, w http.ResponseWriter, changed <
 
 func writeProblem(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
-	if problem, ok := err.(huma.StatusError); ok {
+	var problem huma.StatusError
+	if errors.As(err, &problem) {
 		status = problem.GetStatus()
+	}
+	var more huma.HeadersError
+	if errors.As(err, &more) {
+		maps.Copy(w.Header(), more.GetHeaders())
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)

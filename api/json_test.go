@@ -106,6 +106,8 @@ func TestPermissionsGateEachOperation(t *testing.T) {
 		{"PUT", "/api/v1/artifacts", artifact, "artifact_writer administrator org_admin"},
 		{"GET", "/api/v1/users", nil, "administrator org_admin"},
 		{"PUT", "/api/v1/users/zoe", account, "administrator org_admin"},
+		{"GET", "/api/v1/pack", nil, "reader api basic analyst investigator artifact_writer administrator org_admin"},
+		{"POST", "/api/v1/pack/nodes/n2/drain", nil, "administrator org_admin"},
 		{"POST", "/api/v1/users/reader/keys", map[string]any{}, "reader administrator org_admin"},
 		{"DELETE", w.flowsPath() + "/F.AAAAAAAAAAAAA", nil, "administrator org_admin"},
 		{"DELETE", "/api/v1/clients/C.00000000000000aa", nil, "administrator org_admin"},

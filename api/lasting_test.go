@@ -25,6 +25,9 @@ func (idleLedger) ProposeIndex(context.Context, *buspb.Mutation) (uint64, error)
 func (idleLedger) WaitApplied(context.Context, uint64) error                     { return nil }
 func (idleLedger) Position() (epoch, index uint64, chain [32]byte)               { return 1, 1, chain }
 
+func (idleLedger) Age() (time.Duration, bool)  { return 0, true }
+func (idleLedger) Fresh(context.Context) error { return nil }
+
 func (idleLedger) Earlier(string, string) (uint64, bool, error) { return 0, false, nil }
 
 // pipes is a listener whose connections lie in memory, so that time in them is the

@@ -44,6 +44,14 @@ type Ledger interface {
 
 	// Position is the last applied entry.
 	Position() (epoch, index uint64, chain [32]byte)
+
+	// Age is how much older than the ledger this node's state may be, if that is
+	// known: all that was acknowledged before is applied here.
+	Age() (age time.Duration, known bool)
+
+	// Fresh returns when this node has applied all that was acknowledged anywhere
+	// before the call. Any other error than that of ctx means that nobody could tell.
+	Fresh(ctx context.Context) error
 }
 
 // Auditor keeps who did what. Record returns when the line is durable.
@@ -85,7 +93,16 @@ type Options struct {
 	Artifacts *artifacts.Room
 	Audit     Auditor
 	Status    func() Status
-	Online    func(ids.Org, ids.Client) bool
+
+	// Pack tells how every node stands that this one hears, this one first.
+	Pack func() []NodeStatus
+
+	// Order has a node do something in the name of an operator: what is drain. It
+	// answers ErrUnknownNode or ErrUnheard when the order surely did not reach the
+	// node; of any other error nobody knows. ErrUnsure says so to the operator.
+	Order func(ctx context.Context, node, what, principal string) error
+
+	Online func(ids.Org, ids.Client) bool
 
 	// Unasked are the artifacts that the server runs on clients by itself; a custom
 	// one in the place of such is for trusted writers.
@@ -132,6 +149,7 @@ type Server struct {
 	mux     *http.ServeMux
 	api     huma.API
 	grpc    *grpc.Server
+	orders  orders
 	leaving chan struct{} // closed when Run begins to end
 	ended   chan struct{} // closed when what is under way has had its time to finish
 }
@@ -161,6 +179,7 @@ func describe() huma.Config {
 		"session": {Type: "apiKey", In: "cookie", Name: sessionCookie},
 		"key":     {Type: "http", Scheme: "bearer"},
 	}
+	describeFresh(&c)
 	c.Security = []map[string][]string{{"session": {}}, {"key": {}}}
 	return c
 }
@@ -171,7 +190,7 @@ func (s *Server) OpenAPI() ([]byte, error) { return s.api.OpenAPI().MarshalJSON(
 // Handler serves the JSON door without its listener.
 func (s *Server) Handler() http.Handler {
 	guard := http.NewCrossOriginProtection()
-	return s.metrics.count(s.identify(guard.Handler(receive(s.mux))))
+	return s.metrics.count(s.admit(s.attend(s.identify(guard.Handler(receive(s.mux))))))
 }
 
 // How long a server that was told to stop waits for what is under way, and then for
@@ -266,6 +285,7 @@ func (s *Server) routes() {
 	s.artifactRoutes()
 	s.userRoutes()
 	s.statusRoutes()
+	s.packRoutes()
 	s.mux.HandleFunc("GET /{$}", s.welcome)
 }
 

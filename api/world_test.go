@@ -51,6 +51,10 @@ type ledger struct {
 
 	// slow, if set, is asked before anything is applied; its error is the answer.
 	slow func(context.Context) error
+
+	// confirm, if set, is what Fresh answers; age is known if it is positive.
+	confirm func(context.Context) error
+	age     time.Duration
 }
 
 func (l *ledger) ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error) {
@@ -99,6 +103,25 @@ func (l *ledger) Position() (epoch, index uint64, chain [32]byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return 1, l.index, chain
+}
+
+func (l *ledger) Age() (time.Duration, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.age, l.age > 0
+}
+
+func (l *ledger) Fresh(ctx context.Context) error {
+	if l.confirm == nil {
+		return ctx.Err()
+	}
+	return l.confirm(ctx)
+}
+
+func (l *ledger) setAge(age time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.age = age
 }
 
 // AppendSync is the outbox: facts become entries at once.
@@ -195,6 +218,10 @@ type world struct {
 	keys   map[string]string // API keys by account
 	store  *filestore.Store
 	stop   func() // ends the server and waits for it
+
+	nodes   []*buspb.NodeStatus // of the pack
+	mu      sync.Mutex
+	ordered []string // what nodes were told to do, and for whom
 }
 
 const secretArtifact = `name: Custom.Secret
@@ -307,11 +334,35 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 	return api.Options{
 		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
+		Pack:   func() []api.NodeStatus { return api.PackOf(w.nodes) },
+		Order:  w.order,
 		Online: func(ids.Org, ids.Client) bool { return true }, ReadStored: w.readStored,
 		Engine: engine, Authority: authority, Unasked: []string{"Generic.Client.Info"},
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil },
 		HTTP:        w.listen(), GRPC: w.listen(), ClearNames: true,
 	}
+}
+
+// order does what a pack would whose nodes are n1 and n2, and where n3 once was.
+func (w *world) order(ctx context.Context, node, what, principal string) error {
+	switch node {
+	case "n1", "n2":
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.ordered = append(w.ordered, node+":"+what+":"+principal)
+		return ctx.Err()
+	case "n3":
+		return fmt.Errorf("test: %w", api.ErrUnheard)
+	case "n4":
+		return fmt.Errorf("the line went dead: %w", api.ErrUnsure)
+	}
+	return fmt.Errorf("test: %w", api.ErrUnknownNode)
+}
+
+func (w *world) orders() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Join(w.ordered, " ")
 }
 
 func (w *world) listen() net.Listener {

@@ -7,11 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strconv"
 	"sync"
 	"time"
-
-	"raptorpack/internal/retry"
 )
 
 // claim is a name that this process took by linking a file to it, and the
@@ -28,13 +25,16 @@ type claim struct {
 	ttl   time.Duration
 	own   fs.FileInfo
 
+	hurry  chan struct{} // one slot: renew now; one that is full says so already
 	turn   chan struct{} // one slot: who filled it may touch the two fields below; others wait
 	handle *Handle
-	beat   Heartbeat
+	beat   Heartbeat // as last written or tried; Run never changes
 
 	mu      sync.Mutex
-	until   instant // zero: lost or given up, for good
+	until   instant // zero: lost or given up
 	problem error   // what the last renewal met
+	life    uint64  // for the next record, as gossip is
+	gossip  string
 }
 
 // instant is a moment by two clocks of this machine: the monotonic one, which
@@ -72,7 +72,7 @@ func (s *Store) take(ctx context.Context, kind, name, node string, ttl time.Dura
 	if err := u.SyncDir(ctx, path.Dir(name)); err != nil {
 		return nil, err // ours, but perhaps not for long: nobody renews it
 	}
-	c := &claim{store: u, kind: kind, path: name, ttl: ttl, own: temp.info, turn: make(chan struct{}, 1), beat: beat}
+	c := &claim{store: u, kind: kind, path: name, ttl: ttl, own: temp.info, hurry: make(chan struct{}, 1), turn: make(chan struct{}, 1), beat: beat}
 	// A descriptor under the final name: an NFS client would keep the temporary
 	// one around for as long as it is open.
 	if c.handle, err = c.reopen(ctx); err != nil {
@@ -99,7 +99,8 @@ func (c *claim) reopen(ctx context.Context) (*Handle, error) {
 	return h, nil
 }
 
-// valid reports whether the lease lasts at this moment. Once false, for ever.
+// valid reports whether the lease lasts at this moment. Once false, for ever,
+// unless resume begins another.
 func (c *claim) valid() bool {
 	moment := now()
 	c.mu.Lock()
@@ -154,6 +155,46 @@ func (c *claim) extend(from instant) bool {
 	return true
 }
 
+// resume begins the lease of a new life: from a renewal that completed within the
+// TTL since begin, which lies before everything that told others of the new life.
+func (c *claim) resume(begin, renewal instant) bool {
+	moment := now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !moment.before(begin.add(c.ttl)) {
+		return false
+	}
+	c.until, c.problem = renewal.add(c.ttl), nil
+	return true
+}
+
+func (c *claim) nextLife() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.life++
+}
+
+func (c *claim) currentLife() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.life
+}
+
+// advertise puts an address into the next record, which is written at once.
+func (c *claim) advertise(gossip string) {
+	c.mu.Lock()
+	changed := c.gossip != gossip
+	c.gossip = gossip
+	c.mu.Unlock()
+	if !changed {
+		return
+	}
+	select {
+	case c.hurry <- struct{}{}:
+	default:
+	}
+}
+
 func (c *claim) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,7 +215,7 @@ func (c *claim) lost(cause error) error {
 // the lease at once and whose other errors only leave the question open.
 func (c *claim) keep(ctx context.Context, check func(context.Context) error) error {
 	pause := c.ttl / 4
-	for retry.Sleep(ctx, min(pause, max(c.remaining(), 0))) {
+	for c.rest(ctx, min(pause, max(c.remaining(), 0))) {
 		begin := time.Now()
 		err := c.renew(ctx)
 		if ctx.Err() != nil {
@@ -195,6 +236,19 @@ func (c *claim) keep(ctx context.Context, check func(context.Context) error) err
 		pause = c.ttl/4 - time.Since(begin)
 	}
 	return nil
+}
+
+// rest waits for d, or until there is something to tell, and reports whether ctx
+// lasted as long.
+func (c *claim) rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-c.hurry:
+	}
+	return ctx.Err() == nil
 }
 
 func (c *claim) ask(ctx context.Context, check func(context.Context) error) error {
@@ -249,6 +303,9 @@ func (c *claim) rewrite(ctx context.Context, released bool) error {
 	}
 	c.beat.Counter++
 	c.beat.Released = released
+	c.mu.Lock()
+	c.beat.Life, c.beat.Gossip = c.life, c.gossip
+	c.mu.Unlock()
 	record, err := c.beat.Encode()
 	if err != nil {
 		return err
@@ -269,83 +326,4 @@ func (c *claim) release(ctx context.Context) error {
 	}
 	c.store.metrics.leases.WithLabelValues(c.kind, "released").Inc()
 	return nil
-}
-
-// verdict is what an observer knows about a claim.
-type verdict int
-
-const (
-	undecided verdict = iota // it may be alive
-	moving                   // its record changed while we watched
-	lapsed                   // its record stood still for TTL and margin
-	released                 // its holder gave it up
-	vanished                 // its holder's process is gone from this machine
-)
-
-func (v verdict) dead() bool { return v >= lapsed }
-
-// observer judges foreign claims by its own monotonic clock alone.
-type observer struct {
-	store  *Store
-	ttl    time.Duration // at least this, whatever the record says
-	margin time.Duration
-	seen   map[string]sighting
-}
-
-type sighting struct {
-	record string
-	since  time.Time // after the record was first read
-}
-
-func (s *Store) observer(ttl, margin time.Duration) *observer {
-	return &observer{store: s.Urgent(), ttl: ttl, margin: margin, seen: map[string]sighting{}}
-}
-
-// look reads a claim by a fresh open and says what is known of it by now. The
-// heartbeat is empty if the record is damaged: a torn record of a dead holder
-// stands still like any other.
-func (o *observer) look(ctx context.Context, path string) (Heartbeat, verdict, error) {
-	begin := time.Now()
-	record, err := o.store.ReadFile(ctx, path, heartbeatBytes)
-	if err != nil {
-		return Heartbeat{}, undecided, err
-	}
-	after := time.Now()
-	beat, damage := DecodeHeartbeat(record)
-	if damage == nil && beat.Released {
-		return beat, released, nil
-	}
-	if damage == nil && o.store.self.knowsGone(beat) {
-		return beat, vanished, nil
-	}
-	last, known := o.seen[path]
-	if !known || last.record != string(record) {
-		o.seen[path] = sighting{string(record), after}
-		if known {
-			return beat, moving, nil
-		}
-		return beat, undecided, nil
-	}
-	if begin.Sub(last.since) >= max(o.ttl, beat.TTL)+o.margin {
-		return beat, lapsed, nil
-	}
-	return beat, undecided, nil
-}
-
-// pollEvery is how often a watcher looks at a claim that it waits for.
-func pollEvery(ttl time.Duration) time.Duration {
-	return min(max(ttl/16, 5*time.Millisecond), 250*time.Millisecond)
-}
-
-// numbered reads a listed name as prefix and a number from 1 up; 0 is none.
-func numbered(name, prefix, suffix string) uint64 {
-	if len(name) <= len(prefix)+len(suffix) || name[:len(prefix)] != prefix || name[len(name)-len(suffix):] != suffix {
-		return 0
-	}
-	digits := name[len(prefix) : len(name)-len(suffix)]
-	n, err := strconv.ParseUint(digits, 10, 64)
-	if err != nil || strconv.FormatUint(n, 10) != digits {
-		return 0
-	}
-	return n
 }

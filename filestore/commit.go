@@ -184,6 +184,12 @@ func (c *Committer) stop() {
 	c.stopping = true
 }
 
+func (c *Committer) ending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stopping
+}
+
 // breakOff ends the calls of FinishUpload that take too long.
 func (c *Committer) breakOff() {
 	c.mu.Lock()
@@ -210,7 +216,8 @@ func (c *Committer) tidy(ctx, life context.Context) {
 }
 
 // Submit returns nil when all of the commit is durable: rows and uploads, then
-// facts, then a look at the lease. An error never means that data may be
+// facts, then a look at the lease. While that has lapsed it waits, as long as ctx
+// lasts: the incarnation may revive. An error never means that data may be
 // dropped; the same commit can be submitted again, here or on another node:
 //
 //	ErrBusy, ErrFull        later

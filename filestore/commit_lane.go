@@ -86,11 +86,12 @@ func (l *lane) gather(ctx, life context.Context) bool {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		wait, any := l.due(ctx.Err() != nil)
+		draining := ctx.Err() != nil // one look: what is waited for below follows from it
+		wait, any := l.due(draining)
 		if any && wait <= 0 {
 			return true
 		}
-		if !any && ctx.Err() != nil && len(l.slots) == 0 && l.empty() {
+		if !any && draining && len(l.slots) == 0 && l.empty() {
 			return false
 		}
 		if any {
@@ -99,7 +100,7 @@ func (l *lane) gather(ctx, life context.Context) bool {
 			timer.Reset(time.Hour)
 		}
 		done := ctx.Done()
-		if ctx.Err() != nil {
+		if draining {
 			done = life.Done() // draining: only a round's end or the limit matter
 		}
 		select {

@@ -23,9 +23,11 @@ type commitMetrics struct {
 	uploads     prometheus.Counter
 	lateUploads prometheus.Counter
 	badExtents  prometheus.Counter
-	finished    *prometheus.CounterVec
-	retried     prometheus.Counter
-	queued      prometheus.Gauge
+
+	mixedUploads prometheus.Counter
+	finished     *prometheus.CounterVec
+	retried      prometheus.Counter
+	queued       prometheus.Gauge
 }
 
 func newCommitMetrics(reg prometheus.Registerer) *commitMetrics {
@@ -58,6 +60,8 @@ func newCommitMetrics(reg prometheus.Registerer) *commitMetrics {
 		uploads:     count("uploads_total", "Uploads that got their name."),
 		lateUploads: count("upload_late_total", "Upload pieces resent after the upload was finished, dropped."),
 		badExtents:  count("upload_bad_extents_total", "Upload extents whose bytes have another checksum."),
+
+		mixedUploads: count("upload_conflicts_total", "Uploads that came twice with different bytes, to several nodes."),
 		finished: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "raptorpack_filestore_files_finished_total", Help: "Files given up after a failed write or sync.",
 		}, []string{"kind"}),

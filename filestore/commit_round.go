@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"raptorpack/internal/retry"
 	"raptorpack/proto/buspb"
 )
 
@@ -55,7 +56,7 @@ type roundFile interface {
 // round takes tickets through all steps and answers each, or queues it again.
 func (c *Committer) round(ctx context.Context, l *lane, tickets []*ticket) {
 	begin := time.Now()
-	if !c.o.Valid() {
+	if !c.held(ctx, anyWaits(tickets)) {
 		c.settleAll(tickets, fmt.Errorf("before writing: %w", ErrLeaseLost))
 		return
 	}
@@ -112,7 +113,7 @@ func (c *Committer) acknowledge(ctx context.Context, tickets []*ticket) {
 	if len(tickets) == 0 {
 		return
 	}
-	if !c.o.Valid() {
+	if !c.held(ctx, anyWaits(tickets)) {
 		c.settleAll(tickets, fmt.Errorf("before the facts: %w", ErrLeaseLost))
 		return
 	}
@@ -126,7 +127,7 @@ func (c *Committer) acknowledge(ctx context.Context, tickets []*ticket) {
 			failed = fmt.Errorf("append %d facts: %w", len(facts), err)
 		}
 	}
-	valid := c.o.Valid()
+	valid := c.held(ctx, anyWaits(tickets))
 	for _, t := range tickets {
 		switch {
 		case failed != nil && len(t.commit.Facts) > 0:
@@ -136,6 +137,28 @@ func (c *Committer) acknowledge(ctx context.Context, tickets []*ticket) {
 		default:
 			c.settle(t, nil)
 		}
+	}
+}
+
+// leasePoll is how often a lapsed lease is looked at.
+const leasePoll = 20 * time.Millisecond
+
+// held reports whether the lease holds. While it has lapsed it waits: the incarnation
+// may revive, and then all that was done is as good as before. It does not wait once
+// nobody else does, or the committer is to end.
+func (c *Committer) held(ctx context.Context, awaited func() bool) bool {
+	for !c.o.Valid() {
+		if c.ending() || !awaited() || !retry.Sleep(ctx, leasePoll) {
+			return false
+		}
+	}
+	return true
+}
+
+// anyWaits reports whether a ticket has a caller left.
+func anyWaits(tickets []*ticket) func() bool {
+	return func() bool {
+		return slices.ContainsFunc(tickets, func(t *ticket) bool { return !t.gone() })
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"raptorpack/filestore"
 	"raptorpack/filestore/filestoretest"
 	"raptorpack/ids"
-	"raptorpack/proto/buspb"
 )
 
 var (
@@ -155,22 +154,6 @@ func TestFullDiskIsBackPressure(t *testing.T) {
 	check(t, k.Submit(background, &filestore.Commit{Facts: oneFact("release")}))
 }
 
-func TestLapsedLeaseIsNeverAcknowledged(t *testing.T) {
-	s, _ := newFaulty(t)
-	k := launch(t, s, "web-1")
-	commit := func() *filestore.Commit {
-		return &filestore.Commit{Appends: []filestore.Append{appendRows(huntSet, client(1), flowX, "Linux.Sys.Pslist", 0, 1)}, Facts: oneFact("f")}
-	}
-	k.lapsed.Store(true)
-	wantErr(t, k.Submit(background, commit()), filestore.ErrLeaseLost)
-	if len(k.outbox.kinds()) != 0 {
-		t.Error("facts went out after the lease had lapsed")
-	}
-	k.lapsed.Store(false)
-	k.outbox.before = func([]*buspb.Mutation) { k.lapsed.Store(true) }
-	wantErr(t, k.Submit(background, commit()), filestore.ErrLeaseLost)
-}
-
 func TestFailedOutboxIsAnError(t *testing.T) {
 	s, _ := newFaulty(t)
 	k := launch(t, s, "web-1")
@@ -282,19 +265,6 @@ func TestLongSegmentGetsANewPart(t *testing.T) {
 	check(t, err)
 	if _, report := export(t, s, huntSet); len(names) < 3 || report.Rows != 8 || !report.Whole() {
 		t.Errorf("files %v, report %+v", names, report)
-	}
-}
-
-func TestLeaseThatLapsesDuringTheSyncHoldsBackTheFacts(t *testing.T) {
-	s, faulty := newFaulty(t)
-	k := launch(t, s, "web-1")
-	faulty.Inject(filestoretest.Fault{Op: filestoretest.Sync, Do: func() { k.lapsed.Store(true) }})
-	err := k.Submit(background, &filestore.Commit{
-		Appends: []filestore.Append{appendRows(huntSet, client(1), flowX, "n", 0, 1)}, Facts: oneFact("f"),
-	})
-	wantErr(t, err, filestore.ErrLeaseLost)
-	if kinds := k.outbox.kinds(); len(kinds) != 0 {
-		t.Errorf("facts %v went out about data that a seal may cut off", kinds)
 	}
 }
 

@@ -34,13 +34,17 @@ var (
 	// still under way. It may yet be done, or not.
 	ErrAbandoned = errors.New("file call abandoned")
 
-	// ErrLeaseLost means that a lease ran out before a renewal completed. Whatever
-	// relied on it must stop.
+	// ErrLeaseLost means that a lease ran out before a renewal completed. A term is
+	// over then, and whatever relied on it must stop. What an incarnation wrote may
+	// be tried again later: it may revive.
 	ErrLeaseLost = errors.New("lease lost")
 
-	// ErrSealed means that others judged this incarnation dead and sealed its
-	// files, or took its name over. The process must exit.
+	// ErrSealed means that others judged this incarnation dead and buried it, sealed
+	// its files or took its name over. The process must exit.
 	ErrSealed = errors.New("incarnation is sealed")
+
+	// ErrAlive means that an incarnation may still go on. Look again later.
+	ErrAlive = errors.New("incarnation may go on")
 
 	// ErrNodeRunning means that another process runs under this node name.
 	// NodeRunningError says which.

@@ -28,3 +28,19 @@ var LookAtDisk = (*Store).lookAtDisk
 
 // ExtendNow is the last step of a renewal that began just now.
 func ExtendNow(i *Incarnation) bool { return i.claim.extend(now()) }
+
+// Waiting is how many bytes of commits no round has answered.
+func (c *Committer) Waiting() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queued
+}
+
+// ParseEndName reads the name of an ending.
+var ParseEndName = parseEndName
+
+// ParseEnding reads an ending.
+func ParseEnding(data []byte) error {
+	_, err := parseEnding(data)
+	return err
+}

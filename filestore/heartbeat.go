@@ -2,6 +2,7 @@ package filestore
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -20,12 +21,14 @@ const heartbeatBytes = 512
 const (
 	heartbeatMagic = "RPHB1 "
 	heartbeatBody  = len(heartbeatMagic) + 8 + 1
+	maxHeartbeat   = heartbeatBytes - heartbeatBody - 1 // bytes of JSON
 )
 
 // Heartbeat is what a claim file says: who holds it, and a counter that moves
 // while they do. Times in it are for people; no clock is compared with another.
 type Heartbeat struct {
-	Counter  uint64        // +1 with each renewal
+	Counter  uint64        // +1 with each renewal, through all lives
+	Life     uint64        // of an incarnation: how often it went on after a lapse
 	Run      string        // 32 hex digits of chance, new for each claim
 	Node     string        // name of the node, or empty
 	Host     string        // as hostname(1) says, cut at 64 bytes
@@ -36,6 +39,7 @@ type Heartbeat struct {
 	Started  time.Time     // when the claim was made, by the claimant's clock
 	TTL      time.Duration // how long one renewal lasts
 	Released bool          // given up cleanly
+	Gossip   string        // host:port where the node's gossip is reached, or empty
 }
 
 type heartbeatJSON struct {
@@ -50,7 +54,12 @@ type heartbeatJSON struct {
 	Boot     string `json:"boot"`
 	PIDNS    uint64 `json:"pidns"`
 	PIDStart uint64 `json:"pid_start"`
+	Life     uint64 `json:"life,omitempty"`
+	Gossip   string `json:"gossip,omitempty"`
 }
+
+// maxGossip bounds a gossip address in the record, in bytes.
+const maxGossip = 100
 
 const (
 	stateLive     = "live"
@@ -93,28 +102,44 @@ func plain(text string, limit int) string {
 	return kept[:min(len(kept), limit)]
 }
 
-// Encode returns the record, always 512 bytes.
+// Encode returns the record, always 512 bytes. If all is as long as can be, the
+// host, which is for people only, is cut to what has room.
 func (h Heartbeat) Encode() ([]byte, error) {
-	state := stateLive
-	if h.Released {
-		state = stateReleased
+	body, err := h.body()
+	if surplus := len(body) - maxHeartbeat; err == nil && surplus > 0 && surplus <= len(h.Host) {
+		h.Host = h.Host[:len(h.Host)-surplus]
+		body, err = h.body()
 	}
-	body, err := json.Marshal(heartbeatJSON{
-		Counter: h.Counter, State: state, Node: h.Node, Host: h.Host, PID: h.PID,
-		Started: h.Started.UnixMicro(), TTL: h.TTL.Milliseconds(), Run: h.Run, Boot: h.Boot, PIDNS: h.PIDNS, PIDStart: h.PIDStart,
-	})
 	if err != nil {
 		return nil, fmt.Errorf("encode heartbeat: %w", err)
 	}
 	record := bytes.Repeat([]byte{' '}, heartbeatBytes)
 	record[heartbeatBytes-1] = '\n'
-	if len(body) > heartbeatBytes-1-heartbeatBody {
+	if len(body) > maxHeartbeat {
 		return nil, fmt.Errorf("encode heartbeat of %d bytes: %w", len(body), ErrTooLarge)
 	}
 	copy(record[heartbeatBody:], body)
 	sum := crc32.Checksum(record[heartbeatBody:], castagnoli)
 	copy(record, fmt.Sprintf("%s%08x ", heartbeatMagic, sum))
 	return record, nil
+}
+
+func (h Heartbeat) body() ([]byte, error) {
+	state := stateLive
+	if h.Released {
+		state = stateReleased
+	}
+	return json.Marshal(heartbeatJSON{
+		Counter: h.Counter, State: state, Node: h.Node, Host: h.Host, PID: h.PID,
+		Started: h.Started.UnixMicro(), TTL: h.TTL.Milliseconds(), Run: h.Run, Boot: h.Boot, PIDNS: h.PIDNS, PIDStart: h.PIDStart,
+		Life: h.Life, Gossip: plain(h.Gossip, maxGossip),
+	})
+}
+
+// newer reports whether h was written after other by the same holder: a late
+// write of an earlier life may land on a newer record.
+func (h Heartbeat) newer(other Heartbeat) bool {
+	return cmp.Or(cmp.Compare(h.Life, other.Life), cmp.Compare(h.Counter, other.Counter)) > 0
 }
 
 // DecodeHeartbeat reads a record. Anything but 512 whole bytes is
@@ -139,6 +164,6 @@ func DecodeHeartbeat(record []byte) (Heartbeat, error) {
 	return Heartbeat{
 		Counter: v.Counter, Released: v.State == stateReleased, Node: v.Node, Host: v.Host, PID: v.PID,
 		Started: time.UnixMicro(v.Started).UTC(), TTL: time.Duration(v.TTL) * time.Millisecond,
-		Run: v.Run, Boot: v.Boot, PIDNS: v.PIDNS, PIDStart: v.PIDStart,
+		Run: v.Run, Boot: v.Boot, PIDNS: v.PIDNS, PIDStart: v.PIDStart, Life: v.Life, Gossip: plain(v.Gossip, maxGossip),
 	}, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"slices"
 	"strconv"
@@ -28,9 +27,10 @@ type IncarnationOptions struct {
 // carry its name. Safe for concurrent use.
 type Incarnation struct {
 	claim *claim
-	dir   string
-	name  string
+	node  ids.Node
 	n     uint64
+
+	revival revival // for one goroutine, as Run and Revive are
 }
 
 // NodeRunningError says who holds the node's name. It is an ErrNodeRunning.
@@ -51,8 +51,8 @@ func (e *NodeRunningError) Unwrap() error { return ErrNodeRunning }
 
 // ClaimIncarnation takes the next incarnation of a node, nodes/<node>/<n>.
 // While the last one's heartbeat moves it is refused with NodeRunningError. If
-// that one was released or sealed, or its process is gone from this machine,
-// there is no wait; otherwise it watches for TTL + margin.
+// that one was released, buried or sealed, or its process is gone from this
+// machine, there is no wait; otherwise it watches for TTL + margin and buries it.
 func (s *Store) ClaimIncarnation(ctx context.Context, o IncarnationOptions) (*Incarnation, error) {
 	if o.Node.IsZero() {
 		return nil, fmt.Errorf("claim incarnation: %w", ids.ErrInvalid)
@@ -63,57 +63,68 @@ func (s *Store) ClaimIncarnation(ctx context.Context, o IncarnationOptions) (*In
 	if o.Margin <= 0 {
 		o.Margin = time.Second
 	}
-	dir := path.Join(nodesDir, o.Node.String())
-	if err := s.Urgent().MkdirAll(ctx, dir); err != nil {
+	if err := s.Urgent().MkdirAll(ctx, nodeDir(o.Node)); err != nil {
 		return nil, fmt.Errorf("claim incarnation of %s: %w", o.Node, err)
 	}
 	watch := s.observer(o.TTL, o.Margin)
 	for {
-		last, err := watch.awaitEnd(ctx, o.Node, dir)
+		last, err := watch.awaitEnd(ctx, o.Node)
 		if err != nil {
 			return nil, fmt.Errorf("claim incarnation of %s: %w", o.Node, err)
 		}
 		n := last + 1
-		c, err := s.take(ctx, "incarnation", path.Join(dir, strconv.FormatUint(n, 10)), o.Node.String(), o.TTL)
+		c, err := s.take(ctx, "incarnation", claimPath(o.Node, n), o.Node.String(), o.TTL)
 		if errors.Is(err, ErrExists) {
 			continue // somebody starts the same node at this moment: watch that one
 		}
 		if err != nil {
 			return nil, fmt.Errorf("claim incarnation of %s: %w", o.Node, err)
 		}
-		name := o.Node.String() + "-" + strconv.FormatUint(n, 10)
-		s.tidy(ctx, dir)
-		return &Incarnation{claim: c, dir: dir, name: name, n: n}, nil
+		s.tidy(ctx, nodeDir(o.Node))
+		return &Incarnation{claim: c, node: o.Node, n: n}, nil
 	}
 }
 
 // awaitEnd returns the number of a node's last incarnation, 0 for none, once
-// that one is known to be over.
-func (o *observer) awaitEnd(ctx context.Context, node ids.Node, dir string) (uint64, error) {
+// that one is over for good.
+func (o *observer) awaitEnd(ctx context.Context, node ids.Node) (uint64, error) {
 	for {
-		names, err := o.store.ReadDir(ctx, dir)
+		listed, err := o.store.listNode(ctx, node)
 		if err != nil {
 			return 0, err
 		}
-		last := highest(names, "", "")
-		if last == 0 || slices.Contains(names, sealName(last)) {
-			return last, nil
-		}
-		beat, verdict, err := o.look(ctx, path.Join(dir, strconv.FormatUint(last, 10)))
+		over, err := o.layToRest(ctx, node, &listed)
 		switch {
 		case ctx.Err() != nil:
 			return 0, context.Cause(ctx)
 		case err != nil:
 			return 0, err
-		case verdict.dead():
-			return last, nil
-		case verdict == moving && beat.Run != "": // not when torn by a renewal: look again
-			return 0, &NodeRunningError{Node: node.String(), Host: beat.Host, PID: beat.PID, Since: beat.Started}
+		case over:
+			return listed.last(), nil
 		}
 		if !retry.Sleep(ctx, pollEvery(o.ttl)) {
 			return 0, context.Cause(ctx)
 		}
 	}
+}
+
+// layToRest buries a node's last incarnation if it has lapsed, and reports whether it
+// is over for good. One that lives is NodeRunningError.
+func (o *observer) layToRest(ctx context.Context, node ids.Node, listed *listing) (bool, error) {
+	n := listed.last()
+	if n == 0 || listed.seals[n] {
+		return true, nil
+	}
+	seen, over, err := o.judge(ctx, node, n, listed)
+	switch {
+	case err != nil || over:
+		return over, err
+	case seen.verdict == lapsed:
+		return o.bury(ctx, node, n, seen.life)
+	case seen.verdict == moving:
+		return false, &NodeRunningError{Node: node.String(), Host: seen.beat.Host, PID: seen.beat.PID, Since: seen.beat.Started}
+	}
+	return false, nil
 }
 
 // tidy removes what earlier incarnations of this node left unfinished; nobody
@@ -133,34 +144,55 @@ func (s *Store) tidy(ctx context.Context, dir string) {
 }
 
 // Name returns "<node>-<n>", as it stands in paths.
-func (i *Incarnation) Name() string { return i.name }
+func (i *Incarnation) Name() string { return incarnationName(i.node, i.n) }
 
-// Valid reports whether the lease lasts at this moment: what was synced before
-// may be acknowledged now. Once false, for ever.
+// Life says how often this incarnation went on after its lease had lapsed.
+func (i *Incarnation) Life() uint64 { return i.claim.currentLife() }
+
+// Valid reports whether the lease lasts at this moment: what was synced before may
+// be acknowledged now, whenever it was begun. Once false it stays so, unless Revive
+// begins another life: then nobody has buried or sealed this incarnation meanwhile.
 func (i *Incarnation) Valid() bool { return i.claim.valid() }
+
+// Advertise says where other nodes reach this one's gossip, as host:port, from the
+// next renewal on, which follows at once. What is not printable becomes "_", and
+// 100 bytes are kept at most. Empty takes it back.
+func (i *Incarnation) Advertise(addr string) { i.claim.advertise(plain(addr, maxGossip)) }
 
 // Trouble says why the heartbeat has not been renewed for more than half of the
 // lease: what the filestore answered, or that it does not answer. nil while all
 // is well. It is for health checks: Valid alone decides what may be acknowledged.
 func (i *Incarnation) Trouble() error { return i.claim.trouble() }
 
-// Run renews the lease until ctx ends (nil), it is lost (ErrLeaseLost) or
-// others have sealed this incarnation or begun its successor (ErrSealed). In
-// both cases the process must exit.
+// Run renews the lease until ctx ends (nil), it is lost (ErrLeaseLost) or others
+// have buried or sealed this incarnation or begun its successor (ErrSealed). After
+// ErrSealed the process must exit; after ErrLeaseLost Revive may go on.
 func (i *Incarnation) Run(ctx context.Context) error { return i.claim.keep(ctx, i.superseded) }
 
+// superseded looks whether others took this incarnation for dead. Nobody does while
+// the lease lasts by a clock that runs; that of a paused virtual machine may not.
 func (i *Incarnation) superseded(ctx context.Context) error {
-	names, err := i.claim.store.ReadDir(ctx, i.dir)
+	listed, err := i.claim.store.listNode(ctx, i.node)
 	if err != nil {
 		return err
 	}
-	if slices.Contains(names, sealName(i.n)) {
+	last, any := listed.ends[i.n]
+	life := i.Life()
+	switch next := listed.last(); {
+	case listed.seals[i.n]:
 		return ErrSealed
-	}
-	if next := highest(names, "", ""); next > i.n {
+	case next > i.n:
 		return fmt.Errorf("incarnation %d has begun: %w", next, ErrSealed)
+	case !any || last < life:
+		return nil
+	case last > life:
+		return fmt.Errorf("life %d has ended, this is %d: %w", last, life, ErrSealed)
 	}
-	return nil
+	e, err := i.claim.store.readEnding(ctx, i.node, i.n, life)
+	if err != nil && !errors.Is(err, ErrBadRecord) {
+		return err
+	}
+	return i.ours(e, err)
 }
 
 // Await returns once the filestore takes a new file, after Run has told that the
@@ -169,7 +201,7 @@ func (i *Incarnation) superseded(ctx context.Context) error {
 func (i *Incarnation) Await(ctx context.Context) {
 	store := i.claim.store
 	for {
-		temp, err := store.writeTemp(ctx, i.dir, []byte("does it answer?\n"))
+		temp, err := store.writeTemp(ctx, nodeDir(i.node), []byte("does it answer?\n"))
 		if err == nil {
 			temp.handle.discard(ctx)
 			store.dropTemp(ctx, temp.path)
@@ -193,99 +225,14 @@ func (i *Incarnation) Release(ctx context.Context) error {
 	return i.claim.release(ctx)
 }
 
-// IncarnationInfo is what is known of one incarnation.
-type IncarnationInfo struct {
-	Node      ids.Node
-	N         uint64
-	Name      string    // "<node>-<n>"
-	Heartbeat Heartbeat // empty if the record is damaged
-	Released  bool      // ended cleanly: its files are complete
-	Sealed    bool      // the seal says how much of its files is valid
-	Dead      bool      // surely over; only a Watcher knows, except for Released
+func nodeDir(node ids.Node) string { return path.Join(nodesDir, node.String()) }
+
+func claimPath(node ids.Node, n uint64) string {
+	return path.Join(nodeDir(node), strconv.FormatUint(n, 10))
 }
 
-// Incarnations lists every incarnation that ever was, by node and number.
-func (s *Store) Incarnations(ctx context.Context) ([]IncarnationInfo, error) {
-	return s.Watcher(0, 0).Look(ctx)
-}
-
-// Watcher judges which foreign incarnations are over. For one goroutine.
-type Watcher struct {
-	observer *observer
-	final    map[string]Heartbeat // of released ones: they change no more
-}
-
-// Watcher returns one that judges by a heartbeat's standing still for ttl (or
-// what the record says, if that is longer) plus margin; zero: 30 s and 1 s.
-func (s *Store) Watcher(ttl, margin time.Duration) *Watcher {
-	if ttl <= 0 {
-		ttl = 30 * time.Second
-	}
-	if margin <= 0 {
-		margin = time.Second
-	}
-	return &Watcher{observer: s.observer(ttl, margin), final: map[string]Heartbeat{}}
-}
-
-// Look lists all incarnations afresh and judges them by what it saw at earlier
-// looks. It has to be called every few seconds; seldom looks delay a verdict
-// but never make it wrong.
-func (w *Watcher) Look(ctx context.Context) ([]IncarnationInfo, error) {
-	nodes, err := w.observer.store.ReadDir(ctx, nodesDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
-	}
-	var all []IncarnationInfo
-	for _, name := range nodes {
-		node, err := ids.ParseNode(name)
-		if err != nil {
-			continue // not ours
-		}
-		if all, err = w.lookNode(ctx, node, all); err != nil {
-			return nil, fmt.Errorf("list incarnations of %s: %w", node, err)
-		}
-	}
-	return all, nil
-}
-
-func (w *Watcher) lookNode(ctx context.Context, node ids.Node, all []IncarnationInfo) ([]IncarnationInfo, error) {
-	dir := path.Join(nodesDir, node.String())
-	names, err := w.observer.store.ReadDir(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	there := make(map[string]bool, len(names))
-	for _, name := range names {
-		there[name] = true
-	}
-	for _, n := range numbers(names, "", "") {
-		info := IncarnationInfo{Node: node, N: n, Name: node.String() + "-" + strconv.FormatUint(n, 10)}
-		info.Sealed = there[sealName(n)]
-		if err := w.judge(ctx, path.Join(dir, strconv.FormatUint(n, 10)), &info); err != nil {
-			return nil, err
-		}
-		all = append(all, info)
-	}
-	return all, nil
-}
-
-func (w *Watcher) judge(ctx context.Context, path string, info *IncarnationInfo) error {
-	if beat, ok := w.final[path]; ok {
-		info.Heartbeat, info.Released, info.Dead = beat, beat.Released, true
-		return nil
-	}
-	beat, verdict, err := w.observer.look(ctx, path)
-	if err != nil {
-		return err
-	}
-	info.Heartbeat, info.Released, info.Dead = beat, verdict == released, verdict.dead() || info.Sealed
-	if info.Released || info.Sealed {
-		w.final[path] = beat
-	}
-	return nil
+func incarnationName(node ids.Node, n uint64) string {
+	return node.String() + "-" + strconv.FormatUint(n, 10)
 }
 
 // SplitIncarnation reads "<node>-<n>".

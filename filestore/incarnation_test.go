@@ -217,6 +217,13 @@ func TestSealedIncarnationExits(t *testing.T) {
 		done := make(chan error, 1) // one answer
 		go func() { done <- i.Run(limited(t)) }()
 		lengths := map[string]int64{"hunts/H.1/results/A/fe-1.jsonl.gz": 77}
+		wantErr(t, openOn(t, disk).SealIncarnation(t.Context(), "fe-1", lengths), filestore.ErrAlive)
+		time.Sleep(time.Minute)
+		if !i.Valid() {
+			t.Error("lost its lease by a seal that was refused")
+		}
+		// As after a pause in which this machine's clocks stood still.
+		check(t, s.PublishFile(t.Context(), "nodes/fe/1.end-0", []byte(`{"incarnation":"fe-1","state":"buried"}`)))
 		check(t, openOn(t, disk).SealIncarnation(t.Context(), "fe-1", lengths))
 		wantErr(t, s.SealIncarnation(t.Context(), "fe-1", nil), filestore.ErrExists)
 		wantErr(t, <-done, filestore.ErrSealed)
@@ -427,12 +434,21 @@ func TestWatcherJudgesByItsOwnClock(t *testing.T) {
 			check(t, err)
 			verdict := map[string]bool{}
 			for _, info := range all {
-				verdict[info.Name] = info.Dead
+				verdict[info.Name] = info.Dead || info.Lapsed
 				if info.Released != (info.Name == "clean-1") {
 					t.Errorf("%s: released %v", info.Name, info.Released)
 				}
 			}
 			return verdict
+		}
+		final := func() map[string]bool {
+			all, err := w.Look(t.Context())
+			check(t, err)
+			dead := map[string]bool{}
+			for _, info := range all {
+				dead[info.Name] = info.Dead
+			}
+			return dead
 		}
 		if got := judge(); got["live-1"] || got["dead-1"] || !got["clean-1"] {
 			t.Errorf("first look: %v", got)
@@ -446,6 +462,9 @@ func TestWatcherJudgesByItsOwnClock(t *testing.T) {
 		time.Sleep(time.Second)
 		if got := judge(); got["live-1"] || !got["dead-1"] {
 			t.Errorf("after TTL and margin: %v", got)
+		}
+		if got := final(); got["live-1"] || got["dead-1"] || !got["clean-1"] {
+			t.Errorf("dead for good before anybody is buried: %v", got)
 		}
 		check(t, stop())
 		check(t, live.Release(t.Context()))

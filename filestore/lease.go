@@ -87,8 +87,8 @@ func (c *Candidate) attempt(ctx context.Context, watch *observer) (*Term, error)
 		return nil, err
 	}
 	if newest > 0 {
-		_, verdict, err := watch.look(ctx, epochPath(newest))
-		if err != nil || !verdict.dead() {
+		seen, err := watch.look(ctx, epochPath(newest), 0) // terms have one life
+		if err != nil || !seen.verdict.dead() {
 			return nil, err
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -190,11 +189,10 @@ func (v *view) coverage() *Coverage {
 // CoverageBy is Coverage over the segments of some incarnations alone: what the
 // dead hold, for instance, which does not change any more.
 func (r *Reader) CoverageBy(ctx context.Context, set Set, filter RowsFilter, owner func(incarnation string) bool) (*Coverage, error) {
-	files, damage, err := r.load(ctx, set)
+	files, damage, err := r.loadOf(ctx, set, owner)
 	if err != nil {
 		return nil, fmt.Errorf("coverage of %s: %w", set, err)
 	}
-	files = slices.DeleteFunc(files, func(f fileView) bool { return !owner(f.id.incarnation()) })
 	v := &view{set: set, filter: filter, files: files, damage: damage}
 	v.merge()
 	return v.coverage(), nil

@@ -60,6 +60,11 @@ type fileView struct {
 // load looks at all segments of a set, in the order that decides which of equal
 // batches counts.
 func (r *Reader) load(ctx context.Context, set Set) ([]fileView, []Damage, error) {
+	return r.loadOf(ctx, set, func(string) bool { return true })
+}
+
+// loadOf is load of some incarnations; files of others are not opened.
+func (r *Reader) loadOf(ctx context.Context, set Set, owner func(incarnation string) bool) ([]fileView, []Damage, error) {
 	if err := checkSet(set); err != nil {
 		return nil, nil, err
 	}
@@ -74,7 +79,7 @@ func (r *Reader) load(ctx context.Context, set Set) ([]fileView, []Damage, error
 	var damage []Damage
 	for _, name := range names {
 		id, ok := parseSegmentName(name)
-		if !ok {
+		if !ok || !owner(id.incarnation()) {
 			continue // a folder of another set, or somebody's note
 		}
 		f, bad, err := r.look(ctx, path.Join(string(set), name), id)

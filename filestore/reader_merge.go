@@ -12,6 +12,7 @@ type view struct {
 	set     Set
 	filter  RowsFilter
 	files   []fileView
+	earlier []fileView // of the day before, where the same event batches may lie
 	streams []*streamView
 	total   int64 // rows
 	damage  []Damage
@@ -26,6 +27,8 @@ type streamView struct {
 	covered    Intervals
 	conflicts  []Conflict
 	duplicates int
+
+	earlier Intervals // rows that the day before shows
 
 	seen map[Interval]Place // where each batch was met first; nil: see first
 	only Place              // of the first batch
@@ -52,26 +55,48 @@ type pin struct {
 	length int64
 }
 
+// pins are how far a cursor looks.
+type pins struct{ set, earlier []pin }
+
 // view merges a set, up to pinned lengths if any are given.
-func (r *Reader) view(ctx context.Context, set Set, filter RowsFilter, pins []pin) (*view, error) {
+func (r *Reader) view(ctx context.Context, set Set, filter RowsFilter, at *pins) (*view, error) {
 	files, damage, err := r.load(ctx, set)
 	if err != nil {
 		return nil, err
 	}
-	if pins != nil {
-		if files, err = pinned(files, pins); err != nil {
+	earlier, err := r.dayBefore(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	if at != nil {
+		if files, err = pinned(files, at.set); err != nil {
+			return nil, err
+		}
+		if earlier, err = pinned(earlier, at.earlier); err != nil {
 			return nil, err
 		}
 	}
-	if v := r.kept(set, filter, files); v != nil {
+	if v := r.kept(set, filter, files, earlier); v != nil {
 		again := *v
 		again.damage = damage
 		return &again, nil
 	}
-	v := &view{set: set, filter: filter, files: files, damage: damage}
+	v := &view{set: set, filter: filter, files: files, earlier: earlier, damage: damage}
 	v.merge()
 	r.keep(v)
 	return v, nil
+}
+
+// dayBefore are the segments of the day before a day of events, none for other
+// sets: a client that had no answer before midnight sends the same batch again
+// after it. What is damaged there is told to whoever reads that day.
+func (r *Reader) dayBefore(ctx context.Context, set Set) ([]fileView, error) {
+	before, ok := eventsBefore(set)
+	if !ok {
+		return nil, nil
+	}
+	files, _, err := r.load(ctx, before)
+	return files, err
 }
 
 // pinned cuts the segments to what a cursor saw of them.
@@ -99,11 +124,11 @@ func (p pin) id() segmentID {
 }
 
 // kept returns a view that was merged from the same members.
-func (r *Reader) kept(set Set, filter RowsFilter, files []fileView) *view {
+func (r *Reader) kept(set Set, filter RowsFilter, files, earlier []fileView) *view {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, v := range r.views {
-		if v.set == set && v.filter == filter && sameFiles(v.files, files) {
+		if v.set == set && v.filter == filter && sameFiles(v.files, files) && sameFiles(v.earlier, earlier) {
 			r.views = slices.Insert(slices.Delete(r.views, i, i+1), 0, v)
 			return v
 		}
@@ -134,29 +159,49 @@ func (r *Reader) keep(v *view) {
 // offset), so the first that has a row serves it.
 func (v *view) merge() {
 	streams := make(map[Stream]*streamView)
-	for f := range v.files {
-		for m := range v.files[f].members {
-			member := &v.files[f].members[m]
-			for e := range member.Extents {
-				extent := &member.Extents[e]
-				if !v.filter.takes(extent) {
-					continue
-				}
-				s := streams[extent.Stream()]
-				if s == nil {
-					s = &streamView{stream: extent.Stream()}
-					streams[s.stream] = s
-					v.streams = append(v.streams, s)
-				}
-				s.meet(extent, Place{v.files[f].path, member.Offset, e, extent.CRC}, span{file: f, member: m, extent: e})
+	if len(v.earlier) > 0 {
+		v.extents(v.files, func(e *Extent, _ span) { v.stream(streams, e) })
+		v.extents(v.earlier, func(e *Extent, _ span) {
+			if s := streams[e.Stream()]; s != nil && !e.Digest.IsZero() {
+				s.earlier.Add(e.FirstRow, e.end())
 			}
-		}
+		})
 	}
+	v.extents(v.files, func(e *Extent, at span) {
+		file := &v.files[at.file]
+		v.stream(streams, e).meet(e, Place{file.path, file.members[at.member].Offset, at.extent, e.CRC}, at)
+	})
+	v.streams = slices.DeleteFunc(v.streams, func(s *streamView) bool { return len(s.spans) == 0 })
 	for _, s := range v.streams {
 		slices.SortFunc(s.spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
 		s.before, s.rows = v.total, s.covered.Len()
 		v.total += s.rows
-		s.seen = nil
+		s.seen, s.earlier = nil, nil
+	}
+}
+
+// stream finds the stream of an extent; streams stand in the order they first came.
+func (v *view) stream(all map[Stream]*streamView, e *Extent) *streamView {
+	s := all[e.Stream()]
+	if s == nil {
+		s = &streamView{stream: e.Stream()}
+		all[s.stream] = s
+		v.streams = append(v.streams, s)
+	}
+	return s
+}
+
+// extents calls found for each extent that the filter takes, in order.
+func (v *view) extents(files []fileView, found func(*Extent, span)) {
+	for f := range files {
+		for m := range files[f].members {
+			member := &files[f].members[m]
+			for e := range member.Extents {
+				if extent := &member.Extents[e]; v.filter.takes(extent) {
+					found(extent, span{file: f, member: m, extent: e})
+				}
+			}
+		}
 	}
 }
 
@@ -167,11 +212,13 @@ func (s *streamView) meet(e *Extent, place Place, at span) {
 		s.again(e, old, place)
 		return
 	}
-	for _, rows := range s.covered.Missing(e.FirstRow, e.end()) {
-		at.first, at.rows = rows.Start, rows.Len()
-		s.spans = append(s.spans, at)
+	for _, fresh := range s.covered.Missing(e.FirstRow, e.end()) {
+		for _, rows := range s.earlier.Missing(fresh.Start, fresh.End) {
+			at.first, at.rows = rows.Start, rows.Len()
+			s.spans = append(s.spans, at)
+			s.covered.Add(rows.Start, rows.End)
+		}
 	}
-	s.covered.Add(e.FirstRow, e.end())
 }
 
 // met returns where a batch of this identity was met first, or notes that it is
@@ -195,9 +242,10 @@ func (s *streamView) met(identity Interval, place Place) (Place, bool) {
 }
 
 // again is a batch of an identity that was met before: the same bytes are
-// dropped, others are kept in sight.
+// dropped, others are kept in sight. Event batches of one digest are what the
+// client sent once; they differ in the time at which each node took them.
 func (s *streamView) again(e *Extent, kept, other Place) {
-	if kept.CRC == other.CRC {
+	if kept.CRC == other.CRC || !e.Digest.IsZero() {
 		s.duplicates++
 		return
 	}

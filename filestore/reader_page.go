@@ -14,6 +14,7 @@ const (
 	defaultPageRows  = 1000
 	defaultPageBytes = 8 << 20
 	cursorVersion    = 1
+	cursorWithDay    = 2       // pins of the day before follow
 	maxCursor        = 1 << 20 // bytes, as text
 )
 
@@ -21,17 +22,17 @@ func (r *Reader) page(ctx context.Context, set Set, q RowsQuery) (*RowsPage, err
 	orDefault(&q.Limit, defaultPageRows)
 	orDefault(&q.MaxBytes, defaultPageBytes)
 	var start int64
-	var pins []pin
+	var at *pins
 	if q.Cursor != "" {
 		var err error
-		if start, pins, err = parseCursor(q.Cursor); err != nil {
+		if start, at, err = parseCursor(q.Cursor); err != nil {
 			return nil, err
 		}
 	}
 	if q.From < 0 || q.From > MaxRow {
 		return nil, fmt.Errorf("from row %d: %w", q.From, ErrBadCursor)
 	}
-	v, err := r.view(ctx, set, q.RowsFilter, pins)
+	v, err := r.view(ctx, set, q.RowsFilter, at)
 	if err != nil {
 		return nil, err
 	}
@@ -220,40 +221,59 @@ func (w *walker) close(ctx context.Context) {
 // cursor pins the view's segments and a place among its rows.
 func (v *view) cursor(next int64) string {
 	b := []byte{cursorVersion}
+	if len(v.earlier) > 0 {
+		b[0] = cursorWithDay
+	}
 	b = binary.AppendUvarint(b, uint64(next))
-	b = binary.AppendUvarint(b, uint64(len(v.files)))
-	for _, f := range v.files {
+	b = appendPins(b, v.files)
+	if len(v.earlier) > 0 {
+		b = appendPins(b, v.earlier)
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func appendPins(b []byte, files []fileView) []byte {
+	b = binary.AppendUvarint(b, uint64(len(files)))
+	for _, f := range files {
 		name := segmentName(f.id.incarnation(), f.id.part)
 		b = binary.AppendUvarint(b, uint64(len(name)))
 		b = append(b, name...)
 		b = binary.AppendUvarint(b, uint64(f.valid))
 	}
-	return base64.RawURLEncoding.EncodeToString(b)
+	return b
 }
 
 // parseCursor reads a cursor, which may have been through a browser.
-func parseCursor(text string) (next int64, pins []pin, err error) {
+func parseCursor(text string) (next int64, at *pins, err error) {
 	bad := fmt.Errorf("read cursor: %w", ErrBadCursor)
 	if len(text) > maxCursor {
 		return 0, nil, bad
 	}
 	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(b) == 0 || b[0] != cursorVersion {
+	if err != nil || len(b) == 0 || b[0] != cursorVersion && b[0] != cursorWithDay {
 		return 0, nil, bad
 	}
 	d := indexDecoder{b: b[1:]}
 	next = int64(d.number(MaxRow))
+	at = &pins{set: d.pins()}
+	if b[0] == cursorWithDay {
+		at.earlier = d.pins()
+	}
+	if d.bad || len(d.b) != 0 {
+		return 0, nil, bad
+	}
+	return next, at, nil
+}
+
+func (d *indexDecoder) pins() []pin {
 	count := d.number(uint64(len(d.b)) / 2)
-	pins = make([]pin, 0, count)
+	out := make([]pin, 0, count)
 	for range count {
 		name := string(d.take(d.number(255)))
 		length := int64(d.number(1 << 62))
 		_, ok := parseSegmentName(name)
 		d.bad = d.bad || !ok
-		pins = append(pins, pin{name, length})
+		out = append(out, pin{name, length})
 	}
-	if d.bad || len(d.b) != 0 {
-		return 0, nil, bad
-	}
-	return next, pins, nil
+	return out
 }

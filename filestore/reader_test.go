@@ -121,6 +121,46 @@ func TestEventBatchesAreDroppedByDigest(t *testing.T) {
 	}
 }
 
+// Each node puts its own time before the rows, and the client may have sent the
+// batch again to another node, after midnight too.
+func TestEventBatchesOfSeveralNodesAndDaysAreShownOnce(t *testing.T) {
+	s, _ := newFaulty(t)
+	first, second := filestore.Set("orgs/O1/events/E/S/2025-12-31"), filestore.Set("orgs/O1/events/E/S/2026-01-01")
+	event := func(digest byte, first int, text string) filestore.Append {
+		a := batch(client(1), first, text)
+		a.Extent.Digest = filestore.Digest{digest}
+		return a
+	}
+	plant(t, s, first, "a-1.jsonl.gz", pack(t, event(1, 0, "{a1};{a2};"), event(3, 0, "{c1};"), event(4, 0, "{d};")))
+	plant(t, s, first, "b-1.jsonl.gz", pack(t, event(1, 0, "{b1};{b2};")))
+	plant(t, s, second, "b-1.jsonl.gz", pack(t, event(1, 0, "{later1};{later2};"), event(2, 0, "{new};"), event(3, 0, "{c1};{c2};"), event(5, 0, "{e};")))
+	for set, want := range map[filestore.Set]string{first: "{a1};{a2};{c1};{d};", second: "{new};{c2};{e};"} {
+		text, report := export(t, s, set)
+		if text != string(lines(want)) || len(report.Conflicts) != 0 {
+			t.Errorf("%s: rows are %q, want %q; conflicts %+v", set, text, lines(want), report.Conflicts)
+		}
+		verified, err := newReader(s).Verify(background, set)
+		check(t, err)
+		if len(verified.Conflicts) != 0 {
+			t.Errorf("%s: conflicts %+v", set, verified.Conflicts)
+		}
+	}
+	reader := newReader(s)
+	page, err := reader.ReadRows(background, second, filestore.RowsQuery{Limit: 1})
+	check(t, err)
+	plant(t, s, first, "c-1.jsonl.gz", pack(t, event(5, 0, "{e};"))) // a late write to the day before
+	rest, err := reader.ReadRows(background, second, filestore.RowsQuery{Cursor: page.Next})
+	check(t, err)
+	if len(rest.Rows) != 2 || string(rest.Rows[1].Line) != "{e}" {
+		t.Errorf("the rest after the cursor is %+v", rest.Rows)
+	}
+	anew, err := reader.ReadRows(background, second, filestore.RowsQuery{})
+	check(t, err)
+	if anew.Total != 2 {
+		t.Errorf("%d rows without the cursor", anew.Total)
+	}
+}
+
 func TestSealCutsWhatCameAfterIt(t *testing.T) {
 	s, _ := newFaulty(t)
 	early, late := pack(t, batch(client(1), 0, "{0};")), pack(t, batch(client(1), 1, "{late};"))

@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
 	"time"
+
+	"raptorpack/ids"
 )
 
 // maxSealBytes bounds a seal: some hundred thousand files of one incarnation.
@@ -24,21 +28,39 @@ type Seal struct {
 	Lengths     map[string]int64 `json:"lengths"` // path: valid bytes
 }
 
-func sealName(n uint64) string { return strconv.FormatUint(n, 10) + ".seal" }
+const sealSuffix = ".seal"
 
-// SealIncarnation publishes the seal of an incarnation that a Watcher found
-// dead. The first writer wins: ErrExists means that another seal stands, which
-// ReadSeal returns.
+func sealPath(node ids.Node, n uint64) string { return claimPath(node, n) + sealSuffix }
+
+// SealIncarnation publishes the seal of an incarnation that is over for good, as
+// Watcher.Bury makes one that has lapsed; ErrAlive if it may go on. The lengths have
+// to be measured after that. The first writer wins: ErrExists means that another
+// seal stands, which ReadSeal returns.
 func (s *Store) SealIncarnation(ctx context.Context, name string, lengths map[string]int64) error {
 	node, n, err := SplitIncarnation(name)
 	if err != nil {
 		return fmt.Errorf("seal: %w", err)
 	}
+	if err := s.Urgent().mayBeSealed(ctx, node, n); err != nil {
+		return fmt.Errorf("seal %s: %w", name, err)
+	}
 	data, err := json.Marshal(Seal{Incarnation: name, Time: time.Now().UTC(), Lengths: lengths})
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", name, err)
 	}
-	return s.Urgent().PublishFile(ctx, path.Join(nodesDir, node.String(), sealName(n)), append(data, '\n'))
+	return s.Urgent().PublishFile(ctx, sealPath(node, n), append(data, '\n'))
+}
+
+func (s *Store) mayBeSealed(ctx context.Context, node ids.Node, n uint64) error {
+	listed, err := s.listNode(ctx, node)
+	if err != nil {
+		return err
+	}
+	_, over, err := s.observer(0, 0).judge(ctx, node, n, &listed)
+	if err == nil && !over {
+		return ErrAlive
+	}
+	return err
 }
 
 // ReadSeal returns the seal of an incarnation, or fs.ErrNotExist.
@@ -47,9 +69,55 @@ func (s *Store) ReadSeal(ctx context.Context, name string) (*Seal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read seal: %w", err)
 	}
-	dir := path.Join(nodesDir, node.String())
-	seal := new(Seal)
-	if err := s.readListed(ctx, dir, sealName(n), seal); err != nil {
+	listed, err := s.listNode(ctx, node)
+	if err == nil && !listed.seals[n] {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read seal of %s: %w", name, err)
+	}
+	return s.readSeal(ctx, node, n)
+}
+
+// Seals lists nodes/ afresh and returns the seals of those incarnations that known
+// says no to, by node and number. A listing costs one call per node, however many
+// seals there are. An error comes with the seals that could be read, and joins what
+// was wrong with each of the others.
+func (s *Store) Seals(ctx context.Context, known func(name string) bool) ([]*Seal, error) {
+	nodes, err := s.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var seals []*Seal
+	var errs []error
+	for _, node := range nodes {
+		listed, err := s.listNode(ctx, node)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list seals of %s: %w", node, err))
+			if ctx.Err() != nil {
+				break
+			}
+			continue
+		}
+		for _, n := range slices.Sorted(maps.Keys(listed.seals)) {
+			if known(incarnationName(node, n)) {
+				continue
+			}
+			seal, err := s.readSeal(ctx, node, n)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			seals = append(seals, seal)
+		}
+	}
+	return seals, errors.Join(errs...)
+}
+
+// readSeal reads a seal that a fresh listing shows.
+func (s *Store) readSeal(ctx context.Context, node ids.Node, n uint64) (*Seal, error) {
+	name, seal := incarnationName(node, n), new(Seal)
+	if err := s.readJSON(ctx, sealPath(node, n), seal); err != nil {
 		return nil, fmt.Errorf("read seal of %s: %w", name, err)
 	}
 	if seal.Incarnation != name {
@@ -69,12 +137,16 @@ func (s *Store) readListed(ctx context.Context, dir, name string, into any) erro
 	if !slices.Contains(names, name) {
 		return fs.ErrNotExist
 	}
-	data, err := s.ReadFile(ctx, path.Join(dir, name), maxSealBytes)
+	return s.readJSON(ctx, path.Join(dir, name), into)
+}
+
+func (s *Store) readJSON(ctx context.Context, name string, into any) error {
+	data, err := s.ReadFile(ctx, name, maxSealBytes)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%s: %w: %w", name, ErrBadRecord, err)
+		return fmt.Errorf("%s: %w: %w", path.Base(name), ErrBadRecord, err)
 	}
 	return nil
 }

@@ -9,8 +9,10 @@ import (
 	"hash"
 	"hash/crc32"
 	"path"
+	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -135,12 +137,7 @@ func (u *upload) leave(ctx context.Context) {
 // has reports whether exactly these bytes were the last ones stored at their
 // place.
 func (u *upload) has(r uploadRecord) bool {
-	for _, old := range u.recent {
-		if old == r {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(u.recent, r.same)
 }
 
 // remember notes a stored piece and forgets those that it touches.
@@ -209,7 +206,7 @@ func (t *uploadTask) write(ctx context.Context, r *round, f *fileTask) error {
 	}
 	for k, ticket := range f.tickets {
 		w := &ticket.commit.Uploads[f.places[k]]
-		record := uploadRecord{offset: w.Offset, length: int64(len(w.Data)), crc: crc32.Checksum(w.Data, castagnoli)}
+		record := uploadRecord{w.Offset, int64(len(w.Data)), crc32.Checksum(w.Data, castagnoli), time.Now().UnixMicro()}
 		if u.has(record) {
 			continue
 		}
@@ -370,9 +367,15 @@ type uploadRecord struct {
 	offset int64
 	length int64
 	crc    uint32 // CRC-32C of the bytes
+	at     int64  // unix microseconds by the clock of who took the bytes; 0: an earlier version
 }
 
 func (r uploadRecord) end() int64 { return r.offset + r.length }
+
+// same reports whether two extents are the same bytes at the same place.
+func (r uploadRecord) same(s uploadRecord) bool {
+	return r.offset == s.offset && r.length == s.length && r.crc == s.crc
+}
 
 const (
 	recordSize     = 64
@@ -381,10 +384,15 @@ const (
 	recordFinished = 2
 )
 
-// A record is "RU", version, kind; CRC (4); offset (8); length (8); SHA-256
-// (32); 0 (4); CRC-32C of the 60 bytes before. All little-endian. In the last
-// record of an upload that has its name, offset is the logical size, length the
-// stored one, CRC the kind of name.
+// conflictMark stands beside the kind of name of an upload of which other bytes
+// came before.
+const conflictMark = 1 << 8
+
+// A record is "RU", version, kind; CRC (4); offset (8); length (8); of an extent
+// the time it came (8) and 24 of 0, else SHA-256 (32); 0 (4); CRC-32C of the 60
+// bytes before. All little-endian. In the last record of an upload that has its
+// name, offset is the logical size, length the stored one, CRC the kind of name and
+// conflictMark.
 func appendRecord(dst []byte, kind byte, r uploadRecord, sum [sha256.Size]byte) []byte {
 	at := len(dst)
 	dst = append(dst, 'R', 'U', recordVersion, kind)
@@ -399,7 +407,9 @@ func appendRecord(dst []byte, kind byte, r uploadRecord, sum [sha256.Size]byte) 
 func encodeRecords(records []uploadRecord) []byte {
 	out := make([]byte, 0, len(records)*recordSize)
 	for _, r := range records {
-		out = appendRecord(out, recordExtent, r, [sha256.Size]byte{})
+		var came [sha256.Size]byte
+		binary.LittleEndian.PutUint64(came[:], uint64(r.at))
+		out = appendRecord(out, recordExtent, r, came)
 	}
 	return out
 }
@@ -432,6 +442,7 @@ func parseSidecar(b []byte) sidecar {
 			if r.length == 0 || r.length > MaxUploadWrite {
 				return s
 			}
+			r.at = int64(binary.LittleEndian.Uint64(b[24:]))
 			s.extents = append(s.extents, r)
 		case recordFinished:
 			s.finished, s.last = true, r

@@ -7,9 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -41,6 +39,7 @@ type UploadFinish struct {
 	Size       int64 // logical size, sparse runs included
 	StoredSize int64 // bytes stored
 	Index      []Range
+	Whole      bool // all its bytes came to this node, together with its end
 }
 
 // StoredUpload is an upload under its name.
@@ -50,6 +49,7 @@ type StoredUpload struct {
 	Size       int64
 	StoredSize int64
 	Sparse     bool
+	Conflict   bool // other bytes had come for the same places, from an earlier start: the newest are stored
 }
 
 // Kinds of names that an upload can get.
@@ -116,7 +116,8 @@ func (f *UploadFinish) check() error {
 // elsewhere: it copies in what other incarnations hold, syncs, hashes, links,
 // syncs the directory and removes the parts. Repeating it, after a crash or on
 // another node too, gives the same answer. Errors are those of Submit,
-// ErrIncomplete, and ErrBadIndex for an index that contradicts itself.
+// ErrIncomplete, and ErrBadIndex for an index that contradicts itself. ErrLeaseLost
+// means that ctx ended while the lease had lapsed.
 //
 // Its caller submits the fact of it afterwards. CleanUploads removes the small
 // marks that stay below .parts, when the flow has ended.
@@ -130,7 +131,8 @@ func (c *Committer) FinishUpload(ctx context.Context, f UploadFinish) (*StoredUp
 		return nil, err
 	}
 	defer leave()
-	if !c.o.Valid() {
+	waits := func() bool { return ctx.Err() == nil }
+	if !c.held(ctx, waits) {
 		return nil, fmt.Errorf("finish %s: %w", f.Key, ErrLeaseLost)
 	}
 	entry, err := c.uploads.acquire(ctx, f.Key)
@@ -142,7 +144,7 @@ func (c *Committer) FinishUpload(ctx context.Context, f UploadFinish) (*StoredUp
 	fin.u.finishing.Store(true)
 	defer fin.u.finishing.Store(false)
 	stored, err := fin.run(ctx)
-	if err == nil && !c.o.Valid() {
+	if err == nil && !c.held(ctx, waits) {
 		err = ErrLeaseLost
 	}
 	if err != nil {
@@ -176,16 +178,46 @@ type finisher struct {
 	f *UploadFinish
 	u *upload
 
-	others []uploadPart // as listed; nil: not looked yet
-	listed bool
+	own      uploadPart   // this incarnation's part, if it is listed
+	others   []uploadPart // the others, as listed
+	listed   bool
+	conflict bool // other bytes came before
 }
 
 func (n *finisher) run(ctx context.Context) (*StoredUpload, error) {
-	u := n.u
-	if done := u.finished; done != nil {
-		return &StoredUpload{done.Path, done.SHA256, done.Size, done.StoredSize, done.Sparse}, nil
+	for try := 1; ; try++ {
+		if done := n.u.finished; done != nil {
+			copied := *done
+			return &copied, nil
+		}
+		stored, err := n.assemble(ctx)
+		away := errors.Is(err, errTakenAway)
+		if !away && !errors.Is(err, errVanished) || try == maxFinishes {
+			return stored, err
+		}
+		// Another incarnation was first, and its mark says so; or the folder is gone.
+		if n.listed = false; away {
+			n.u.leave(ctx)
+		}
 	}
-	if !u.began || !u.covered.Has(0, n.f.StoredSize) {
+}
+
+var (
+	// errTakenAway means that this incarnation's part has lost its name.
+	errTakenAway = errors.New("part is gone")
+
+	// errVanished means that another's part has.
+	errVanished = errors.New("part of another incarnation is gone")
+)
+
+// maxFinishes bounds how often a finish begins anew.
+const maxFinishes = 3
+
+// assemble puts the upload together and gives it its name. Bytes that all came
+// with its end need no look at what others hold.
+func (n *finisher) assemble(ctx context.Context) (*StoredUpload, error) {
+	u := n.u
+	if !n.f.Whole || !u.began || !u.covered.Has(0, n.f.StoredSize) {
 		if done, err := n.gather(ctx); done != nil || err != nil {
 			return done, err
 		}
@@ -207,7 +239,11 @@ func (n *finisher) open(ctx context.Context) error {
 		return nil
 	}
 	if u.began {
-		return u.reopen(ctx, c)
+		err := u.reopen(ctx, c)
+		if isMissing(err) {
+			return fmt.Errorf("%w: %w", errTakenAway, err)
+		}
+		return err
 	}
 	dir := u.key.partsDir()
 	if err := u.create(ctx, c, func(name string) (*Handle, error) { return c.store.CreateFile(ctx, name) }); err != nil {
@@ -218,133 +254,6 @@ func (n *finisher) open(ctx context.Context) error {
 		return err
 	}
 	return nil
-}
-
-// gather copies in what is missing here and other parts hold. If one of them
-// was finished already, it returns that.
-func (n *finisher) gather(ctx context.Context) (*StoredUpload, error) {
-	if done, err := n.elsewhere(ctx); done != nil || err != nil {
-		return done, err
-	}
-	missing := n.u.covered.Missing(0, n.f.StoredSize)
-	if !n.available(missing) {
-		for _, p := range n.others {
-			missing = minus(missing, p.extents())
-		}
-		return nil, &IncompleteError{Key: n.f.Key, Missing: missing}
-	}
-	if err := n.open(ctx); err != nil {
-		return nil, err
-	}
-	for _, p := range n.others {
-		if err := n.copyFrom(ctx, p); err != nil {
-			return nil, err
-		}
-	}
-	if missing := n.u.covered.Missing(0, n.f.StoredSize); len(missing) > 0 {
-		return nil, &IncompleteError{Key: n.f.Key, Missing: missing}
-	}
-	return nil, nil
-}
-
-// available reports whether the others' sidecars promise all that is missing.
-func (n *finisher) available(missing Intervals) bool {
-	for _, p := range n.others {
-		missing = minus(missing, p.extents())
-	}
-	return len(missing) == 0
-}
-
-func minus(a, b Intervals) Intervals {
-	var out Intervals
-	for _, i := range a {
-		out.Union(b.Missing(i.Start, i.End))
-	}
-	return out
-}
-
-// copyFrom takes from another part what is missing, extent by extent, newest
-// first. An extent whose bytes do not have its checksum is passed over.
-func (n *finisher) copyFrom(ctx context.Context, p uploadPart) error {
-	u := n.u
-	if missing := u.covered.Missing(0, n.f.StoredSize); !p.overlaps(missing) {
-		return nil
-	}
-	src, err := n.c.store.OpenFile(ctx, p.path)
-	if isMissing(err) {
-		return nil // its owner has just finished, or never got to it
-	}
-	if err != nil {
-		return err
-	}
-	defer src.discard(ctx)
-	var records []uploadRecord
-	for _, r := range slices.Backward(p.sidecar.extents) {
-		wanted := clip(u.covered.Missing(r.offset, r.end()), n.f.StoredSize)
-		if len(wanted) == 0 {
-			continue
-		}
-		copied, err := n.copyExtent(ctx, src, r, wanted)
-		if err != nil {
-			return err
-		}
-		records = append(records, copied...)
-		for _, r := range copied {
-			u.covered.Add(r.offset, r.end())
-		}
-	}
-	return n.keep(ctx, records)
-}
-
-// copyExtent copies the wanted ranges of one extent. What it wrote counts only
-// after keep.
-func (n *finisher) copyExtent(ctx context.Context, src *Handle, r uploadRecord, wanted Intervals) ([]uploadRecord, error) {
-	buf, err := readPiece(ctx, src, r)
-	if err != nil {
-		return nil, err
-	}
-	if buf == nil {
-		n.c.metrics.badExtents.Inc()
-		return nil, nil
-	}
-	var out []uploadRecord
-	for _, w := range wanted {
-		piece := buf[w.Start-r.offset : w.End-r.offset]
-		if _, err := n.u.data.WriteAt(ctx, piece, w.Start); err != nil {
-			n.u.leave(ctx)
-			return nil, err
-		}
-		n.u.digest(w.Start, piece)
-		n.u.dataSize = max(n.u.dataSize, w.End)
-		out = append(out, uploadRecord{w.Start, w.Len(), crc32.Checksum(piece, castagnoli)})
-	}
-	return out, nil
-}
-
-// keep makes copied bytes durable in this incarnation's part.
-func (n *finisher) keep(ctx context.Context, records []uploadRecord) error {
-	if len(records) == 0 {
-		return nil
-	}
-	u := n.u
-	_, err := u.ext.WriteAt(ctx, encodeRecords(records), u.extSize)
-	if err == nil {
-		err = u.sync(ctx)
-	}
-	if err != nil {
-		u.leave(ctx)
-		return err
-	}
-	u.stored(records)
-	return nil
-}
-
-func clip(s Intervals, end int64) Intervals {
-	var out Intervals
-	for _, i := range s {
-		out.Add(i.Start, min(i.End, end))
-	}
-	return out
 }
 
 // trim cuts off what an earlier, longer start of the same upload left behind,

@@ -19,7 +19,7 @@ func (n *finisher) place(ctx context.Context, sum string) (*StoredUpload, error)
 	if done != nil || err != nil {
 		return done, err
 	}
-	stored := &StoredUpload{f.finalPath(kind), sum, f.Size, f.StoredSize, len(f.Index) > 0}
+	stored := &StoredUpload{f.finalPath(kind), sum, f.Size, f.StoredSize, len(f.Index) > 0, n.conflict}
 	if err := n.describe(ctx, stored); err != nil {
 		return nil, err
 	}
@@ -55,12 +55,15 @@ func (n *finisher) link(ctx context.Context) (int, *StoredUpload, error) {
 			return kind, nil, nil
 		}
 		last = err
+		if isMissing(err) {
+			return 0, nil, fmt.Errorf("%w: %w", errTakenAway, err)
+		}
 		if !errors.Is(err, ErrExists) && !notDirectory(err) {
 			return 0, nil, err
 		}
 		// Perhaps another incarnation gave this very upload that name, since we
 		// looked last.
-		n.listed, n.others = false, nil
+		n.listed = false
 		if done, err := n.elsewhere(ctx); done != nil || err != nil {
 			return 0, done, err
 		}
@@ -97,6 +100,9 @@ func (n *finisher) mark(ctx context.Context, stored *StoredUpload, kind int) err
 		return fmt.Errorf("hash %q: %w", stored.SHA256, err)
 	}
 	last := uploadRecord{offset: stored.Size, length: stored.StoredSize, crc: uint32(kind)}
+	if stored.Conflict {
+		last.crc |= conflictMark
+	}
 	_, err := u.ext.WriteAt(ctx, appendRecord(nil, recordFinished, last, sum), u.extSize)
 	if err == nil {
 		err = u.ext.Sync(ctx)
@@ -119,57 +125,74 @@ func (n *finisher) clean(ctx context.Context) {
 }
 
 // elsewhere looks whether the upload has a name already, given by another
-// incarnation or by this one before its cache forgot it.
+// incarnation or by this one before its cache forgot it. A part that vanishes while
+// we look was removed by one that had just marked its own: then we look again.
 func (n *finisher) elsewhere(ctx context.Context) (*StoredUpload, error) {
-	if n.listed {
-		return nil, nil
-	}
-	parts, err := listParts(ctx, n.c.store, n.f.Key)
-	if err != nil {
-		return nil, err
-	}
-	n.listed = true
-	own := n.u.key.partPath(n.c.o.Incarnation, n.u.part)
-	for _, p := range parts {
-		if p.path == own && n.u.began {
-			continue
+	for try := 1; !n.listed; try++ {
+		parts, err := listParts(ctx, n.c.store, n.f.Key)
+		if err != nil {
+			return nil, err
 		}
-		if p.sidecar.finished {
-			return n.adopt(p), nil
+		n.own, n.others = uploadPart{}, nil
+		own := n.u.key.partPath(n.c.o.Incarnation, n.u.part)
+		for _, p := range parts {
+			switch {
+			case p.path == own && n.u.began:
+				n.own = p
+			case p.sidecar.finished:
+				return n.adopt(ctx, p)
+			default:
+				n.others = append(n.others, p)
+			}
 		}
-		n.others = append(n.others, p)
+		done, vanished, err := n.halfDone(ctx)
+		if done != nil || err != nil {
+			return done, err
+		}
+		n.listed = !vanished || try == maxFinishes
 	}
-	return n.halfDone(ctx)
+	return nil, nil
 }
 
-// adopt takes over what a finished sidecar says.
-func (n *finisher) adopt(p uploadPart) *StoredUpload {
+// adopt takes over what a finished sidecar says. A number stands for one file: an
+// end under other names is not that of this upload.
+func (n *finisher) adopt(ctx context.Context, p uploadPart) (*StoredUpload, error) {
 	last := p.sidecar.last
-	kind := int(min(last.crc, nameKinds-1))
+	kind := int(min(last.crc&^conflictMark, nameKinds-1))
 	done := &StoredUpload{
 		n.f.finalPath(kind), hex.EncodeToString(p.sidecar.sum[:]), last.offset, last.length, len(n.f.Index) > 0,
+		last.crc&conflictMark != 0,
 	}
+	if _, err := n.c.store.identify(ctx, done.Path); isMissing(err) {
+		return nil, fmt.Errorf("%s is finished, but not as %q: %w", n.f.Key, done.Path, ErrBadName)
+	} else if err != nil {
+		return nil, err
+	}
+	n.u.close(ctx)
 	n.u.finished, n.u.location = done, kind
 	copied := *done
-	return &copied
+	return &copied, nil
 }
 
 // halfDone finds an upload that was linked by an incarnation which then died
-// before it could say so: a name that is the same file as one of its parts.
-func (n *finisher) halfDone(ctx context.Context) (*StoredUpload, error) {
+// before it could say so: a name that is the same file as one of its parts. It
+// reports, too, whether a part that should have bytes has no file.
+func (n *finisher) halfDone(ctx context.Context) (done *StoredUpload, vanished bool, err error) {
 	for _, p := range n.others {
 		part, err := n.c.store.identify(ctx, p.path)
 		if err != nil {
-			continue // no data, or removed: nothing was linked from here
+			vanished = vanished || isMissing(err)
+			continue // nothing can be linked from here any more
 		}
 		for kind := nameOwn; kind < nameKinds; kind++ {
 			final, err := n.c.store.identify(ctx, n.f.finalPath(kind))
 			if err == nil && os.SameFile(part, final) {
-				return n.complete(ctx, kind)
+				done, err := n.complete(ctx, kind)
+				return done, false, err
 			}
 		}
 	}
-	return nil, nil
+	return nil, vanished, nil
 }
 
 // complete does for a linked upload what its first finisher did not come to.
@@ -185,7 +208,7 @@ func (n *finisher) complete(ctx context.Context, kind int) (*StoredUpload, error
 	if err != nil {
 		return nil, err
 	}
-	stored := &StoredUpload{final, sum, n.f.Size, n.f.StoredSize, len(n.f.Index) > 0}
+	stored := &StoredUpload{final, sum, n.f.Size, n.f.StoredSize, len(n.f.Index) > 0, n.disagree()}
 	if err := n.describe(ctx, stored); err != nil {
 		return nil, err
 	}

@@ -34,16 +34,6 @@ func (p uploadPart) extents() Intervals {
 	return out
 }
 
-func (p uploadPart) overlaps(s Intervals) bool {
-	have := p.extents()
-	for _, i := range s {
-		if !slices.Equal(have.Missing(i.Start, i.End), Intervals{i}) {
-			return true
-		}
-	}
-	return false
-}
-
 // listParts reads the sidecars of all parts of an upload, newest incarnation of
 // each node first. None is no error.
 func listParts(ctx context.Context, store *Store, key UploadKey) ([]uploadPart, error) {

@@ -6,11 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
+	"sync"
 	"time"
 
 	"raptorpack/filestore"
-	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 )
 
@@ -25,38 +24,41 @@ const retryPause = time.Second
 // flow: each tells all of it.
 const tellPause = 5 * time.Second
 
-// recoverBatch is how many flows one mutation of RecoverCoverage speaks of.
-const recoverBatch = 200
-
 // Run tells the ledger what this node holds of flows that ended elsewhere, asks
-// about flows that fell silent, and forgets what is over. It returns nil when
-// ctx ends; what was not told by then is read from the segments once this
-// incarnation is sealed.
+// about flows that fell silent, hands out again what clients do not know, closes
+// the files of what was deleted, and forgets what is over. It returns nil when ctx
+// ends; what was not told by then is read from the segments once this incarnation
+// is sealed.
 func (r *Room) Run(ctx context.Context) error {
-	every := max(r.o.Silence/4, 100*time.Millisecond)
-	tick := time.NewTicker(every)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	if r.o.Fresh != nil {
+		parts.Go(func() { r.fresh.run(ctx) })
+		parts.Go(func() { r.keepFences(ctx) })
+	}
+	parts.Go(func() { r.offers.work(ctx, r.makeOffers, r.complainOnce("tasks are not handed out yet")) })
+	parts.Go(func() { r.due.work(ctx, r.tellDue, r.complainOnce("coverage of flows not told yet")) })
+	parts.Go(func() { r.closeDeleted(ctx) })
+	tick := time.NewTicker(max(r.o.Silence/4, 100*time.Millisecond))
 	defer tick.Stop()
-	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			r.rouse(time.Now())
-			continue
-		case <-again:
-			again = nil
-		case <-r.due.ready:
-			if again != nil {
-				continue // after the pause
-			}
 		}
-		if err := r.tellDue(ctx); err != nil && ctx.Err() == nil {
-			r.log.Warn("coverage of flows not told yet", "err", err)
+	}
+}
+
+// complainOnce logs what goes wrong in one of Run's parts when it begins.
+func (r *Room) complainOnce(what string) func(error) {
+	told := false
+	return func(err error) {
+		if err != nil && !told {
+			r.log.Warn(what, "err", err)
 		}
-		if r.due.any() {
-			again = time.After(retryPause)
-		}
+		told = err != nil
 	}
 }
 
@@ -73,18 +75,10 @@ func (r *Room) tellDue(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// tell writes the fact that is due about one flow: that it cannot be delivered,
-// or what this node holds of it.
+// tell writes the fact that is due about one flow: what this node holds of it.
 func (r *Room) tell(ctx context.Context, key Key) error {
 	s := r.shard(key.owner())
 	s.mu.Lock()
-	if v := s.visits[key.owner()]; v != nil && v.errands[key.Flow] != nil && v.errands[key.Flow].hopeless {
-		s.mu.Unlock()
-		return r.submitFacts(ctx, key, &buspb.FlowChange{Change: &buspb.FlowChange_End{End: &buspb.FlowEnd{
-			Key: key.proto(), Outcome: buspb.FlowEnd_OUTCOME_UNKNOWN,
-			Error: "delivered " + plural(maxDeliveries, "time") + ", but the client says each time that it does not know the flow",
-		}}})
-	}
 	l := s.locals[key]
 	if l == nil || l.version <= l.reported {
 		s.mu.Unlock()
@@ -120,40 +114,6 @@ func (r *Room) submitFacts(ctx context.Context, key Key, changes ...*buspb.FlowC
 	return nil
 }
 
-// RecoverCoverage reads from the segments of dead incarnations what they hold of
-// flows that have not ended completely, and returns the mutations that tell the
-// ledger. The master calls it once they are sealed and synced: what they knew in
-// memory only is on the filestore still. What the living hold is theirs to tell,
-// since it may not be durable yet.
-func (r *Room) RecoverCoverage(ctx context.Context, dead ...string) ([]*buspb.Mutation, error) {
-	if len(dead) == 0 {
-		return nil, nil
-	}
-	owner := func(incarnation string) bool { return slices.Contains(dead, incarnation) }
-	byOrg := map[ids.Org][]*buspb.FlowChange{}
-	for _, f := range r.Unfinished() {
-		coverage, err := r.CoverageOf(ctx, f, owner)
-		if err != nil {
-			return nil, err
-		}
-		if len(coverage.Names)+len(coverage.Uploads) > 0 {
-			coverage.Incarnation = dead[len(dead)-1]
-			byOrg[f.Org] = append(byOrg[f.Org], &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: coverage}})
-		}
-	}
-	var out []*buspb.Mutation
-	for org, changes := range byOrg {
-		for some := range slices.Chunk(changes, recoverBatch) {
-			m, err := mutation(org, "", some...)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, m)
-		}
-	}
-	return out, nil
-}
-
 // WriteViews keeps flow.json of flows that end or change after their end, until
 // ctx ends. One node at a time should run it: the one that leads.
 func (r *Room) WriteViews(ctx context.Context) error {
@@ -168,7 +128,11 @@ func (r *Room) WriteViews(ctx context.Context) error {
 			if f == nil || !f.Spec.Hunt.IsZero() {
 				continue
 			}
-			if err := r.tidy(ctx, f); err != nil && ctx.Err() == nil {
+			err := r.tidy(ctx, f)
+			if r.Deleted(key) { // meanwhile: nobody else would remove what was written now
+				err = errors.Join(err, r.RemoveTree(ctx, key))
+			}
+			if err != nil && ctx.Err() == nil {
 				r.log.Warn("view of flow not written yet", "client", key.Client.String(), "flow", key.Flow.String(), "err", err)
 				r.views.add(key)
 				pause(ctx, retryPause)
@@ -195,23 +159,6 @@ func (r *Room) tidy(ctx context.Context, f *Flow) error {
 		}
 	}
 	return r.writeView(ctx, f)
-}
-
-// RemoveTree removes what the filestore holds of a deleted flow. The master
-// calls it once all live nodes have applied the deletion; repeating it does no
-// harm. Rows in the shared files of a hunt stay until those are compacted.
-func (r *Room) RemoveTree(ctx context.Context, key Key) error {
-	if !r.Deleted(key) {
-		return fmt.Errorf("remove files of flow %s of %s: %w", key.Flow, key.Client, ErrUnfinished)
-	}
-	for _, dir := range []string{
-		filestore.FlowDir(key.Org, key.Client, key.Flow), filestore.FlowUploadsDir(key.Org, key.Client, key.Flow),
-	} {
-		if err := r.o.Store.RemoveAll(ctx, dir); err != nil {
-			return fmt.Errorf("remove files of flow %s of %s: %w", key.Flow, key.Client, err)
-		}
-	}
-	return nil
 }
 
 // flowView is flow.json: what people with a shell want to know.
@@ -241,18 +188,4 @@ func (r *Room) writeView(ctx context.Context, f *Flow) error {
 	}
 	r.metrics.views.Inc()
 	return nil
-}
-
-// any reports whether keys wait.
-func (d *dirtySet) any() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.keys) > 0
-}
-
-// keep puts a key back without a signal: its taker will look again by itself.
-func (d *dirtySet) keep(k Key) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.keys[k] = struct{}{}
 }

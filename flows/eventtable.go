@@ -3,6 +3,8 @@ package flows
 import (
 	"bufio"
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -266,8 +268,11 @@ func (t *EventTable) Restore(r io.Reader) error {
 		fresh[org] = o
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.orgs = fresh
+	t.mu.Unlock()
+	for org := range fresh {
+		t.changed(org)
+	}
 	return nil
 }
 
@@ -284,18 +289,39 @@ type tableNews struct {
 // versionOf is the version that a state of table and labels has on every node.
 func versionOf(basis time.Time) uint64 { return uint64(max(0, basis.UnixNano())) + 1 }
 
-// runs reports whether the client runs the table of a basis: the version of that
-// basis, or the one that it was offered instead. Any other number tells nothing,
-// however high: another server, a clock that was ahead or a ledger that was
-// restored may have issued it.
+// tagBits are the low bits by which every node knows a version above versionOf.
+const tagBits = 30
+
+// tagOf is what a state of table and labels has in those bits.
+func tagOf(basis time.Time) uint64 {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, versionOf(basis)))
+	return binary.BigEndian.Uint64(sum[:]) >> (64 - tagBits)
+}
+
+// versionAbove is the version of a basis for a client that has run, or was offered,
+// all below least: clients take no lower number, whatever gave them theirs.
+func versionAbove(least uint64, basis time.Time) uint64 {
+	if v := versionOf(basis); least <= v {
+		return v
+	}
+	version := least>>tagBits<<tagBits | tagOf(basis)
+	if version < least {
+		version += 1 << tagBits
+	}
+	return version
+}
+
+// runs reports whether the client runs the table of a basis, whichever node gave it
+// that. Any other number tells nothing, however high: another server, a clock that
+// was ahead or a ledger that was restored may have issued it.
 func (n *tableNews) runs(basis time.Time) bool {
-	return n.reported == versionOf(basis) || n.offered != 0 && n.reported == n.offered && !basis.After(n.basis)
+	v := versionOf(basis)
+	return n.reported == v || n.reported > v && n.reported&(1<<tagBits-1) == tagOf(basis)
 }
 
 // eventTable adds the event table if the client runs another one. The version is
-// above what the client has, whatever gave it that, and else the same on every
-// node. No clock of a node is in it: one that jumped ahead would put it above all
-// tables to come.
+// above what the client has, and every node knows it by its basis. No clock of a
+// node is in it: one that jumped ahead would put it above all tables to come.
 func (d *delivery) eventTable() {
 	r, n := d.a.room, &d.v.table
 	o := d.events
@@ -309,7 +335,7 @@ func (d *delivery) eventTable() {
 	if n.offeredBy == d.a && !basis.After(n.basis) && d.now.Sub(n.offeredAt) < resendTable {
 		return
 	}
-	version := max(n.reported+1, n.offered+1, versionOf(basis))
+	version := versionAbove(max(n.reported, n.offered)+1, basis)
 	table := &wirepb.VQLEventTable{Version: version}
 	for _, g := range o.groups {
 		if g.Label != "" && !slices.Contains(d.labels, g.Label) {

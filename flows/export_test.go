@@ -1,6 +1,9 @@
 package flows
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // CheckLines exposes the line checker.
 func CheckLines(text, splice []byte) (lines []byte, rows int64, err error) {
@@ -20,11 +23,40 @@ func CheckOnly(text, splice []byte) (int64, error) {
 // MaxDepth bounds the nesting of a row.
 const MaxDepth = maxDepth
 
-// MaxDeliveries bounds how often a task is handed out.
-const MaxDeliveries = maxDeliveries
+// MaxOffers bounds how often a task is handed out that its client does not know.
+const MaxOffers = maxOffers
 
 // TellDue writes the facts that are due, as Run does.
 func (r *Room) TellDue(ctx context.Context) error { return r.tellDue(ctx) }
+
+// MakeOffers offers the tasks that are due, as Run does.
+func (r *Room) MakeOffers(ctx context.Context) error { return r.makeOffers(ctx) }
+
+// CloseQuiet closes the files of deleted flows, as Run does.
+func (r *Room) CloseQuiet(ctx context.Context) { r.closeQuiet(ctx) }
+
+// Rouse forgets what is over, as Run does now and then.
+func (r *Room) Rouse(now time.Time) { r.rouse(now) }
+
+// Soft counts what this node remembers of clients and flows.
+func (r *Room) Soft() (visits, errands, locals int) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		visits, locals = visits+len(s.visits), locals+len(s.locals)
+		for _, v := range s.visits {
+			errands += len(v.errands)
+		}
+		s.mu.Unlock()
+	}
+	return visits, errands, locals
+}
+
+// ParseQuestion reads an id around the flows of a question.
+func ParseQuestion(session string) (asked uint64, by string, ok bool) {
+	q, ok := parseQuestion(session)
+	return q.asked, q.by, ok
+}
 
 // MaxAboutBytes bounds what is kept of uploads before they end.
 const MaxAboutBytes = maxAboutBytes

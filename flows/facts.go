@@ -19,7 +19,7 @@ func (p *packet) allFacts() []*buspb.Mutation {
 		if l == nil || part.f == nil || part.dropped {
 			continue
 		}
-		part.facts = part.factsOf(l, p.room.o.Incarnation, p.peer.Received)
+		part.facts = part.factsOf(l, p.answerOf(part, l), p.room.o.Incarnation, p.peer.Received)
 		changes = append(changes, part.facts...)
 	}
 	var facts []*buspb.Mutation
@@ -39,12 +39,30 @@ func (p *packet) allFacts() []*buspb.Mutation {
 
 // factsOf says what is new about one flow. What came after its end and is not
 // told yet waits for tellPause: Run tells it, unless a later packet does.
-func (p *part) factsOf(l *local, incarnation string, now time.Time) []*buspb.FlowChange {
+func (p *part) factsOf(l *local, lost *buspb.FlowEnd, incarnation string, now time.Time) []*buspb.FlowChange {
 	known := max(l.endRank, rank(p.f.Outcome))
-	lost := p.end != nil && p.end.Outcome == buspb.FlowEnd_OUTCOME_UNKNOWN
-	if lost && p.f.State == Pending && !l.taken {
-		return nil // the client was asked whether it knows the task: no end
+	out := p.endFacts(l, known, incarnation)
+	p.taking = len(out) > 0
+	if !p.taking && p.alive && p.f.Taken.IsZero() && !l.taken {
+		p.taking = true
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Taken{Taken: &buspb.FlowTaken{Key: p.key.proto()}}})
 	}
+	if p.losing = lost != nil; p.losing {
+		if l.version+p.news() > 0 {
+			lost.Coverage = p.coverage(l, incarnation)
+		}
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_End{End: lost}})
+	}
+	if p.told == 0 && known > 0 && l.version+p.news() > l.reported && now.Sub(l.told) >= tellPause {
+		p.telling = true
+		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: p.coverage(l, incarnation)}})
+	}
+	return out
+}
+
+// endFacts are a limit that the packet broke, and an end that is stronger than
+// what is known.
+func (p *part) endFacts(l *local, known int, incarnation string) []*buspb.FlowChange {
 	var out []*buspb.FlowChange
 	if p.limit != "" && known < rank(buspb.FlowEnd_OUTCOME_LIMIT) {
 		end := &buspb.FlowEnd{
@@ -55,19 +73,6 @@ func (p *part) factsOf(l *local, incarnation string, now time.Time) []*buspb.Flo
 	if p.end != nil && (rank(p.end.Outcome) > known || p.f.CancelDue) {
 		p.end.Coverage = p.coverage(l, incarnation)
 		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_End{End: p.end}})
-	}
-	p.taking = len(out) > 0
-	if len(out) > 0 {
-		return out
-	}
-	if p.f.Taken.IsZero() && !l.taken && !lost {
-		p.taking = true
-		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Taken{Taken: &buspb.FlowTaken{Key: p.key.proto()}}})
-	}
-	if known > 0 && l.version+p.news() > l.reported && now.Sub(l.told) >= tellPause {
-		coverage := p.coverage(l, incarnation)
-		p.telling = true
-		out = append(out, &buspb.FlowChange{Change: &buspb.FlowChange_Coverage{Coverage: coverage}})
 	}
 	return out
 }
@@ -120,7 +125,7 @@ func (p *packet) finishUploads(ctx context.Context, commit *filestore.Commit) er
 		for _, e := range part.ends {
 			row, stored, err := p.finishUpload(ctx, part, &e)
 			if errors.Is(err, errGivenUp) {
-				p.giveUpUpload(part, &e)
+				p.giveUpUpload(part, &e, err)
 				continue
 			}
 			if err != nil {
@@ -135,23 +140,35 @@ func (p *packet) finishUploads(ctx context.Context, commit *filestore.Commit) er
 	return nil
 }
 
-// errGivenUp means that an upload ended long ago and its bytes never came.
-var errGivenUp = errors.New("upload misses bytes for good")
+// errGivenUp means that an upload cannot be stored: it ended long ago and its bytes
+// never came, or what the client says of it makes no sense.
+var errGivenUp = errors.New("upload cannot be stored")
 
 func (p *packet) finishUpload(ctx context.Context, part *part, e *upEnd) (filestore.Append, int64, error) {
 	end := e.item.end
 	stored, err := p.room.o.Committer.FinishUpload(ctx, filestore.UploadFinish{
 		Key: part.uploadKey(end.number), Accessor: end.accessor, Components: end.components,
-		Size: end.size, StoredSize: end.stored, Index: end.index,
+		Size: end.size, StoredSize: end.stored, Index: end.index, Whole: part.whole(end),
 	})
 	if err != nil {
 		if p.patient(e, err) {
 			return filestore.Append{}, 0, fmt.Errorf("finish upload %d of %s: %w", end.number, part.key.Flow, err)
 		}
-		return filestore.Append{}, 0, errGivenUp
+		return filestore.Append{}, 0, fmt.Errorf("%w: %w", errGivenUp, err)
 	}
 	row, err := end.row(part, e.about, stored, p.peer.Received)
 	return row, stored.StoredSize, err
+}
+
+// whole reports whether all bytes of an upload came in this packet.
+func (p *part) whole(end *uploadEnd) bool {
+	var have filestore.Intervals
+	for i := range p.items {
+		if item := &p.items[i]; item.kind == dataItem && item.number == end.number {
+			have.Add(item.batch.first, item.batch.end())
+		}
+	}
+	return have.Has(0, end.stored)
 }
 
 // patient reports whether an upload that cannot be finished may be finished
@@ -173,11 +190,14 @@ func (p *packet) patient(e *upEnd, err error) bool {
 }
 
 // giveUpUpload buries the end of an upload; its flow will miss it.
-func (p *packet) giveUpUpload(part *part, e *upEnd) {
+func (p *packet) giveUpUpload(part *part, e *upEnd, err error) {
 	p.shard.mu.Lock()
 	e.stream.settle(e.batch, false)
 	p.shard.mu.Unlock()
 	reason := fmt.Sprintf("upload %d ended but bytes are missing", e.item.end.number)
-	p.letters = append(p.letters, letter{flow: part.key.Flow.String(), reason: reason})
+	if !errors.Is(err, filestore.ErrIncomplete) {
+		reason = fmt.Sprintf("upload %d ended but cannot be stored", e.item.end.number)
+	}
+	p.letters = append(p.letters, letter{flow: part.key.Flow.String(), reason: shorten(reason+": "+err.Error(), maxErrorText)})
 	p.room.complain(p, part.key.Flow.String(), reason)
 }

@@ -1,7 +1,6 @@
 package flows
 
 import (
-	"cmp"
 	"errors"
 	"slices"
 	"time"
@@ -34,6 +33,10 @@ var (
 	// acknowledged, nothing is lost: the client sends it again.
 	ErrTryAgain = errors.New("not durable, send again")
 )
+
+// grace is how long rows and logs of a flow that ended without being complete are
+// still taken.
+const grace = 24 * time.Hour
 
 // WaitForRows is how long a flow that ended well may miss rows before it is
 // given up as incomplete.
@@ -166,6 +169,14 @@ type Flow struct {
 	CancelledBy string
 	CancelDue   bool // the client has not confirmed yet that it stopped
 
+	// Of a task. Turn is the newest entry that started, offered, took or cancelled
+	// the flow: what a client answers to an older question counts for nothing.
+	Turn      uint64
+	Cleared   uint64 // the entry by which the client, asked since Turn, did not know it; 0: none
+	ClearedBy string // mark of the node that had asked
+	Offered   string // the incarnation that hands it out since Turn
+	Offers    int    // how often it was handed out after a question
+
 	// Times of the ledger; zero when it has not happened.
 	Created, Taken, Ended, WaitingSince, CancelledAt time.Time
 
@@ -212,6 +223,13 @@ func (f *Flow) Conflicts() int64 {
 // open reports whether a connection of the client may have to say something
 // about the flow.
 func (f *Flow) open() bool { return f.State == Pending || f.State == Running || f.CancelDue }
+
+// old reports whether the flow ended so long ago that nothing of it is taken any
+// more.
+func (f *Flow) old(now time.Time) bool {
+	over := latest(f.Ended, f.CancelledAt)
+	return f.State.Final() && !over.IsZero() && now.Sub(over) > grace
+}
 
 // complete reports whether everything that the client counted is here.
 func (f *Flow) complete() bool {
@@ -281,104 +299,4 @@ func rank(o buspb.FlowEnd_Outcome) int {
 		return 3
 	}
 	return 0
-}
-
-// cover returns a copy of f that knows of more coverage. Nothing that f shares
-// with earlier records is written to.
-func (f *Flow) cover(c *buspb.FlowCoverage) {
-	if c == nil {
-		return
-	}
-	names := slices.Clone(f.Names)
-	for _, extent := range c.Names {
-		at, found := slices.BinarySearchFunc(names, extent.Name, func(c Coverage, n string) int { return compareText(c.Name, n) })
-		if !found {
-			names = slices.Insert(names, at, Coverage{Name: extent.Name})
-		}
-		rows := names[at].Rows.Clone()
-		addBounds(&rows, extent.Bounds)
-		names[at].Rows = rows
-	}
-	f.Names = names
-	uploads := f.Uploads.Clone()
-	addBounds(&uploads, c.Uploads)
-	f.Uploads = uploads
-	f.Sizes = unite(f.Sizes, sizesOf(c.UploadSizes))
-	if c.Incarnation == "" {
-		return
-	}
-	f.Parts = slices.Clone(f.Parts)
-	at, found := slices.BinarySearchFunc(f.Parts, c.Incarnation, func(p Part, n string) int { return compareText(p.Incarnation, n) })
-	if !found {
-		f.Parts = slices.Insert(f.Parts, at, Part{Incarnation: c.Incarnation})
-	}
-	part := &f.Parts[at]
-	if part.UploadBytes = max(part.UploadBytes, c.UploadBytes); len(c.UploadSizes) > 0 {
-		part.UploadBytes = 0 // Sizes has them
-	}
-	part.Conflicts = max(part.Conflicts, c.Conflicts)
-}
-
-// addBounds adds start, end pairs. Pairs that make no sense are left out: what
-// a peer sends must not break every node.
-func addBounds(to *filestore.Intervals, bounds []int64) {
-	for i := 0; i+1 < len(bounds); i += 2 {
-		if bounds[i] >= 0 {
-			to.Add(bounds[i], bounds[i+1])
-		}
-	}
-}
-
-// sizesOf reads number, bytes pairs, by number. Pairs that make no sense are left
-// out.
-func sizesOf(pairs []int64) []UploadSize {
-	var out []UploadSize
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i] >= 0 && pairs[i+1] >= 0 {
-			out = append(out, UploadSize{pairs[i], pairs[i+1]})
-		}
-	}
-	slices.SortFunc(out, func(a, b UploadSize) int {
-		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Bytes, b.Bytes))
-	})
-	return out
-}
-
-func pairsOf(sizes []UploadSize) []int64 {
-	out := make([]int64, 0, 2*len(sizes))
-	for _, u := range sizes {
-		out = append(out, u.Number, u.Bytes)
-	}
-	return out
-}
-
-// unite merges two lists by number. The same upload may have ended on two nodes;
-// where they differ, the larger counts, whichever was told first.
-func unite(a, b []UploadSize) []UploadSize {
-	if len(b) == 0 {
-		return a
-	}
-	out := make([]UploadSize, 0, len(a)+len(b))
-	for len(a) > 0 || len(b) > 0 {
-		from := &a
-		if len(a) == 0 || len(b) > 0 && b[0].Number < a[0].Number {
-			from = &b
-		}
-		next := (*from)[0]
-		*from = (*from)[1:]
-		if last := len(out) - 1; last >= 0 && out[last].Number == next.Number {
-			out[last].Bytes = max(out[last].Bytes, next.Bytes)
-		} else {
-			out = append(out, next)
-		}
-	}
-	return out
-}
-
-func boundsOf(s filestore.Intervals) []int64 {
-	out := make([]int64, 0, 2*len(s))
-	for _, i := range s {
-		out = append(out, i.Start, i.End)
-	}
-	return out
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"raptorpack/filestore"
+	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 )
@@ -48,10 +49,44 @@ func (r *Room) ingest(ctx context.Context, peer Peer, messages []*wirepb.VeloMes
 	}
 	defer release()
 	p := r.packet(peer)
+	if r.o.Fresh != nil && p.unsure(messages) {
+		if err := r.catchUp(ctx); err != nil {
+			return err
+		}
+	}
 	for _, m := range messages {
 		p.take(m)
 	}
 	return p.store(ctx)
+}
+
+// unsure reports whether a message names what this node does not know, though
+// another may have given it to the client: only then is it none of ours when this
+// node has caught up.
+func (p *packet) unsure(messages []*wirepb.VeloMessage) bool {
+	return slices.ContainsFunc(messages, func(m *wirepb.VeloMessage) bool {
+		flow, err := ids.ParseFlow(m.GetSessionId())
+		if _, asked := parseQuestion(m.GetSessionId()); err != nil || asked {
+			return false
+		}
+		if flow == ids.Monitoring {
+			return p.unsureEvent(m)
+		}
+		f, deleted := p.room.lookup(Key{p.peer.Org, p.peer.Client, flow})
+		return f == nil && !deleted
+	})
+}
+
+func (p *packet) unsureEvent(m *wirepb.VeloMessage) bool {
+	token := m.GetVqlResponse().GetQuery().GetName()
+	if m.LogMessage != nil {
+		token = m.LogMessage.Artifact
+	}
+	if token == "" || token == clientInfoName {
+		return false
+	}
+	_, ok := p.room.eventName(p.owner, token)
+	return !ok
 }
 
 // store makes the packet durable: data and facts in one commit, or, when an
@@ -108,6 +143,7 @@ func (p *packet) reserve(ctx context.Context, mine *flight) (*filestore.Commit, 
 	commit := &filestore.Commit{Class: filestore.Bulk}
 	ends := false
 	for _, part := range p.parts {
+		p.look(part)
 		if part.f == nil || part.dropped {
 			continue
 		}
@@ -115,7 +151,7 @@ func (p *packet) reserve(ctx context.Context, mine *flight) (*filestore.Commit, 
 			commit.Class = filestore.Interactive
 		}
 		l := p.shard.localOf(part.key, p.peer.Received)
-		p.reserveAbout(part, l)
+		p.reserveAbout(part, l, commit)
 		for i := range part.items {
 			p.reserveItem(part, l, &part.items[i], mine, commit)
 		}
@@ -129,22 +165,18 @@ func (p *packet) reserve(ctx context.Context, mine *flight) (*filestore.Commit, 
 	return commit, nil
 }
 
-// reserveAbout keeps what a client says of uploads to come, within bounds: an
-// upload without it is listed without the file's own times.
-func (p *packet) reserveAbout(part *part, l *local) {
-	for _, a := range part.about {
-		if l.ends.have.Has(a.number, a.number+1) || p.tooMany(part, l, a.number) != "" {
-			continue
-		}
-		known := l.uploads[a.number]
-		if known != nil {
-			l.forgetAbout(known)
-		}
-		if l.aboutBytes+a.bytes() <= maxAboutBytes {
-			l.upload(a.number).about = a
-			l.aboutBytes += a.bytes()
-		}
+// look takes the newest record of a flow. A deletion that came since the messages
+// were read drops them; one that comes later finds them reserved, and waits.
+func (p *packet) look(part *part) {
+	f, deleted := p.room.lookup(part.key)
+	if f != nil {
+		part.f = f
+		return
 	}
+	if !part.dropped {
+		p.room.metrics.late.Inc()
+	}
+	part.dropped = part.dropped || deleted || part.f != nil
 }
 
 // clash finds another packet that carries the same batch. The lock is held.
@@ -231,7 +263,11 @@ func (p *packet) reserveItem(part *part, l *local, i *item, mine *flight, commit
 		}
 	}
 	s := l.of(i)
-	switch v := s.judge(i.batch); {
+	v := s.judge(i.batch)
+	if i.kind == dataItem {
+		v = s.judgeBytes(i.batch)
+	}
+	switch {
 	case v == had, v == conflict && i.kind == endItem:
 		m.duplicates.Inc()
 		return
@@ -281,104 +317,6 @@ func (p *part) uploadKey(number int64) filestore.UploadKey {
 	return filestore.UploadKey{Org: p.key.Org, Client: p.key.Client, Flow: p.key.Flow, Number: number}
 }
 
-// grace is how long rows and logs of a flow that ended without being complete are
-// still taken.
-const grace = 24 * time.Hour
-
-// late reports that a flow wants no more of this. Complete means that every row
-// is here; of anything else that ended, stragglers are welcome for a while.
-func (p *packet) late(part *part, l *local, i *item) bool {
-	f := part.f
-	if l.limited && i.kind != logItem || f.Outcome == buspb.FlowEnd_OUTCOME_LIMIT && i.kind != logItem {
-		return true
-	}
-	old := !f.Ended.IsZero() && p.peer.Received.Sub(f.Ended) > grace
-	switch f.State {
-	case Completed:
-		return i.kind != logItem || old
-	case Errored, Cancelled, Incomplete:
-		return old
-	}
-	return false
-}
-
-// beyond says that a limit would be broken: set by the flow, or the server's.
-func beyond(have, more, set, std int64, noun string) string {
-	limit := set
-	if limit <= 0 {
-		limit = std
-	}
-	if have+more <= limit {
-		return ""
-	}
-	return "limit of " + plural(limit, noun) + " exceeded"
-}
-
-// tooMany says that an upload would be one more than the flow may have. It is
-// asked before anything is noted of the upload.
-func (p *packet) tooMany(part *part, l *local, number int64) string {
-	if l.uploads[number] != nil {
-		return ""
-	}
-	return beyond(int64(len(l.uploads)), 1, part.f.Spec.Limits.Uploads, p.room.o.Defaults.Uploads, "upload")
-}
-
-// over says which limit an item would break, if any. Limits hold per node.
-func (p *packet) over(part *part, l *local, s *stream, i *item) string {
-	set, std := part.f.Spec.Limits, p.room.o.Defaults
-	switch i.kind {
-	case rowItem:
-		if len(s.have) >= maxIntervals {
-			return "rows are too scattered"
-		}
-		if text := beyond(l.rows, i.batch.count, set.Rows, std.Rows, "row"); text != "" {
-			return text
-		}
-		return beyond(l.rowBytes, i.size, set.RowBytes, std.RowBytes, "byte of rows")
-	case logItem:
-		if len(s.have) >= maxIntervals {
-			return "log is too scattered"
-		}
-		// The client writes a line more to say that it fell silent.
-		return beyond(l.logLines, i.batch.count-logSlack, set.Logs, std.Logs, "log line")
-	case dataItem:
-		if len(s.have) >= maxIntervals {
-			return "upload is too scattered"
-		}
-		if text := beyond(i.batch.end(), 0, set.UploadBytes, std.UploadBytes, "byte of uploads"); text != "" {
-			return text
-		}
-		i.size = i.batch.count - s.overlap(i.batch)
-		return beyond(l.uploadBytes, i.size, set.UploadBytes, std.UploadBytes, "byte of uploads")
-	case endItem:
-		if len(s.have) >= maxIntervals {
-			return "numbers of uploads are too scattered"
-		}
-	}
-	return ""
-}
-
-// logSlack is how many log lines beyond the limit are taken.
-const logSlack = 100
-
-// overlap counts what of b is had already.
-func (s *stream) overlap(b batch) int64 {
-	return b.count - s.have.Missing(b.first, b.end()).Len()
-}
-
-// charge counts an item against the flow's limits; sign -1 gives it back.
-func (l *local) charge(i *item, sign int64) {
-	switch i.kind {
-	case rowItem:
-		l.rows += sign * i.batch.count
-		l.rowBytes += sign * i.size
-	case logItem:
-		l.logLines += sign * i.batch.count
-	case dataItem:
-		l.uploadBytes += sign * i.size
-	}
-}
-
 // settle ends the reservations of the first commit.
 func (p *packet) settle(durable bool) {
 	p.shard.mu.Lock()
@@ -386,6 +324,9 @@ func (p *packet) settle(durable bool) {
 	for _, part := range p.parts {
 		l := p.shard.locals[part.key]
 		for _, h := range part.held {
+			if durable && h.item.kind == dataItem {
+				h.stream.overwrite(h.batch)
+			}
 			h.stream.settle(h.batch, durable)
 			if l == nil {
 				continue
@@ -402,6 +343,7 @@ func (p *packet) settle(durable bool) {
 			p.room.metrics.took(part.held)
 		}
 		part.held = nil
+		part.settleAbout(durable)
 	}
 	p.settleEvents(durable)
 }
@@ -440,6 +382,7 @@ func (p *packet) settleEnds(durable bool) {
 	}
 	p.shard.mu.Unlock()
 	signal(followers)
+	p.room.closing.look()
 	if durable {
 		p.after()
 	}
@@ -457,6 +400,9 @@ func (l *local) settleFacts(part *part, now time.Time) {
 		if part.end != nil {
 			l.endRank = max(l.endRank, rank(part.end.Outcome))
 		}
+		if part.lost != nil && part.losing {
+			l.answered = question{part.lost.Asked, part.lost.AskedBy}
+		}
 		if part.limit != "" {
 			l.limited, l.endRank = true, rank(buspb.FlowEnd_OUTCOME_LIMIT)
 		}
@@ -473,11 +419,8 @@ func (p *packet) after() {
 		if part.f == nil || part.dropped {
 			continue
 		}
-		if part.end != nil && part.end.Outcome == buspb.FlowEnd_OUTCOME_UNKNOWN && !part.taking && len(part.facts) == 0 {
-			r.Unknown(part.key)
-			if r.o.Lost != nil {
-				r.o.Lost(part.key.Org, part.key.Client, part.key.Flow)
-			}
+		if part.wakes {
+			r.offers.add(part.key)
 		}
 		if r.o.Alert != nil {
 			for _, line := range part.alerts {

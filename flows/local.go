@@ -28,8 +28,13 @@ const (
 	// has ended, so that late resends are recognised.
 	keepEnded = 10 * time.Minute
 
-	// keepIdle is how long it remembers a flow that runs but says nothing.
+	// keepIdle is how long it remembers a flow that runs but says nothing, while
+	// its client has a connection here.
 	keepIdle = 24 * time.Hour
+
+	// keepAway is how long it remembers one whose client has none: it may go on
+	// elsewhere, and what is stored twice then is shown once.
+	keepAway = 10 * time.Minute
 )
 
 // local is what this incarnation holds of one flow, and what of it is on its
@@ -45,10 +50,11 @@ type local struct {
 	aboutBytes                            int64  // of uploads that have not ended
 	conflicts                             int64
 
-	taken   bool // the fact that the client took the task is durable
-	endRank int  // of the strongest end that is durable
-	limited bool // over a limit of ours
-	ended   bool // by the ledger
+	taken    bool     // the fact that the client took the task is durable
+	endRank  int      // of the strongest end that is durable
+	limited  bool     // over a limit of ours
+	ended    bool     // by the ledger
+	answered question // the newest that the client answered and that others were told of
 
 	version  int64     // counts changes of what is durable
 	reported int64     // version of the newest durable fact about it
@@ -75,6 +81,7 @@ func (b batch) end() int64 { return b.first + b.count }
 // upload is one file on its way.
 type upload struct {
 	about   *aboutUpload
+	told    bool      // about stands in the list, or is on its way there
 	writes  stream    // numbered by bytes of the stored file
 	stored  int64     // bytes, once it has ended
 	failing time.Time // since when its end comes but bytes are missing
@@ -111,6 +118,16 @@ func (s *stream) judge(b batch) verdict {
 	return had
 }
 
+// judgeBytes is judge for bytes of an upload: only a piece that is known to be the
+// same is had. A client that begins a file anew may cut it otherwise.
+func (s *stream) judgeBytes(b batch) verdict {
+	v := s.judge(b)
+	if at, ok := s.find(b.first); v == had && s.flying[b] == nil && (!ok || s.batches[at] != b) {
+		return fresh
+	}
+	return v
+}
+
 // find returns where the batch that begins with a line stands, or would.
 func (s *stream) find(first int64) (int, bool) {
 	return slices.BinarySearchFunc(s.batches, first, func(b batch, first int64) int { return cmp.Compare(b.first, first) })
@@ -138,6 +155,11 @@ func (s *stream) settle(b batch, durable bool) {
 	case len(s.batches) < maxBatches:
 		s.batches = slices.Insert(s.batches, at, b)
 	}
+}
+
+// overwrite forgets the batches that a piece of an upload lies over.
+func (s *stream) overwrite(b batch) {
+	s.batches = slices.DeleteFunc(s.batches, func(old batch) bool { return old.first < b.end() && b.first < old.end() })
 }
 
 func (l *local) stream(name string) *stream {
@@ -202,11 +224,15 @@ func (s *stream) with(held []reservation) filestore.Intervals {
 	return have
 }
 
-// idle reports whether the notes on a flow may go.
-func (l *local) idle(now time.Time) bool {
-	keep := keepIdle
-	if l.ended {
+// idle reports whether the notes on a flow may go; here says that its client has a
+// connection to this node.
+func (l *local) idle(now time.Time, here bool) bool {
+	keep := keepAway
+	switch {
+	case l.ended:
 		keep = keepEnded
+	case here:
+		keep = keepIdle
 	}
 	return now.Sub(l.used) > keep && !l.busy()
 }

@@ -24,7 +24,10 @@ type metrics struct {
 	unkept      prometheus.Counter
 	delivered   prometheus.Counter
 	asked       prometheus.Counter
+	stale       prometheus.Counter
+	offered     prometheus.Counter
 	views       prometheus.Counter
+	caughtUp    prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -38,6 +41,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "raptorpack", Subsystem: "flows", Name: "ingest_duration_seconds",
 			Help:    "Time from a decoded packet to its durability.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}),
+		caughtUp: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "raptorpack", Subsystem: "flows", Name: "catch_up_duration_seconds",
+			Help:    "Time that packets wait because they name what this node does not know yet, or nobody does.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}),
 		failed:      counter("ingest_failed_total", "Packets that were not made durable and come again."),
@@ -57,10 +65,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		unkept:    counter("dead_letters_dropped_total", "Dead letters beyond their client's allowance."),
 		delivered: counter("delivered_total", "Flow requests handed to connections."),
 		asked:     counter("asked_total", "Flows that clients were asked about."),
+		stale:     counter("stale_answers_total", "Answers about flows that tell nothing: to no question, or to an old one."),
+		offered:   counter("offered_total", "Tasks offered to clients that did not know them."),
 		views:     counter("views_written_total", "Views of flows written to the filestore."),
 	}
 	if reg != nil {
-		reg.MustRegister(append(all, m.duration, m.dead)...)
+		reg.MustRegister(append(all, m.duration, m.caughtUp, m.dead)...)
 	}
 	return m
 }

@@ -34,7 +34,8 @@ type packet struct {
 	owner owner
 	shard *shard
 
-	parts    []*part // by flow, in the order of their first message
+	parts    []*part   // by flow, in the order of their first message
+	question *question // that the newest message between answers
 	events   []eventBatch
 	letters  []letter
 	gripes   []string        // flows with conflicts, to be logged without a lock
@@ -49,12 +50,17 @@ type part struct {
 	items    []item
 	progress *Progress
 	end      *buspb.FlowEnd
+	lost     *buspb.FlowEnd // the client's answer that it does not know the flow
+	alive    bool           // there is more than such an answer
 	about    []*aboutUpload
-	broken   []int64 // uploads of which a buffer can never be processed
+	listing  []*upload // what is said of them is on its way to the list
+	broken   []int64   // uploads of which a buffer can never be processed
 
 	dropped bool  // nothing of it is kept: deleted flow
 	telling bool  // it carries a fact about coverage alone
 	taking  bool  // it carries the fact that the client took the task
+	losing  bool  // it carries the answer, for other nodes
+	wakes   bool  // a connection of this node waits for the answer
 	told    int64 // version of the coverage that its facts speak of
 	facts   []*buspb.FlowChange
 	held    []reservation
@@ -102,6 +108,10 @@ func (p *packet) take(m *wirepb.VeloMessage) {
 		p.room.CheckedIn(p.peer.Org, p.peer.Client, m.ForemanCheckin.LastEventTableVersion)
 		return
 	}
+	if q, ok := parseQuestion(m.SessionId); ok && m.FlowStats != nil {
+		p.answers(q)
+		return
+	}
 	flow, err := ids.ParseFlow(m.SessionId)
 	if err != nil {
 		p.bury(m, "no such session")
@@ -145,6 +155,11 @@ func (p *packet) part(flow ids.Flow) (*part, string) {
 // takeFlow reads a message of a flow that was issued. The answer is why it can
 // never be processed, if so.
 func (p *packet) takeFlow(part *part, m *wirepb.VeloMessage) string {
+	if s := m.FlowStats; s != nil && unknownFlow(s) {
+		p.takeLost(part, s.QueryStatus[0].ErrorMessage)
+		return ""
+	}
+	part.alive, part.lost = true, nil // what was said before is older than this
 	switch {
 	case m.VqlResponse != nil:
 		return p.takeRows(part, m.VqlResponse)
@@ -261,98 +276,6 @@ func jsonInner(text string) string {
 		return ""
 	}
 	return string(quoted[1 : len(quoted)-1])
-}
-
-// takeStats reads progress or an end. The statuses are one per query that has
-// begun; totals are their sums.
-func (p *packet) takeStats(part *part, s *wirepb.FlowStats) {
-	progress := &Progress{At: p.peer.Received}
-	var first, duration int64
-	var failed, unknown, open int
-	for _, q := range s.QueryStatus {
-		progress.add(q)
-		switch q.Status {
-		case wirepb.VeloStatus_OK:
-		case wirepb.VeloStatus_UNKNOWN_FLOW:
-			unknown++
-		case wirepb.VeloStatus_PROGRESS:
-			open++
-		default:
-			failed++
-		}
-		if at := int64(q.FirstActive); at > 0 && (first == 0 || at < first) {
-			first = at
-		}
-		duration = max(duration, q.Duration)
-	}
-	if !s.FlowComplete {
-		part.progress = progress
-		return
-	}
-	end := &buspb.FlowEnd{
-		Key: part.key.proto(), FirstActive: first, Duration: max(0, duration), Totals: progress.Totals.proto(),
-		Outcome: buspb.FlowEnd_OUTCOME_OK,
-	}
-	switch n := len(s.QueryStatus); {
-	case n > 0 && unknown == n:
-		end.Outcome = buspb.FlowEnd_OUTCOME_UNKNOWN
-	case failed > 0 || unknown > 0:
-		end.Outcome = buspb.FlowEnd_OUTCOME_ERROR
-	case open > 0 || n == 0:
-		end.Outcome = buspb.FlowEnd_OUTCOME_ERROR
-		progress.Error = "the client ended the flow with " + plural(int64(open), "query") + " unfinished of " + plural(int64(n), "status")
-	}
-	if end.Outcome != buspb.FlowEnd_OUTCOME_OK {
-		end.Error = shorten(progress.Error, maxErrorText)
-	}
-	if part.end == nil || rank(end.Outcome) > rank(part.end.Outcome) {
-		part.end = end
-	}
-	if end.Outcome != buspb.FlowEnd_OUTCOME_UNKNOWN {
-		part.progress = progress
-	}
-}
-
-// Progress is what a running flow last said of itself on this node. It is soft:
-// it goes with the node.
-type Progress struct {
-	At      time.Time // when it came, this node's clock
-	Totals  Totals
-	Queries int // that have begun
-	Running int
-	Error   string // of the first query that has one
-}
-
-func (p *Progress) add(q *wirepb.VeloStatus) {
-	p.Queries++
-	if q.Status == wirepb.VeloStatus_PROGRESS {
-		p.Running++
-	}
-	bad := q.Status != wirepb.VeloStatus_PROGRESS && q.Status != wirepb.VeloStatus_OK
-	if text := q.ErrorMessage; p.Error == "" && (text != "" || bad) {
-		if text == "" {
-			text = "query ended with status " + q.Status.String()
-		}
-		p.Error = shorten(text, maxErrorText)
-	}
-	t := &p.Totals
-	addCount(&t.Rows, q.ResultRows)
-	addCount(&t.Logs, q.LogRows)
-	addCount(&t.Uploads, q.UploadedFiles)
-	addCount(&t.UploadBytes, q.UploadedBytes)
-	addCount(&t.ExpectedUploadBytes, q.ExpectedUploadedBytes)
-}
-
-// addCount adds what a client counts, without trusting it.
-func addCount(to *int64, n int64) {
-	*to += min(max(n, 0), filestore.MaxRow-*to)
-}
-
-func (t Totals) proto() *buspb.FlowTotals {
-	return &buspb.FlowTotals{
-		Rows: t.Rows, Logs: t.Logs, Uploads: t.Uploads, UploadBytes: t.UploadBytes,
-		ExpectedUploadBytes: t.ExpectedUploadBytes,
-	}
 }
 
 // append turns a reserved item into what the store takes.

@@ -277,8 +277,8 @@ func (t *Table) overdue(now time.Time) []Key {
 		}
 	}
 	slices.SortFunc(out, compareKeys)
-	for _, at := range t.deleted {
-		if now.Sub(at) >= tombstoneLife {
+	for _, d := range t.deleted {
+		if now.Sub(d.at) >= tombstoneLife {
 			return append(out, Key{Org: ids.RootOrg})
 		}
 	}

@@ -3,7 +3,9 @@ package flows
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"time"
 
 	"raptorpack/ids"
 )
@@ -61,21 +63,43 @@ func (t *Table) Deleted(key Key) bool {
 	return gone
 }
 
-// Deletions lists the flows that were deleted and are still remembered, by org,
-// client, flow.
-func (t *Table) Deletions() []Key {
+// deletedBy is the entry that deleted a flow, beyond all if that is not known.
+func (t *Table) deletedBy(key Key) uint64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return slices.SortedFunc(maps.Keys(t.deleted), compareKeys)
+	if d := t.deleted[key]; d.index > 0 {
+		return d.index
+	}
+	return math.MaxUint64
 }
 
-// Unfinished lists the flows whose coverage still matters: those that run and
-// those that miss rows. Order is by org, client, flow.
+// Deletion is a flow that was deleted, and the entry that did it.
+type Deletion struct {
+	Key
+	Index uint64
+}
+
+// Deletions lists the flows that were deleted and are still remembered, by org,
+// client, flow.
+func (t *Table) Deletions() []Deletion {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	out := make([]Deletion, 0, len(t.deleted))
+	for _, key := range slices.SortedFunc(maps.Keys(t.deleted), compareKeys) {
+		out = append(out, Deletion{key, t.deleted[key].index})
+	}
+	return out
+}
+
+// Unfinished lists the flows of which some node may hold more than the ledger
+// knows: those that run, miss rows, or ended otherwise than complete while rows of
+// them are still taken. Order is by org, client, flow.
 func (t *Table) Unfinished() []*Flow {
+	now := time.Now()
 	t.mu.RLock()
 	var out []*Flow
 	for _, f := range t.flows {
-		if f.State == Running || f.State == Waiting || f.State == Incomplete {
+		if f.State != Pending && f.State != Completed && !f.old(now.Add(-keepEnded)) {
 			out = append(out, f)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"raptorpack/filestore"
-	"raptorpack/proto/buspb"
 )
 
 // reader reads segments: *filestore.Reader.
@@ -67,19 +66,43 @@ func (r *Room) Uploads(ctx context.Context, key Key) ([]Upload, error) {
 	return r.list(ctx, f)
 }
 
+// list reads the finished uploads, and what was said of those that ended on
+// another node than they began.
 func (r *Room) list(ctx context.Context, f *Flow) ([]Upload, error) {
-	var out []Upload
+	out, err := listed[Upload](ctx, r, f, uploadName)
+	if err != nil || !slices.ContainsFunc(out, func(u Upload) bool { return u.bare() }) {
+		return out, err
+	}
+	said, err := listed[aboutUpload](ctx, r, f, aboutName)
+	if err != nil {
+		return nil, err
+	}
+	by := make(map[int64]*aboutUpload, len(said))
+	for i := range said {
+		by[said[i].Number] = &said[i]
+	}
+	for i := range out {
+		if about := by[out[i].Number]; about != nil && out[i].bare() {
+			out[i].describe(about)
+		}
+	}
+	return out, nil
+}
+
+// listed reads all lines of one name in the list of uploads.
+func listed[T any](ctx context.Context, r *Room, f *Flow, name string) ([]T, error) {
+	var out []T
 	for p := (Page{}); ; {
-		page, err := r.page(ctx, f, f.uploadList(), uploadName, p)
+		page, err := r.page(ctx, f, f.uploadList(), name, p)
 		if err != nil {
 			return nil, err
 		}
 		for _, row := range page.Rows {
-			var u Upload
-			if err := json.Unmarshal(row.Line, &u); err != nil {
-				return nil, fmt.Errorf("read uploads of flow %s of %s: %w", f.Flow, f.Client, err)
+			var one T
+			if err := json.Unmarshal(row.Line, &one); err != nil {
+				return nil, fmt.Errorf("read %s of flow %s of %s: %w", name, f.Flow, f.Client, err)
 			}
-			out = append(out, u)
+			out = append(out, one)
 		}
 		if page.Next == "" || len(page.Rows) == 0 {
 			return out, nil
@@ -104,44 +127,4 @@ func (r *Room) OpenUpload(ctx context.Context, key Key, number int64) (*filestor
 		return nil, Upload{}, fmt.Errorf("upload %d of flow %s of %s: %w", number, key.Flow, key.Client, err)
 	}
 	return file, all[at], nil
-}
-
-// CoverageOf reads from the segments which rows and uploads of a flow some
-// incarnations hold together.
-func (r *Room) CoverageOf(ctx context.Context, f *Flow, owner func(incarnation string) bool) (*buspb.FlowCoverage, error) {
-	out := &buspb.FlowCoverage{Key: f.Key.proto()}
-	for _, name := range f.Spec.Results() {
-		rows, err := r.stored(ctx, f, f.results(name), name, owner)
-		if err != nil {
-			return nil, err
-		}
-		if len(rows) > 0 {
-			out.Names = append(out.Names, &buspb.FlowExtent{Name: name, Bounds: boundsOf(rows)})
-		}
-	}
-	uploads, err := r.stored(ctx, f, f.uploadList(), uploadName, owner)
-	if err != nil || len(uploads) == 0 {
-		return out, err
-	}
-	out.Uploads = boundsOf(uploads)
-	list, err := r.list(ctx, f)
-	for _, u := range list {
-		if uploads.Has(u.Number, u.Number+1) {
-			out.UploadBytes += u.StoredSize
-			out.UploadSizes = append(out.UploadSizes, u.Number, u.StoredSize)
-		}
-	}
-	return out, err
-}
-
-func (r *Room) stored(ctx context.Context, f *Flow, set filestore.Set, name string, owner func(string) bool) (filestore.Intervals, error) {
-	have, err := r.o.Reader.CoverageBy(ctx, set, filestore.RowsFilter{Client: f.Client, Flow: f.Flow, Name: name}, owner)
-	if err != nil {
-		return nil, fmt.Errorf("coverage of %s in flow %s of %s: %w", name, f.Flow, f.Client, err)
-	}
-	var rows filestore.Intervals
-	for _, s := range have.Streams {
-		rows.Union(s.Rows)
-	}
-	return rows, nil
 }

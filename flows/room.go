@@ -3,7 +3,9 @@ package flows
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +26,9 @@ type committer interface {
 
 	// CleanUploads removes what the uploads of a complete flow left behind.
 	CleanUploads(ctx context.Context, org ids.Org, client ids.Client, flow ids.Flow) error
+
+	// Forget closes the files below a directory that is about to be removed.
+	Forget(ctx context.Context, dir string)
 }
 
 // clientInfo takes over what an agent tells about its machine. It plans a
@@ -43,9 +48,17 @@ type Options struct {
 	Info   clientInfo                                      // nil: self-reports are dead letters
 	Labels func(ids.Org, ids.Client) ([]string, time.Time) // a client's labels and when they changed; nil: none
 	Wake   func(ids.Org, ids.Client)                       // a client has something to fetch; must not block; nil: none
-	Lost   func(ids.Org, ids.Client, ids.Flow)             // a client answered here that it does not know a pending flow; nil: none
 	Ended  func(Key)                                       // a flow reached its final state here; must not block; nil: none
 	Alert  func(Key, string /*artifact*/, []byte)          // an alert line was made durable; must not block; nil: none
+
+	// Fresh returns when this node has applied everything that the ledger held when
+	// the call began, wherever the master is. Nil: nobody is ever ahead of this node.
+	Fresh func(context.Context) error
+
+	// Untold returns the facts that any node, living or dead, had made durable when
+	// the call began and that are not applied here yet. Nil: there are none but of
+	// this node.
+	Untold func(context.Context) ([]*buspb.Mutation, error)
 
 	Concurrency int           // flows a client runs at a time by its own default; 0: 2
 	Silence     time.Duration // a running flow that says nothing for so long is asked about; 0: 60 s
@@ -84,14 +97,20 @@ type Room struct {
 	Events *EventTable
 
 	o       Options
+	mark    string // names this node in questions
 	log     *slog.Logger
 	metrics *metrics
 	inflate inflateMemory
 	seen    *eventMemory
 	shards  [64]shard
+	asks    atomic.Uint64 // questions asked
 
-	due   dirtySet // flows whose coverage others should learn
-	views dirtySet // flows whose flow.json is old
+	fresh   *barrier
+	fences  fences
+	offers  dirtySet // tasks to be offered
+	due     dirtySet // flows whose coverage others should learn
+	views   dirtySet // flows whose flow.json is old
+	closing closing  // deleted flows whose files are open here
 }
 
 // shard guards what this node knows of the clients whose id falls into it.
@@ -109,7 +128,10 @@ type shard struct {
 // New wires a room. Nothing runs before Run.
 func New(o Options) *Room {
 	o.setDefaults()
-	r := &Room{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), inflate: newInflateMemory(), seen: newEventMemory(o.EventMemory)}
+	r := &Room{
+		o: o, mark: markOf(o.Incarnation), log: o.Logger, metrics: newMetrics(o.Registerer), inflate: newInflateMemory(),
+		seen: newEventMemory(o.EventMemory), fresh: newBarrier(o.Fresh), fences: newFences(), closing: newClosing(),
+	}
 	for i := range r.shards {
 		r.shards[i].locals = map[Key]*local{}
 		r.shards[i].visits = map[owner]*visit{}
@@ -117,9 +139,10 @@ func New(o Options) *Room {
 		r.shards[i].allowances = map[owner]*allowance{}
 		r.shards[i].watch = map[Key]map[*Watch]struct{}{}
 	}
+	r.offers = newDirtySet(0)
 	r.due = newDirtySet(0)
 	r.views = newDirtySet(maxViews)
-	r.Table = newTable(r.applied)
+	r.Table = newTable(r.applied, r.reloaded)
 	r.Events = newEventTable(r.eventsChanged)
 	return r
 }
@@ -150,6 +173,31 @@ func (r *Room) applied(keys []Key) {
 	}
 }
 
+// reloaded follows a Restore: what this node knows of clients and flows is brought
+// up to the new state, as if the entries between had come.
+func (r *Room) reloaded() {
+	var keys []Key
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		for key := range s.locals {
+			keys = append(keys, key)
+		}
+		for o, v := range s.visits {
+			for id := range v.errands {
+				keys = append(keys, Key{o.org, o.client, id})
+			}
+			open, _ := r.open(o)
+			for _, f := range open {
+				keys = append(keys, f.Key)
+			}
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(keys, compareKeys)
+	r.applied(slices.Compact(keys))
+}
+
 // follow brings this node's own notes of one flow up to its new record and says
 // whether its client has something to fetch.
 func (r *Room) follow(key Key, f *Flow) bool {
@@ -157,8 +205,8 @@ func (r *Room) follow(key Key, f *Flow) bool {
 	s.mu.Lock()
 	l, v := s.locals[key], s.visits[key.owner()]
 	owed := l != nil && f != nil && f.Outcome != 0 && l.version > l.reported
-	if f == nil {
-		delete(s.locals, key)
+	if l != nil && f == nil {
+		r.closing.add(key, r.deletedBy(key)) // which drops the notes, once nothing is on its way
 	}
 	if l != nil && f != nil {
 		l.ended = f.State.Final()
@@ -169,7 +217,7 @@ func (r *Room) follow(key Key, f *Flow) bool {
 		wake = r.waiting(key.owner()) // an ended flow makes room for tasks
 	}
 	if v != nil {
-		v.note(key.Flow, f)
+		v.note(key.Flow, f, r.o.Incarnation, time.Now())
 		if wake {
 			followers = append(followers, v.wakes()...)
 		}
@@ -197,41 +245,4 @@ func signal(to []chan struct{}) {
 		default:
 		}
 	}
-}
-
-// dirtySet is a set of keys and a one-slot signal that it is not empty.
-type dirtySet struct {
-	limit int // 0: none. A full set forgets any one key for a new one.
-	ready chan struct{}
-
-	mu   *sync.Mutex
-	keys map[Key]struct{}
-}
-
-func newDirtySet(limit int) dirtySet {
-	return dirtySet{limit: limit, ready: make(chan struct{}, 1), mu: &sync.Mutex{}, keys: map[Key]struct{}{}}
-}
-
-func (d *dirtySet) add(k Key) {
-	d.mu.Lock()
-	if d.limit > 0 && len(d.keys) >= d.limit {
-		for old := range d.keys {
-			delete(d.keys, old)
-			break
-		}
-	}
-	d.keys[k] = struct{}{}
-	d.mu.Unlock()
-	signal([]chan struct{}{d.ready})
-}
-
-func (d *dirtySet) take() []Key {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := make([]Key, 0, len(d.keys))
-	for k := range d.keys {
-		out = append(out, k)
-	}
-	clear(d.keys)
-	return out
 }

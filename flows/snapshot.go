@@ -29,6 +29,7 @@ type snapshotLine struct {
 	Spec    *specLine   `json:"spec,omitempty"`
 	Record  *flowRecord `json:"record,omitempty"`
 	Deleted int64       `json:"deleted,omitempty"` // unix microseconds
+	Index   uint64      `json:"index,omitempty"`   // the entry that deleted it
 }
 
 type specLine struct {
@@ -63,6 +64,11 @@ type flowRecord struct {
 	Uploads      []int64        `json:"uploads,omitempty"`
 	Sizes        []int64        `json:"upload_sizes,omitempty"` // number, bytes pairs
 	Parts        []Part         `json:"parts,omitempty"`
+	Turn         uint64         `json:"turn,omitempty"` // unless it is index
+	Cleared      uint64         `json:"cleared,omitempty"`
+	ClearedBy    string         `json:"cleared_by,omitempty"`
+	Offered      string         `json:"offered,omitempty"`
+	Offers       int            `json:"offers,omitempty"`
 }
 
 type coverageLine struct {
@@ -78,6 +84,10 @@ func record(f *Flow) *flowRecord {
 		WaitingSince: micros.Of(f.WaitingSince), CancelledAt: micros.Of(f.CancelledAt),
 		FirstActive: micros.Of(f.FirstActive), DurationNs: int64(f.Duration), Totals: f.Totals,
 		Uploads: boundsOf(f.Uploads), Sizes: pairsOf(f.Sizes), Parts: f.Parts,
+		Cleared: f.Cleared, ClearedBy: f.ClearedBy, Offered: f.Offered, Offers: f.Offers,
+	}
+	if f.Turn != f.Index {
+		r.Turn = f.Turn
 	}
 	for _, c := range f.Names {
 		r.Names = append(r.Names, coverageLine{c.Name, boundsOf(c.Rows)})
@@ -93,6 +103,7 @@ func (r *flowRecord) flow(key Key, spec *Spec) *Flow {
 		WaitingSince: micros.Time(r.WaitingSince), CancelledAt: micros.Time(r.CancelledAt),
 		FirstActive: micros.Time(r.FirstActive), Duration: time.Duration(r.DurationNs), Totals: r.Totals,
 		Sizes: sizesOf(r.Sizes), Parts: r.Parts,
+		Turn: max(r.Turn, r.Index), Cleared: r.Cleared, ClearedBy: r.ClearedBy, Offered: r.Offered, Offers: r.Offers,
 	}
 	addBounds(&f.Uploads, r.Uploads)
 	for _, c := range r.Names {
@@ -108,7 +119,7 @@ func (r *flowRecord) flow(key Key, spec *Spec) *Flow {
 type view struct {
 	specs   []specEntry
 	flows   []*Flow
-	deleted map[Key]time.Time
+	deleted map[Key]tombstone
 }
 
 // View returns the state as it stands, to be written while Apply goes on.
@@ -154,7 +165,8 @@ func (v *view) lines(yield func(snapshotLine) bool) {
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(v.deleted), compareKeys) {
 		deleted := snapshotLine{
-			Kind: "deleted", Org: k.Org.String(), Client: k.Client.String(), Flow: k.Flow.String(), Deleted: micros.Of(v.deleted[k]),
+			Kind: "deleted", Org: k.Org.String(), Client: k.Client.String(), Flow: k.Flow.String(),
+			Deleted: micros.Of(v.deleted[k].at), Index: v.deleted[k].index,
 		}
 		if !yield(deleted) {
 			return
@@ -178,7 +190,7 @@ func (f *Flow) line() snapshotLine {
 
 // Restore replaces the state by what a View wrote.
 func (t *Table) Restore(r io.Reader) error {
-	fresh := newTable(t.changed)
+	fresh := newTable(nil, nil)
 	lines := bufio.NewReaderSize(r, 1<<16)
 	for n := 1; ; n++ {
 		text, err := lines.ReadBytes('\n')
@@ -194,11 +206,16 @@ func (t *Table) Restore(r io.Reader) error {
 			break
 		}
 	}
+	t.replace(fresh)
+	t.restored()
+	return nil
+}
+
+func (t *Table) replace(fresh *Table) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.index, t.specs, t.flows = fresh.index, fresh.specs, fresh.flows
 	t.clients, t.unfinished, t.deleted = fresh.clients, fresh.unfinished, fresh.deleted
-	return nil
 }
 
 func (t *Table) restoreLine(text []byte) error {
@@ -230,11 +247,13 @@ func (t *Table) restoreLine(text []byte) error {
 		}
 		entry.flows++
 		a := applier{Table: t, org: org}
-		a.put(line.Record.flow(key, entry.spec))
-		t.index = max(t.index, line.Record.Index)
+		f := line.Record.flow(key, entry.spec)
+		a.put(f)
+		t.index = max(t.index, f.Turn, f.Cleared)
 		return nil
 	case line.Kind == "deleted":
-		t.deleted[key] = micros.Time(line.Deleted)
+		t.deleted[key] = tombstone{micros.Time(line.Deleted), line.Index}
+		t.index = max(t.index, line.Index)
 		return nil
 	}
 	return fmt.Errorf("line of kind %.20q: %w", line.Kind, ErrInvalid)

@@ -49,6 +49,18 @@ func taken(k flows.Key) *buspb.FlowChange {
 	return &buspb.FlowChange{Change: &buspb.FlowChange_Taken{Taken: &buspb.FlowTaken{Key: keyOf(k)}}}
 }
 
+func lost(k flows.Key, asked uint64, by string) *buspb.FlowChange {
+	return &buspb.FlowChange{Change: &buspb.FlowChange_End{End: &buspb.FlowEnd{
+		Key: keyOf(k), Outcome: buspb.FlowEnd_OUTCOME_UNKNOWN, Error: "not known", Asked: asked, AskedBy: by,
+	}}}
+}
+
+func offer(k flows.Key, incarnation string, turn uint64, sure bool) *buspb.FlowChange {
+	return &buspb.FlowChange{Change: &buspb.FlowChange_Offer{Offer: &buspb.FlowOffer{
+		Key: keyOf(k), Incarnation: incarnation, Turn: turn, Sure: sure,
+	}}}
+}
+
 func expire(k flows.Key) *buspb.FlowChange {
 	return &buspb.FlowChange{Change: &buspb.FlowChange_Expire{Expire: &buspb.FlowExpire{Keys: []*buspb.FlowKey{keyOf(k)}}}}
 }
@@ -102,6 +114,25 @@ func TestStateKeepsItsPromises(t *testing.T) {
 	add(&buspb.Mutation{Kind: flows.Kind, Body: []byte("\xff\xff")})
 	add(&buspb.Mutation{Kind: flows.Kind, Org: "../x"})
 	add(body(endOf(flows.Key{Client: c2, Flow: hunt.Flow}, buspb.FlowEnd_OUTCOME_LIMIT, 0, nil)))
+	task := start()
+	turn := uint64(len(entries))
+	add(body(lost(task, turn-1, "n1")))                  // older than the task
+	add(body(offer(task, "n1-1", turn, false)))          // nobody asked
+	add(body(lost(task, turn, "n1"), lost(task, 1, ""))) // the second is older
+	add(body(offer(task, "n1-1", turn, false), offer(task, "n2-1", turn, false)))
+	add(body(lost(task, turn, "n2"), offer(task, "n2-1", turn, false))) // older than the offer
+	turn = uint64(len(entries)) - 1
+	for range flows.MaxOffers {
+		add(body(lost(task, turn, "n2")))
+		add(body(offer(task, "n2-1", turn, true)))
+		turn = uint64(len(entries))
+	}
+	second := start()
+	turn = uint64(len(entries))
+	add(body(lost(second, turn, strings.Repeat("n", 100)), offer(second, "n3-1", turn, true), taken(second)))
+	add(body(lost(second, turn, "n1"))) // older than its being taken
+	add(body(lost(second, turn+1, "n1")))
+	add(body(coverage(&buspb.FlowCoverage{Key: keyOf(second), Incarnation: "n1-1", Uploads: []int64{0, 2}, UploadSizes: []int64{1, 7, 0, 5}, Conflicts: 2})))
 	statetest.Run(t, func() replication.State { return flows.New(flows.Options{}).Table }, entries)
 }
 
@@ -120,6 +151,45 @@ func TestEventTableKeepsItsPromises(t *testing.T) {
 	}
 	entries = append(entries, &buspb.Entry{Mutation: &buspb.Mutation{Kind: flows.MonitoringKind, Body: []byte("\xff")}})
 	statetest.Run(t, func() replication.State { return flows.New(flows.Options{}).Events }, entries)
+}
+
+// A task is handed out again by one node per answer of its client, and by none once
+// something of it was taken.
+func TestOneOfferWinsPerAnswer(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	w.start() // entry 1, so that there is an index before the task's
+	key := w.start()
+	propose := func(changes ...*buspb.FlowChange) *flows.Flow {
+		t.Helper()
+		if err := w.ledger.Propose(body(changes...)); err != nil {
+			t.Fatal(err)
+		}
+		return n.flow(key)
+	}
+	turn := n.flow(key).Turn
+	if f := propose(offer(key, "a-1", turn, false)); f.Offered != "" {
+		t.Errorf("offered by %s without an answer", f.Offered)
+	}
+	if f := propose(lost(key, turn-1, "a")); f.Cleared != 0 {
+		t.Error("an answer from before the task counts")
+	}
+	if f := propose(lost(key, turn, "a")); f.Cleared == 0 || f.State != flows.Pending {
+		t.Errorf("answered, but cleared by entry %d, %s", f.Cleared, f.State)
+	}
+	f := propose(offer(key, "b-1", turn, false), offer(key, "c-1", turn, false))
+	if f.Offered != "b-1" || f.Offers != 1 || f.Cleared != 0 {
+		t.Errorf("offered by %q, %d times, cleared %d", f.Offered, f.Offers, f.Cleared)
+	}
+	if f = propose(lost(key, turn, "a"), offer(key, "c-1", f.Turn, false)); f.Offered != "b-1" {
+		t.Errorf("the same answer, sent again, lets %s offer", f.Offered)
+	}
+	if f = propose(taken(key), lost(key, f.Turn, "a"), offer(key, "c-1", f.Turn, true)); f.State != flows.Running || f.Offers != 1 {
+		t.Errorf("a task that was taken is %s, offered %d times", f.State, f.Offers)
+	}
+	if f = propose(lost(key, f.Turn, "a")); f.State != flows.Errored {
+		t.Errorf("its client lost it, and it is %s", f.State)
+	}
 }
 
 // Each case is a list of facts in the order they reach the ledger; the state
@@ -414,10 +484,7 @@ func TestCancel(t *testing.T) {
 		}
 		a := n.Attach(key.Org, key.Client)
 		defer a.Close()
-		if got := kinds(a.Next()); got != "cancel ask1" {
-			t.Fatalf("client is told %q", got)
-		}
-		n.send(unknown(key))
+		n.send(forgot(wantNext(t, a, "cancel ask1"))...)
 		if f := n.want(key, flows.Cancelled); f.CancelDue {
 			t.Error("the cancel is still due")
 		}

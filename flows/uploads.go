@@ -31,22 +31,6 @@ const (
 
 var errIndex = errors.New("index of a sparse file makes no sense")
 
-// aboutUpload is what a client says of a file before it sends it.
-type aboutUpload struct {
-	number   int64
-	source   string
-	accessor string
-	size     int64
-	mtime    int64
-	atime    int64
-	ctime    int64
-	btime    int64
-	mode     int64
-}
-
-// bytes is about how much memory it takes.
-func (a *aboutUpload) bytes() int64 { return int64(len(a.source)+len(a.accessor)) + 256 }
-
 // uploadEnd is the last buffer of an upload.
 type uploadEnd struct {
 	number     int64
@@ -70,26 +54,13 @@ type Upload struct {
 	SHA256     string   `json:"sha256"`      // of the stored bytes
 	StoredPath string   `json:"stored_path"` // on the filestore
 	Sparse     bool     `json:"sparse,omitempty"`
+	Conflict   bool     `json:"conflict,omitempty"` // other bytes had come before, from an earlier start: these are the newest
 	Mode       int64    `json:"mode,omitempty"`
 	MTime      string   `json:"mtime,omitempty"` // RFC 3339, the file's own
 	ATime      string   `json:"atime,omitempty"`
 	CTime      string   `json:"ctime,omitempty"`
 	BTime      string   `json:"btime,omitempty"`
 	Finished   string   `json:"finished"` // RFC 3339, the node's clock
-}
-
-func (p *packet) takeTransaction(part *part, t *wirepb.UploadTransaction) string {
-	if t.UploadId < 0 || t.UploadId >= filestore.MaxRow {
-		return "upload number out of range"
-	}
-	if t.Response != "" {
-		return "" // the client's own account of an upload that its buffers tell
-	}
-	part.about = append(part.about, &aboutUpload{
-		number: t.UploadId, source: shorten(t.Filename, maxComponentText), accessor: shorten(t.Accessor, 100),
-		size: t.ExpectedSize, mtime: t.Mtime, atime: t.Atime, ctime: t.Ctime, btime: t.Btime, mode: t.Mode,
-	})
-	return ""
 }
 
 func (p *packet) takeBuffer(part *part, b *wirepb.FileBuffer) string {
@@ -219,27 +190,26 @@ func (e *uploadEnd) row(part *part, about *aboutUpload, stored *filestore.Stored
 	u := Upload{
 		Number: e.number, Source: e.source, Accessor: e.accessor, Components: e.components,
 		Size: e.size, StoredSize: stored.StoredSize, SHA256: stored.SHA256, StoredPath: stored.Path,
-		Sparse: len(e.index) > 0, MTime: fileTime(e.mtime), Finished: now.UTC().Format(time.RFC3339Nano),
+		Sparse: len(e.index) > 0, Conflict: stored.Conflict, MTime: fileTime(e.mtime), Finished: now.UTC().Format(time.RFC3339Nano),
 	}
 	if about != nil {
-		u.Source, u.Mode = about.source, about.mode
-		u.ATime, u.CTime, u.BTime = fileTime(about.atime), fileTime(about.ctime), fileTime(about.btime)
-		if u.MTime == "" {
-			u.MTime = fileTime(about.mtime)
-		}
+		u.describe(about)
 	}
-	text, err := json.Marshal(u)
+	return part.listed(uploadName, e.number, u)
+}
+
+// listed is a line of the list of uploads.
+func (p *part) listed(name string, number int64, line any) (filestore.Append, error) {
+	text, err := json.Marshal(line)
 	if err != nil {
-		return filestore.Append{}, fmt.Errorf("list upload %d of %s: %w", e.number, part.key.Flow, err)
+		return filestore.Append{}, fmt.Errorf("list upload %d of %s: %w", number, p.key.Flow, err)
 	}
-	if splice := part.splice(); splice != nil {
+	if splice := p.splice(); splice != nil {
 		text = slices.Concat([]byte("{"), splice, []byte(","), text[1:])
 	}
 	return filestore.Append{
-		Set: part.f.uploadList(), Lines: append(text, '\n'),
-		Extent: filestore.Extent{
-			Client: part.key.Client, Flow: part.key.Flow, Name: uploadName, FirstRow: e.number, Rows: 1,
-		},
+		Set: p.f.uploadList(), Lines: append(text, '\n'),
+		Extent: filestore.Extent{Client: p.key.Client, Flow: p.key.Flow, Name: name, FirstRow: number, Rows: 1},
 	}, nil
 }
 

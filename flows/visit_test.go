@@ -60,13 +60,15 @@ func TestTaskIsAskedAboutFirst(t *testing.T) {
 		key := w.start()
 		a := w.attach(n)
 		defer a.Close()
-		wantNext(t, a, "ask1")
+		asked := wantNext(t, a, "ask1")
 		wantNext(t, a, "")
-		n.send(unknown(key))
+		n.send(forgot(asked)...)
 		n.want(key, flows.Pending)
+		n.offer()
 		woken(t, a)
 		wantNext(t, a, "start")
-		n.send(unknown(key)) // the same answer, resent: it must not deliver twice
+		n.send(forgot(asked)...) // the same answer, resent: it must not deliver twice
+		n.offer()
 		wantNext(t, a, "")
 		n.want(key, flows.Pending)
 	})
@@ -93,8 +95,9 @@ func TestTaskIsAskedAboutFirst(t *testing.T) {
 		}
 		b := w.attach(n)
 		defer b.Close()
-		wantNext(t, b, "ask1")
-		n.send(unknown(key))
+		n.send(forgot(wantNext(t, b, "ask1"))...)
+		n.want(key, flows.Pending)
+		n.offer()
 		wantNext(t, b, "start")
 	})
 	t.Run("second connection beside the first", func(t *testing.T) {
@@ -109,20 +112,34 @@ func TestTaskIsAskedAboutFirst(t *testing.T) {
 	})
 	t.Run("answer came through another node", func(t *testing.T) {
 		w := newWorld(t)
-		holder := w.node()
-		other := w.node(func(o *flows.Options) {
-			o.Lost = func(org ids.Org, c ids.Client, f ids.Flow) { holder.Unknown(flows.Key{Org: org, Client: c, Flow: f}) }
-		})
-		key := w.start()
+		holder, other := w.node(), w.node()
+		w.start()
 		a := w.attach(holder)
 		defer a.Close()
-		wantNext(t, a, "ask1")
-		other.send(unknown(key))
+		other.send(forgot(wantNext(t, a, "ask1"))...)
+		woken(t, a)
+		wantNext(t, a, "")
+		holder.offer()
 		wantNext(t, a, "start")
+	})
+	t.Run("answer that nobody asked for", func(t *testing.T) {
+		w := newWorld(t)
+		n := w.node()
+		key := w.start()
+		a := w.attach(n)
+		defer a.Close()
+		wantNext(t, a, "ask1")
+		n.send(unknown(key))
+		n.offer()
+		wantNext(t, a, "")
 	})
 }
 
 func TestTakenTaskIsNeverSentAgain(t *testing.T) {
+	synctest.Test(t, takenTask)
+}
+
+func takenTask(t *testing.T) {
 	w := newWorld(t)
 	n := w.node()
 	a := w.attach(n)
@@ -130,12 +147,18 @@ func TestTakenTaskIsNeverSentAgain(t *testing.T) {
 	key := w.start()
 	wantNext(t, a, "start")
 	n.send(rows(key, procs, 0, 1))
-	n.send(unknown(key))
+	a.Close()
+	time.Sleep(time.Minute)
+	b := w.attach(n)
+	defer b.Close()
+	time.Sleep(time.Minute)
+	n.send(forgot(wantNext(t, b, "ask1"))...)
 	f := n.want(key, flows.Errored)
 	if f.Rows() != 1 || f.Error != "Flow not known" {
 		t.Errorf("%d rows, error %q", f.Rows(), f.Error)
 	}
-	wantNext(t, a, "")
+	n.offer()
+	wantNext(t, b, "")
 	n.send(rows(key, procs, 1, 1), done(key, 2)) // it knew the flow after all
 	n.want(key, flows.Completed)
 }
@@ -148,20 +171,18 @@ func TestTaskThatNeverArrivesEnds(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- n.Run(ctx) }()
 		key := w.start()
-		for range flows.MaxDeliveries {
+		for range flows.MaxOffers {
 			a := w.attach(n)
-			wantNext(t, a, "ask1")
-			n.send(unknown(key))
+			n.send(forgot(wantNext(t, a, "ask1"))...)
+			synctest.Wait()
+			w.deliver()
 			wantNext(t, a, "start")
 			a.Close()
 		}
 		a := w.attach(n)
 		defer a.Close()
-		wantNext(t, a, "ask1")
-		n.send(unknown(key))
-		synctest.Wait()
-		w.deliver()
-		if f := n.want(key, flows.Errored); !strings.Contains(f.Error, "delivered 4 times") {
+		n.send(forgot(wantNext(t, a, "ask1"))...)
+		if f := n.want(key, flows.Errored); !strings.Contains(f.Error, "handed out 4 times") {
 			t.Errorf("error %q", f.Error)
 		}
 		wantNext(t, a, "")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,8 +39,10 @@ type node struct {
 	*flows.Room
 	world     *world
 	committer *flowstest.Committer
-	woken     []ids.Client
 	logs      *bytes.Buffer
+
+	mu    sync.Mutex
+	woken []ids.Client
 }
 
 func newWorld(t *testing.T) *world {
@@ -63,7 +66,7 @@ func (w *world) node(change ...func(*flows.Options)) *node {
 	o := flows.Options{
 		Committer: n.committer, Incarnation: fmt.Sprintf("n%d-1", w.nodes), Reader: w.disk,
 		Logger: slog.New(slog.NewTextHandler(n.logs, nil)),
-		Wake:   func(_ ids.Org, c ids.Client) { n.woken = append(n.woken, c) },
+		Wake:   func(_ ids.Org, c ids.Client) { n.wake(c) },
 	}
 	for _, c := range change {
 		c(&o)
@@ -71,6 +74,12 @@ func (w *world) node(change ...func(*flows.Options)) *node {
 	n.Room = flows.New(o)
 	w.join(n)
 	return n
+}
+
+func (n *node) wake(c ids.Client) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.woken = append(n.woken, c)
 }
 
 func (w *world) join(n *node) {
@@ -215,6 +224,27 @@ func unknown(key flows.Key) *wirepb.VeloMessage {
 	return complete(key, status(wirepb.VeloStatus_UNKNOWN_FLOW, 0, "Flow not known"))
 }
 
+// forgot are the answers of a client that knows none of the flows it is asked
+// about.
+func forgot(told []*wirepb.VeloMessage) []*wirepb.VeloMessage {
+	var out []*wirepb.VeloMessage
+	for _, m := range told {
+		for _, id := range m.GetFlowStatsRequest().GetFlowId() {
+			out = append(out, &wirepb.VeloMessage{SessionId: id, FlowStats: unknown(flows.Key{}).FlowStats})
+		}
+	}
+	return out
+}
+
+// offer does what Run does about tasks that clients do not know.
+func (n *node) offer() {
+	n.world.t.Helper()
+	if err := n.MakeOffers(context.Background()); err != nil {
+		n.world.t.Fatal(err)
+	}
+	n.world.deliver()
+}
+
 func results(key flows.Key, name string) filestore.Set {
 	return filestore.FlowResults(key.Org, key.Client, key.Flow, name)
 }
@@ -259,7 +289,7 @@ func kinds(messages []*wirepb.VeloMessage) string {
 		case m.Cancel != nil:
 			out = append(out, "cancel")
 		case m.FlowStatsRequest != nil:
-			out = append(out, fmt.Sprintf("ask%d", len(m.FlowStatsRequest.FlowId)))
+			out = append(out, fmt.Sprintf("ask%d", len(m.FlowStatsRequest.FlowId)-2)) // one id on either side says which question it is
 		case m.UpdateEventTable != nil:
 			out = append(out, "table")
 		}

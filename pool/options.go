@@ -13,8 +13,10 @@ import (
 
 // Options say what a pool is.
 type Options struct {
-	// Clients is how many agents run; at least 1, at most what Identities hold.
+	// Clients is how many agents run; at least 1, at most what Identities hold. They
+	// are the identities from First on, so that several pools can be one fleet.
 	Clients    int
+	First      int
 	Identities *Identities
 
 	// Base is what all agents share. Identity, WritebackPath, Buffer.Dir, Transport,
@@ -72,9 +74,9 @@ func (o *Options) setDefaults() {
 
 func (o *Options) validate() error {
 	switch {
-	case o.Clients < 1:
+	case o.Clients < 1 || o.First < 0:
 		return fmt.Errorf("%w: %d clients", errOption, o.Clients)
-	case o.Identities == nil || o.Identities.Count() < o.Clients:
+	case o.Identities == nil || o.Identities.Count() < o.First+o.Clients:
 		return fmt.Errorf("%w: fewer identities than clients", errOption)
 	case o.Ramp < 0:
 		return fmt.Errorf("%w: ramp of %v clients a second", errOption, o.Ramp)

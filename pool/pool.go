@@ -74,7 +74,7 @@ func New(o Options) (*Pool, error) {
 	if err := p.prepare(); err != nil {
 		return nil, err
 	}
-	for n := range o.Clients {
+	for n := o.First; n < o.First+o.Clients; n++ {
 		a := &agent{pool: p, number: n, host: newHost(n, o.Bulk)}
 		if a.address, err = address(first, n); err != nil {
 			return nil, err

@@ -93,6 +93,10 @@ type BusOptions struct {
 	// Soft is told and heard; nil: there is none.
 	Soft Soft
 
+	// Settled is the newest entry that this node has applied and done with, such as
+	// having closed the files that it deleted; nil: what is applied is settled.
+	Settled func() uint64
+
 	// Order does something for an operator; nil: refused.
 	Order func(ctx context.Context, what, principal string) error
 }
@@ -114,7 +118,7 @@ type bus struct {
 	mu      sync.Mutex
 	peers   map[string]*peer
 	highest uint64            // epoch that anybody is known to have led
-	acks    map[string]uint64 // how far each follower has applied, while this node leads
+	acks    map[string]uint64 // how far each follower has settled, while this node leads
 	changed chan struct{}     // closed and replaced when a peer's standing is another
 	telling chan struct{}     // closed and replaced when ours is
 }

@@ -159,15 +159,13 @@ func (n *Node) entry(payload []byte, at place) (*buspb.Entry, place, error) {
 	return e, at.after(e, payload), nil
 }
 
-// AppliedByAll tells whether every one of the named incarnations has applied the
-// ledger up to index, as far as they have told this node, which leads.
-func (n *Node) AppliedByAll(index uint64, incarnations []string) bool {
-	for _, name := range incarnations {
-		if name != n.o.Incarnation && (n.bus == nil || n.bus.ackOf(name) < index) {
-			return false
-		}
+// SettledBy returns how far another incarnation has settled the ledger by its own
+// word, while this node leads it: BusOptions.Settled there. 0: it does not follow.
+func (n *Node) SettledBy(incarnation string) uint64 {
+	if n.bus == nil {
+		return 0
 	}
-	return n.place().index >= index
+	return n.bus.ackOf(incarnation)
 }
 
 func (b *bus) ackOf(name string) uint64 {

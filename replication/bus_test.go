@@ -377,3 +377,34 @@ func TestWhatPeersSendIsCheckedBeforeItIsOrdered(t *testing.T) {
 	}
 	k.nodes[0].propose("the reign goes on")
 }
+
+func TestUntoldFactsAreFoundWhereverTheyLie(t *testing.T) {
+	k := newPack(t, nil, "a-1", "b-1", "c-1")
+	a, b, c := k.nodes[0], k.nodes[1], k.nodes[2]
+	if err := a.node.Outbox().AppendSync(t.Context(), []*buspb.Mutation{mutation("one"), mutation(strings.Repeat("two", 100_000))}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.node.Outbox().AppendSync(t.Context(), []*buspb.Mutation{mutation("three")}); err != nil {
+		t.Fatal(err)
+	}
+	c.dies()
+	sizes := func() []int {
+		facts, err := b.node.Untold(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []int
+		for _, m := range facts {
+			all = append(all, len(m.Body))
+		}
+		return all
+	}
+	if got := sizes(); !slices.Equal(got, []int{3, 300_000, 5}) {
+		t.Errorf("bodies of %v bytes are untold", got)
+	}
+	a.leads(1)
+	b.eventually("all are told, those of the dead too", func() (any, bool) { n := b.book.total(); return n, n == 3 })
+	if got := sizes(); got != nil {
+		t.Errorf("bodies of %v bytes are untold still", got)
+	}
+}

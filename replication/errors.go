@@ -54,6 +54,9 @@ var (
 	// ledger does not have. The state must be thrown away and loaded again.
 	ErrDiverged = errors.New("state differs from the ledger")
 
+	// ErrUnheard means that another node does not speak at the moment.
+	ErrUnheard = errors.New("the other node is not heard")
+
 	// ErrBusy means that the node is loading, leading or following already.
 	ErrBusy = errors.New("node is loading, leading or following already")
 

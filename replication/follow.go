@@ -260,11 +260,15 @@ func (f *follower) echo(echo *buspb.Echo) error {
 	return nil
 }
 
-// ping tells the master how far this node is and asks how far the ledger goes.
+// ping tells the master how far this node has settled and asks how far the ledger
+// goes.
 func (f *follower) ping(ctx context.Context) error {
 	for {
-		stamp := time.Since(f.n.began)
-		err := f.stream.Send(&buspb.FollowRequest{Index: f.n.place().index, Stamp: int64(stamp)})
+		stamp, settled := time.Since(f.n.began), f.n.place().index
+		if f.n.bus.o.Settled != nil {
+			settled = f.n.bus.o.Settled()
+		}
+		err := f.stream.Send(&buspb.FollowRequest{Index: settled, Stamp: int64(stamp)})
 		if err != nil && !errors.Is(err, io.EOF) { // EOF: Recv says why
 			return fromBus(err)
 		}

@@ -219,3 +219,27 @@ func (b *bus) leading() (p *peer, client buspb.BusClient, epoch, index uint64, c
 	}
 	return p, client, epoch, index, b.changed
 }
+
+// Order passes on what an operator asks of another node. ErrUnheard means that it
+// does not speak at the moment.
+func (n *Node) Order(ctx context.Context, incarnation, what, principal string) error {
+	client := n.bus.clientOf(incarnation)
+	if client == nil {
+		return fmt.Errorf("%s: %w", incarnation, ErrUnheard)
+	}
+	_, err := client.Order(ctx, &buspb.OrderRequest{From: n.bus.introduction(), What: what, Principal: principal})
+	return fromBus(err)
+}
+
+// clientOf is the way to a peer that is heard; nil: there is none.
+func (b *bus) clientOf(incarnation string) buspb.BusClient {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.peers[incarnation]; p != nil && p.status != nil {
+		return p.client
+	}
+	return nil
+}

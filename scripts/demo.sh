@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# One server and one real agent on loopback, in a throw-away folder: enrol, collect,
-# upload, and look at the files that are left. Needs nothing but the built program.
+# A pack of three nodes, a real agent and simulated ones on loopback, in a throw-away
+# folder: enrol, collect, upload, kill the master, and look at the files that are
+# left. Needs nothing but the built program.
 #
 #   DEMO_DIR=FOLDER   where (an empty or new folder); left out: a new one below demo/
 #   DEMO_WAIT=1       stay up until Ctrl-C
@@ -23,7 +24,7 @@ mkdir -p "$dir/store" "$dir/agent"
 config=$dir/server.yaml
 started=$SECONDS
 
-agent='' server='' # process ids
+agent='' swarm='' server='' first='' second='' # process ids
 
 # stop tells one of our processes to end, and ends it if it does not.
 stop() {
@@ -42,10 +43,13 @@ finish() {
 	local code=$?
 	trap - EXIT INT TERM
 	stop "$agent"
+	stop "$swarm"
 	stop "$server"
+	stop "$first"
+	stop "$second"
 	if [ $code -ne 0 ] && [ $code -ne 130 ]; then
 		echo "demo: failed; last lines of the logs:" >&2
-		tail -n 15 "$dir/server.log" "$dir/agent.log" >&2 2>/dev/null || true
+		tail -n 15 "$dir"/*.log >&2 2>/dev/null || true
 	fi
 	echo "The folder stays: $dir"
 	exit $code
@@ -62,7 +66,7 @@ until_true() { # until_true WHAT COMMAND...
 	shift
 	for _ in $(seq 600); do
 		if "$@" >/dev/null 2>&1; then return 0; fi
-		for pid in $server $agent; do
+		for pid in $server $agent $swarm; do
 			kill -0 "$pid" 2>/dev/null || { echo "demo: a process ended while waiting for: $what" >&2; return 1; }
 		done
 		sleep 0.1
@@ -74,12 +78,12 @@ until_true() { # until_true WHAT COMMAND...
 # taken reports whether something listens on a port of loopback.
 taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# Four ports in a row that nobody listens on.
+# A row of ports that nobody listens on: six for each node, ten apart.
 base=0
 for _ in $(seq 50); do
 	candidate=$((20000 + RANDOM % 10000))
 	free=1
-	for offset in 0 1 2 3; do
+	for offset in $(seq 0 25); do
 		! taken $((candidate + offset)) || free=0
 	done
 	[ $free -eq 0 ] || { base=$candidate; break; }
@@ -94,16 +98,24 @@ say "a new deployment with keys of its own: $config"
   \"Monitoring\": {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 3))},
   \"Bus\":        {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 4))},
   \"Gossip\":     {\"bind_address\": \"127.0.0.1\", \"bind_port\": $((base + 5))},
-  \"Client\":     {\"server_urls\": [\"https://localhost:$base/\"], \"max_poll\": 5, \"max_poll_std\": 1}
+  \"Client\":     {\"server_urls\": [\"https://localhost:$base/\", \"https://localhost:$((base + 10))/\", \"https://localhost:$((base + 20))/\"],
+                \"max_poll\": 5, \"max_poll_std\": 1}
 }"
 "$raptorpack" config client --config "$config" --output "$dir/client.yaml"
 
-say "a server node"
-"$raptorpack" frontend --master --config "$config" >"$dir/server.log" 2>&1 &
-server=$!
-ready() { "$raptorpack" status --config "$config" --format jsonl | grep -q '"ready":""'; }
-until_true "the server" ready
-echo "process $server is ready"
+# node NAME ROLE OFFSET starts one; its process id is in $started_node.
+node() {
+	"$raptorpack" frontend "$2" --config "$config" --node "$1" --port-offset "$3" >"$dir/$1.log" 2>&1 &
+	started_node=$!
+}
+
+say "three nodes with one file and one folder: a minion, which we shall ask, and two candidates"
+node minion --minion 0 && server=$started_node
+node master-1 --master 10 && first=$started_node
+node master-2 --master 20 && second=$started_node
+nodes() { [ "$("$raptorpack" pack status --config "$config" --format jsonl | grep -c '"ready":""')" = "$1" ]; }
+until_true "the pack" nodes 3
+"$raptorpack" pack status --config "$config" --format table
 
 say "an agent on this machine"
 "$raptorpack" client --config "$dir/client.yaml" --writeback "$dir/agent/writeback.yaml" --buffer "$dir/agent/buffer" >"$dir/agent.log" 2>&1 &
@@ -112,6 +124,13 @@ known() { "$raptorpack" clients search online --config "$config" --format jsonl 
 until_true "the agent to enrol and to tell of its host" known
 client=$("$raptorpack" clients list --config "$config" --format jsonl | grep -oE 'C\.[0-9a-f]{16}' | sed -n 1p)
 "$raptorpack" clients list --config "$config" --format table
+
+say "fifty simulated agents join at all nodes"
+"$raptorpack" pool --config "$dir/client.yaml" --clients 50 --ramp 50 >"$dir/swarm.log" 2>&1 &
+swarm=$!
+fleet() { [ "$("$raptorpack" clients search online --config "$config" --format jsonl | wc -l)" = 51 ]; }
+until_true "the simulated agents" fleet
+"$raptorpack" pack status --config "$config" --format table
 
 # collect runs a collection to its end, shows the first rows, and leaves its id in $flow.
 collect() {
@@ -138,6 +157,17 @@ echo "$uploaded" | sed -n '1,6p' | cut -c "1-${COLUMNS:-160}"
 say "fetch one upload; its hash is checked on the way"
 "$raptorpack" uploads get "$client" "$flow" 0 --config "$config" --output "$dir/upload-0.bin"
 sha256sum "$dir/upload-0.bin"
+
+say "kill -9 of the master; the other candidate leads"
+case $("$raptorpack" pack status --config "$config" --format jsonl | grep '"role":"master"') in
+*'"node":"master-1"'*) kill -KILL "$first" && first='' ;;
+*) kill -KILL "$second" && second='' ;;
+esac
+begin=$(date +%s%N)
+"$raptorpack" labels add "$client" survivor --config "$config" >/dev/null
+echo "a label set at the minion meanwhile took $((($(date +%s%N) - begin) / 1000000)) ms"
+until_true "two nodes" nodes 2
+"$raptorpack" pack status --config "$config" --format table
 
 say "the rows are plain files"
 rows=$(find "$dir/store/clients" -path "*/collections/$flow/results/*" -name '*.jsonl.gz' | sed -n 1p)

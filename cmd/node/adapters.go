@@ -139,6 +139,8 @@ func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 			return record.Labels, record.LabelsChanged
 		},
 		Ended:       func(key flows.Key) { n.interrogate.Ended(key.Org, key.Client, key.Flow) },
+		Fresh:       n.fresh,
+		Untold:      func(ctx context.Context) ([]*buspb.Mutation, error) { return n.ledger.Untold(ctx) },
 		Concurrency: n.o.Config.Client.Concurrency, Silence: n.silence(),
 		Defaults:   flows.Limits{Rows: int64(d.MaxRows), Logs: int64(d.MaxLogs)},
 		Registerer: n.registry, Logger: n.component("flows"),

@@ -106,8 +106,8 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 		return api.Options{}, err
 	}
 	return api.Options{
-		Ledger: ledger{n.ledger}, Users: n.users, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Audit: d.audit,
-		Status: n.Status, Online: n.online, Engine: engine, Authority: authority, ReadStored: n.readStored,
+		Ledger: ledger{n.ledger, n}, Users: n.users, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Audit: d.audit,
+		Status: n.Status, Pack: func() []api.NodeStatus { return api.PackOf(n.ledger.Pack()) }, Order: n.order, Online: n.online, Engine: engine, Authority: authority, ReadStored: n.readStored,
 		Accessors: server.Accessors(endpoint.Accessors()), Unasked: n.unasked(),
 		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },
@@ -126,7 +126,13 @@ func (n *Node) unasked() []string {
 
 // ledger tells the api in its own words that nobody leads, or that the outcome is
 // open.
-type ledger struct{ *replication.Node }
+type ledger struct {
+	*replication.Node
+	n *Node
+}
+
+// Fresh implements api.Ledger.
+func (l ledger) Fresh(ctx context.Context) error { return l.n.fresh(ctx) }
 
 func (l ledger) ProposeIndex(ctx context.Context, m *buspb.Mutation) (uint64, error) {
 	index, err := l.Node.ProposeIndex(ctx, m)

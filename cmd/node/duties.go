@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,14 @@ import (
 const (
 	expireEvery = 10 * time.Second // how often flows that wait for rows are looked at
 	watchEvery  = 2 * time.Second  // how often incarnations are
+
+	leaseTTL = 30 * time.Second // of an incarnation
+
+	// patience is how many lease times beyond its own a lapsed incarnation has to
+	// revive before the master buries it: a mount that hung for a minute or two then
+	// costs no connection. A node that starts anew under its name does not wait so
+	// long, and what died on its own machine is known to be over at once.
+	patience = 4
 )
 
 // duties run while this node leads, once its ledger takes entries.
@@ -58,26 +67,50 @@ func (n *Node) expire(ctx context.Context) error {
 	}
 }
 
-// remove takes away the files of deleted flows, once in each term: what an
-// earlier master left is seen again.
+// Settled is the newest entry that this node has applied and, where entries up to
+// it deleted something, closed the files of. A master may remove what was deleted
+// by an entry that all live nodes have settled.
+func (n *Node) Settled() uint64 {
+	_, applied, _ := n.ledger.Position()
+	if oldest, some := n.flows.Unclosed(); some {
+		return min(applied, oldest-1)
+	}
+	return applied
+}
+
+// settledByAll tells whether every living node has settled an entry, as far as this
+// node, which leads, has been told.
+func (n *Node) settledByAll(index uint64) bool {
+	living := n.living.Load()
+	if living == nil || index > n.Settled() {
+		return false
+	}
+	for _, name := range *living {
+		if name != n.incarnation.Name() && n.ledger.SettledBy(name) < index {
+			return false
+		}
+	}
+	return true
+}
+
+// remove takes away the files of deleted flows that no live node has open any more,
+// once in each term: what an earlier master left is seen again.
 func (n *Node) remove(ctx context.Context) error {
 	removed := map[flows.Key]bool{}
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
-		for _, key := range n.flows.Deletions() {
-			if removed[key] {
+		for _, gone := range n.flows.Deletions() {
+			if removed[gone.Key] || !n.settledByAll(gone.Index) {
 				continue
 			}
-			n.committer.Forget(ctx, filestore.FlowDir(key.Org, key.Client, key.Flow))
-			n.committer.Forget(ctx, filestore.FlowUploadsDir(key.Org, key.Client, key.Flow))
-			if err := n.flows.RemoveTree(ctx, key); err != nil {
+			if err := n.flows.RemoveTree(ctx, gone.Key); err != nil {
 				if ctx.Err() == nil {
-					n.component("flows").Warn("files of a deleted flow are still there", "client", key.Client.String(), "flow", key.Flow.String(), "err", err)
+					n.component("flows").Warn("files of a deleted flow are still there", "client", gone.Client.String(), "flow", gone.Flow.String(), "err", err)
 				}
 				continue
 			}
-			removed[key] = true
+			removed[gone.Key] = true
 		}
 		select {
 		case <-ctx.Done():
@@ -137,14 +170,16 @@ func namesOf(query *wirepb.VQLCollectorArgs, all map[string]string) map[string]s
 // segments still.
 func (n *Node) bury(ctx context.Context) error {
 	log := n.component("master")
-	watcher := n.store.Watcher(n.o.Tune.IncarnationTTL, 0)
+	ttl := cmp.Or(n.o.Tune.IncarnationTTL, leaseTTL)
+	watcher := n.store.Watcher(ttl, patience*ttl)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	buried := map[string]bool{n.incarnation.Name(): true}
 	for {
 		all, err := watcher.Look(ctx)
 		if err == nil {
-			err = n.buryAll(ctx, all, buried)
+			n.noteLiving(all)
+			err = n.buryAll(ctx, watcher, all, buried)
 		}
 		if err != nil && ctx.Err() == nil {
 			log.Warn("dead incarnations are not buried yet", "err", err)
@@ -157,14 +192,30 @@ func (n *Node) bury(ctx context.Context) error {
 	}
 }
 
-// buryAll seals what is newly dead, once its outbox has told of all flows that it
-// has rows of: a flow that is not known to run would be passed over. The segments of all are read at once
+func (n *Node) noteLiving(all []filestore.IncarnationInfo) {
+	living := []string{}
+	for _, info := range all {
+		if !info.Dead && !info.Released {
+			living = append(living, info.Name)
+		}
+	}
+	n.living.Store(&living)
+}
+
+// buryAll makes final what has lapsed, so that nobody revives it. It seals what is
+// newly dead, once its outbox has told of all flows that it has rows of: a flow that
+// is not known to run would be passed over. The segments of all are read at once
 // afterwards, however many there are.
-func (n *Node) buryAll(ctx context.Context, all []filestore.IncarnationInfo, buried map[string]bool) error {
+func (n *Node) buryAll(ctx context.Context, watcher *filestore.Watcher, all []filestore.IncarnationInfo, buried map[string]bool) error {
 	var fresh []string
 	var errs []error
 	for _, info := range all {
-		if buried[info.Name] || !info.Dead && !info.Released || !n.ledger.Adopted(info.Name) {
+		if info.Lapsed && !buried[info.Name] { // the next look shows what became of it
+			if err := watcher.Bury(ctx, info); err != nil && !errors.Is(err, filestore.ErrAlive) {
+				errs = append(errs, err)
+			}
+		}
+		if buried[info.Name] || !info.Dead || !n.ledger.Adopted(info.Name) {
 			continue
 		}
 		if err := n.seal(ctx, info); err != nil { // one that cannot be sealed holds up no other

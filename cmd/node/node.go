@@ -92,6 +92,7 @@ type Node struct {
 	presence       *presence
 	busCertificate atomic.Pointer[tls.Certificate]
 	usage          usage
+	living         atomic.Pointer[[]string] // incarnations, as the master saw them last
 
 	frontend   *frontend.Frontend
 	minion     *minion.Minion
@@ -101,16 +102,16 @@ type Node struct {
 	draining   atomic.Bool
 	drain      context.CancelFunc // ends Run as SIGTERM does
 	told       context.Context    // ended by drain
-	keeper     *part         // of the incarnation; runs from the claim on
-	failed     chan error    // what the first part that ended by itself said; room for all
-	lapsed     chan struct{} // closed when the incarnation's lease is lost and the filestore is waited for
-	frontendAt string        // address that clients reach, as it was bound
+	keeper     *part              // of the incarnation; runs from the claim on
+	failed     chan error         // what the first part that ended by itself said; room for all
+	lease      *lease             // of the incarnation
+	frontendAt string             // address that clients reach, as it was bound
 }
 
 // New claims the node's name on the store, loads the state and wires every part.
 // A node that was made has to be Run or Closed.
 func New(ctx context.Context, o Options) (*Node, error) {
-	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), lapsed: make(chan struct{}), failed: make(chan error, maxParts)}
+	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), lease: newLease(), failed: make(chan error, maxParts)}
 	n.told, n.drain = context.WithCancel(context.WithoutCancel(ctx))
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := n.open(ctx); err != nil {
@@ -213,7 +214,6 @@ func (n *Node) wire(ctx context.Context) error {
 	late := &lateCommitter{}
 	n.flows = flows.New(n.flowOptions(late))
 	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())
-
 	bus, err := n.busOptions()
 	if err != nil {
 		return err
@@ -379,7 +379,7 @@ func (n *Node) Ready() error {
 	case n.draining.Load():
 		return errors.New("draining")
 	case !n.incarnation.Valid():
-		return errors.New("the filestore does not answer: this node's lease has lapsed")
+		return errors.New("the filestore does not answer: this node's lease has lapsed, and nothing is acknowledged until it holds again")
 	case trouble != nil:
 		return fmt.Errorf("the filestore does not take this node's heartbeat: %w", trouble)
 	case epoch == 0:

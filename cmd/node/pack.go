@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"raptorpack/api"
 	"raptorpack/cluster"
 	"raptorpack/proto/buspb"
 	"raptorpack/replication"
@@ -109,8 +110,8 @@ func (n *Node) gossipSeeds(ctx context.Context) ([]string, error) {
 	}
 	var seeds []string
 	for _, info := range all {
-		if !info.Dead && !info.Released && info.Name != n.incarnation.Name() && true {
-			seeds = append(seeds, shim(info.Name))
+		if !info.Dead && !info.Released && info.Name != n.incarnation.Name() && info.Heartbeat.Gossip != "" {
+			seeds = append(seeds, info.Heartbeat.Gossip)
 		}
 	}
 	return seeds, nil
@@ -147,7 +148,7 @@ func (n *Node) busOptions() (*replication.BusOptions, error) {
 	return &replication.BusOptions{
 		Listener: n.pack.listener, Certificate: n.busCertificate.Load, Authority: authority,
 		Peers: n.peers, Changed: n.pack.members.Changed(), Dial: n.o.BusDial,
-		Describe: n.describe, Soft: n.presence, Order: n.obey,
+		Describe: n.describe, Soft: n.presence, Settled: n.Settled, Order: n.obey,
 	}, nil
 }
 
@@ -175,19 +176,45 @@ func (n *Node) describe(s *buspb.NodeStatus) {
 	s.Cpu, s.Memory = n.usage.now()
 }
 
-// obey does what an operator asked of this node at another one.
+// order has a node do what an operator asks of it here.
+func (n *Node) order(ctx context.Context, node, what, principal string) error {
+	if node == n.o.Name.String() {
+		return n.obey(ctx, what, principal)
+	}
+	for _, s := range n.ledger.Pack() {
+		if s.GetNode() == node {
+			err := n.ledger.Order(ctx, s.GetIncarnation(), what, principal)
+			if errors.Is(err, replication.ErrUnheard) {
+				err = fmt.Errorf("%w: %w", api.ErrUnheard, err)
+			}
+			return err
+		}
+	}
+	all, err := n.store.Incarnations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, info := range all {
+		if info.Node.String() == node {
+			return fmt.Errorf("node %s: %w", node, api.ErrUnheard)
+		}
+	}
+	return fmt.Errorf("node %.80q: %w", node, api.ErrUnknownNode)
+}
+
+// obey does what an operator asked of this node, here or at another one.
 func (n *Node) obey(_ context.Context, what, principal string) error {
 	switch what {
 	case "drain":
 		n.log.Info("told to drain", "principal", principal)
-		n.Drain()
+		time.AfterFunc(drainAfter, n.drain) // whoever asked is answered first
 		return nil
 	}
 	return fmt.Errorf("order %.40q: %w", what, replication.ErrInvalid)
 }
 
-// Drain has the node hand its clients over and stop, as SIGTERM does.
-func (n *Node) Drain() { n.drain() }
+// drainAfter is how long a node that was told to drain goes on.
+const drainAfter = 300 * time.Millisecond
 
 // staleAfter is the age of the state beyond which fresh reads are refused.
 const staleAfter = 5 * time.Second

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"raptorpack/filestore"
@@ -60,38 +61,93 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// tend renews the incarnation's lease. If it is lost because the filestore did
-// not answer for so long, everybody stays connected and nothing is acknowledged
-// until the filestore answers again. Then the node ends: what comes after needs a
-// new incarnation, since others may have sealed the files of this one.
+// tend keeps the incarnation's lease. If it is lost because the filestore did not
+// answer for so long, everybody stays connected and nothing is acknowledged until
+// the filestore answers again. Then the node goes on under its name, unless others
+// have buried it meanwhile: what comes after that needs a new incarnation.
 func (n *Node) tend(ctx context.Context) error {
-	err := n.incarnation.Run(ctx)
-	if errors.Is(err, filestore.ErrLeaseLost) {
-		close(n.lapsed)
-		n.log.Error("the filestore did not answer for longer than this node's lease: nothing is acknowledged, "+
-			"and once it answers the process ends, to be started anew", "err", err)
-		n.incarnation.Await(ctx)
+	for {
+		err := n.incarnation.Run(ctx)
+		if !errors.Is(err, filestore.ErrLeaseLost) {
+			return err
+		}
+		begin := time.Now()
+		n.lease.set(false)
+		n.log.Error("the filestore did not answer for longer than this node's lease: nothing is acknowledged until it does", "err", err)
+		if err := n.incarnation.Revive(ctx); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		n.lease.set(true)
+		n.log.Info("this node's lease holds again, under its old name", "life", n.incarnation.Life(), "after", time.Since(begin))
+	}
+}
+
+// lease tells parts of the node whether the incarnation's lease lasts. Nothing may
+// be acknowledged by it: only filestore.Incarnation.Valid says that.
+type lease struct {
+	mu      sync.Mutex
+	lost    bool
+	changed chan struct{} // closed at the next change
+}
+
+func newLease() *lease { return &lease{changed: make(chan struct{})} }
+
+func (l *lease) set(held bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = !held
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// now says whether the lease lasts, and what is closed when that changes.
+func (l *lease) now() (held bool, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.lost, l.changed
+}
+
+// lead is a candidate until ctx ends, but only follows while the incarnation's lease
+// is lost: what such a node proposes may be cut off any time.
+func (n *Node) lead(ctx context.Context) error {
+	for ctx.Err() == nil {
+		held, changed := n.lease.now()
+		run := n.master.Run
+		if !held {
+			run = n.minion.Run
+		}
+		if err := runUntil(ctx, changed, run); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runUntil runs something until ctx ends or changed is closed.
+func runUntil(ctx context.Context, changed <-chan struct{}, run func(context.Context) error) error {
+	able, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-able.Done():
+		}
+	})
+	err := run(able)
+	told := able.Err() != nil
+	cancel()
+	watch.Wait()
+	if err == nil && !told {
+		err = errEnded
 	}
 	return err
 }
 
-// lead runs the candidate until ctx ends; without an incarnation it leads no more.
-func (n *Node) lead(ctx context.Context) error {
-	able, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-n.lapsed:
-			cancel()
-		case <-able.Done():
-		}
-	}()
-	err := n.master.Run(able)
-	if able.Err() != nil {
-		<-ctx.Done() // a part that ends by itself ends the node
-	}
-	return err
-}
+// errEnded means that a candidate, or a follower, ended although nobody told it to.
+var errEnded = errors.New("ended by itself")
 
 // parts in the order of starting: what others rely on first.
 func (n *Node) parts() []*part {

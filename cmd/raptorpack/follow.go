@@ -273,14 +273,21 @@ func (r *remote) printResults(ctx context.Context, p *printer, path string, reco
 // progress shows one line on a terminal that is written anew.
 type progress struct {
 	w     io.Writer // nil: not shown
+	width int       // of the terminal; 0: not known
 	began time.Time
 	drawn bool
 }
+
+// progressEvery is how often a line is drawn that changes all the time.
+const progressEvery = 200 * time.Millisecond
 
 func (g *globals) progress(c *cobra.Command) *progress {
 	p := &progress{began: time.Now()}
 	if file, ok := c.ErrOrStderr().(*os.File); ok && !g.quiet && term.IsTerminal(int(file.Fd())) {
 		p.w = file
+		if width, _, err := term.GetSize(int(file.Fd())); err == nil {
+			p.width = width
+		}
 	}
 	return p
 }
@@ -301,7 +308,19 @@ func (p *progress) flow(f *flowView) {
 			line += " of " + byteCount(expected)
 		}
 	}
-	fmt.Fprintf(p.w, "\r\x1b[2K%s", line)
+	p.line("%s", line)
+}
+
+// line shows a line in the place of the one before.
+func (p *progress) line(format string, args ...any) {
+	if p.w == nil {
+		return
+	}
+	text := harmless(fmt.Sprintf(format, args...))
+	if p.width > 0 {
+		text = cut(text, p.width)
+	}
+	fmt.Fprint(p.w, "\r\x1b[2K"+text)
 	p.drawn = true
 }
 
@@ -309,6 +328,7 @@ func (p *progress) flow(f *flowView) {
 func (p *progress) done() {
 	if p.drawn {
 		fmt.Fprint(p.w, "\r\x1b[2K")
+		p.drawn = false
 	}
 }
 

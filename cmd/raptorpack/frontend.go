@@ -35,7 +35,7 @@ func newFrontend(g *globals) *cobra.Command {
 			"started with --master leads, all take clients, and any of them answers operators.",
 		Example: "  raptorpack frontend --master --config server.yaml\n" +
 			"  raptorpack frontend --minion --config server.yaml --port-offset 100 # one more on the same host",
-		RunE:    func(c *cobra.Command, _ []string) error { return runFrontend(c, g, f) },
+		RunE: func(c *cobra.Command, _ []string) error { return runFrontend(c, g, f) },
 	}
 	c.Flags().BoolVar(&f.master, "master", false, "a candidate for the master role; two are a hot-standby pair")
 	c.Flags().BoolVar(&f.minion, "minion", false, "never the master")

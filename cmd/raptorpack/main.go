@@ -218,7 +218,7 @@ func newExitCodes() *cobra.Command {
   3    not found
   4    not permitted
   5    server not reachable, or no master: try again
-  6    done in part
+  6    done in part; filestore scrub: something is damaged
   124  timed out
   130  interrupted`,
 	}

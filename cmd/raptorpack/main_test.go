@@ -58,10 +58,15 @@ type pack struct {
 // about its host.
 func startPack(t *testing.T, level slog.Level) *pack {
 	t.Helper()
+	return startTuned(t, level, node.Tuning{})
+}
+
+func startTuned(t *testing.T, level slog.Level, tune node.Tuning) *pack {
+	t.Helper()
 	p := &pack{dir: t.TempDir(), ports: map[string]int{}}
 	loaded := p.configure(t)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	n, err := node.New(t.Context(), node.Options{Config: loaded, Master: true, Version: "test", Logger: log})
+	n, err := node.New(t.Context(), node.Options{Config: loaded, Master: true, Version: "test", Logger: log, Tune: tune})
 	if err != nil {
 		t.Fatal(err)
 	}

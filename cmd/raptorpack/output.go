@@ -29,6 +29,8 @@ type printer struct {
 	colour bool
 	note   func(format string, args ...any)
 
+	terminal bool // somebody looks on
+
 	mu      sync.Mutex
 	columns []column // fixed, or found
 	fixed   bool
@@ -45,8 +47,8 @@ const lookAhead = 100
 func (g *globals) printer(c *cobra.Command, columns ...column) (*printer, error) {
 	p := &printer{out: bufio.NewWriterSize(c.OutOrStdout(), 32<<10), columns: columns, fixed: columns != nil, note: g.noter(c), lost: map[string]bool{}}
 	file, ok := c.OutOrStdout().(*os.File)
-	terminal := ok && term.IsTerminal(int(file.Fd()))
-	if terminal {
+	p.terminal = ok && term.IsTerminal(int(file.Fd()))
+	if p.terminal {
 		if width, _, err := term.GetSize(int(file.Fd())); err == nil {
 			p.width = width
 		}
@@ -57,7 +59,7 @@ func (g *globals) printer(c *cobra.Command, columns ...column) (*printer, error)
 	case "table", "json", "jsonl", "csv":
 	case "":
 		p.format = "jsonl"
-		if terminal {
+		if p.terminal {
 			p.format = "table"
 		}
 	default:

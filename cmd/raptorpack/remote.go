@@ -139,6 +139,11 @@ func (r *remote) do(ctx context.Context, c call, out any) error {
 	if err != nil {
 		return err
 	}
+	return r.decode(ctx, response, out)
+}
+
+// decode reads a good answer into out and closes it.
+func (r *remote) decode(ctx context.Context, response *http.Response, out any) error {
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {

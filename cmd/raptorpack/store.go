@@ -62,6 +62,7 @@ nobody was told of what lies there.`,
 				return o.with(c, func(ctx context.Context, store *filestore.Store) error { return o.check(ctx, c, store, args) })
 			},
 		},
+		newStoreScrub(o),
 		&cobra.Command{
 			Use: "usage", Short: "What takes room in a store", Args: cobra.NoArgs,
 			Example: "  raptorpack filestore usage --datastore /srv/pack --format table",

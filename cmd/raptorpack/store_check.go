@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,44 +22,77 @@ import (
 
 const maxView = 64 << 20
 
-// finding is one thing that a check has to say of a file.
+// finding is one thing that a check or a scrub has to say of a file.
 type finding struct {
-	Kind   string `json:"kind"` // checksum, lost, member, missing_rows, conflict, upload: damage; hole; torn, beyond_seal: notes
+	Kind   string `json:"kind"` // see weight
 	Path   string `json:"path"`
 	Offset int64  `json:"offset,omitempty"`
 	Bytes  int64  `json:"bytes,omitempty"`
 	Text   string `json:"text,omitempty"`
 }
 
-// checker walks a store and prints what it finds.
+// weight is how much a finding matters.
+type weight int
+
+const (
+	note   weight = iota // nobody was told of what lies there
+	hole                 // rows that may still come in
+	doubt                // a client said two things of the same rows; both are kept
+	harmed               // what was acknowledged is lost or wrong
+)
+
+func (f finding) weight() weight {
+	switch f.Kind {
+	case string(filestore.DamageTorn), string(filestore.DamageBeyondSeal):
+		return note
+	case "hole":
+		return hole
+	case "conflict":
+		return doubt
+	}
+	return harmed
+}
+
+// columns are those of findings in a table.
+func (finding) columns() []column {
+	return []column{{"KIND", "kind"}, {"PATH", "path"}, {"OFFSET", "offset"}, {"BYTES", "bytes"}, {"TEXT", "text"}}
+}
+
+// checker walks the rows and uploads of a store.
 type checker struct {
 	store *filestore.Store
 	read  *filestore.Reader
-	print *printer
+
+	// verify checks a set; show takes what is found; failed says how to go on
+	// without a file or folder that cannot be read: nil, or the error to end with.
+	verify func(ctx context.Context, set filestore.Set) (*filestore.ExportReport, error)
+	show   func(finding) error
+	failed func(ctx context.Context, where string, err error) error
 
 	sets, uploads, rows, damage, holes, notes int64
 }
 
 func (o *storeFlags) check(ctx context.Context, c *cobra.Command, store *filestore.Store, args []string) error {
-	k := &checker{store: store}
-	var err error
-	if k.read, err = reader(ctx, store); err != nil {
-		return err
-	}
-	k.print, err = o.g.printer(c, column{"KIND", "kind"}, column{"PATH", "path"}, column{"OFFSET", "offset"}, column{"BYTES", "bytes"}, column{"TEXT", "text"})
+	p, err := o.g.printer(c, finding{}.columns()...)
 	if err != nil {
 		return err
 	}
+	k := &checker{store: store, show: func(f finding) error { return p.value(f) }}
+	k.failed = func(_ context.Context, where string, err error) error { return fmt.Errorf("check %s: %w", where, err) }
+	if k.read, err = reader(ctx, store); err != nil {
+		return err
+	}
+	k.verify = k.read.Verify
 	tops, err := checkWhere(args)
 	if err != nil {
 		return err
 	}
 	for _, top := range tops {
 		if err := k.walk(ctx, top); err != nil {
-			return errors.Join(err, k.print.close())
+			return errors.Join(err, p.close())
 		}
 	}
-	if err := k.print.close(); err != nil {
+	if err := p.close(); err != nil {
 		return err
 	}
 	o.g.noter(c)("%d sets with %d rows and %d uploads checked: %d damaged, %d holes, %d notes", k.sets, k.rows, k.uploads, k.damage, k.holes, k.notes)
@@ -72,11 +105,14 @@ func (o *storeFlags) check(ctx context.Context, c *cobra.Command, store *filesto
 	return nil
 }
 
+// rowFolders are the folders at the top of a store that hold rows.
+var rowFolders = []string{"clients", "hunts", "events", "eventlogs", "deadletters", "orgs"}
+
 // checkWhere are the folders to look at: all that hold rows, or one client's or
 // flow's.
 func checkWhere(args []string) ([]string, error) {
 	if len(args) == 0 {
-		return []string{"clients", "hunts", "events", "eventlogs", "deadletters", "orgs"}, nil
+		return rowFolders, nil
 	}
 	client, err := ids.ParseClient(args[0])
 	if err != nil {
@@ -99,12 +135,14 @@ func (k *checker) walk(ctx context.Context, dir string) error {
 		return nil
 	}
 	if err != nil {
-		return err
+		return k.failed(ctx, dir, err)
 	}
 	segments, view := false, false
 	for _, entry := range entries {
 		switch {
-		case entry.IsDir() && entry.Name() != "uploads" || entry.IsDir() && strings.Contains(dir, "/collections/"):
+		case entry.IsDir() && entry.Name() == "uploads" && isClientDir(dir):
+			// the uploaded files themselves; the lists of them say what to look for
+		case entry.IsDir():
 			if err := k.walk(ctx, path.Join(dir, entry.Name())); err != nil {
 				return err
 			}
@@ -119,16 +157,37 @@ func (k *checker) walk(ctx context.Context, dir string) error {
 			return err
 		}
 	}
+	if segments && isUploadList(dir) {
+		if err := k.listedUploads(ctx, filestore.Set(dir)); err != nil {
+			return err
+		}
+	}
 	if view {
 		return k.flow(ctx, dir)
 	}
 	return nil
 }
 
+// isClientDir reports whether a folder is a client's, as filestore.ClientDir has it.
+func isClientDir(dir string) bool {
+	parts := strings.Split(dir, "/")
+	if len(parts) > 2 && parts[0] == "orgs" {
+		parts = parts[2:]
+	}
+	return len(parts) == 4 && parts[0] == "clients"
+}
+
+// isUploadList reports whether a set lists the uploads of a collection or a hunt.
+func isUploadList(dir string) bool {
+	parts := strings.Split(dir, "/")
+	at := len(parts) - 3
+	return at >= 0 && parts[at+2] == "uploads" && (parts[at] == "collections" || parts[at] == "hunts")
+}
+
 func (k *checker) set(ctx context.Context, set filestore.Set) error {
-	report, err := k.read.Verify(ctx, set)
+	report, err := k.verify(ctx, set)
 	if err != nil {
-		return fmt.Errorf("check %s: %w", set, err)
+		return k.failed(ctx, set.String(), err)
 	}
 	k.sets++
 	k.rows += report.Rows
@@ -141,8 +200,8 @@ func (k *checker) set(ctx context.Context, set filestore.Set) error {
 			return err
 		}
 	}
-	for _, hole := range report.Holes {
-		f := finding{Kind: "hole", Path: set.String(), Text: fmt.Sprintf("%s: rows %d to %d", hole.Stream, hole.Rows.Start, hole.Rows.End-1)}
+	for _, missing := range report.Holes {
+		f := finding{Kind: "hole", Path: set.String(), Text: fmt.Sprintf("%s: rows %d to %d", missing.Stream, missing.Rows.Start, missing.Rows.End-1)}
 		if err := k.found(f); err != nil {
 			return err
 		}
@@ -157,15 +216,15 @@ func (k *checker) set(ctx context.Context, set filestore.Set) error {
 }
 
 func (k *checker) found(f finding) error {
-	switch f.Kind {
-	case string(filestore.DamageTorn), string(filestore.DamageBeyondSeal):
+	switch f.weight() {
+	case note:
 		k.notes++
-	case "hole":
+	case hole:
 		k.holes++
-	default:
+	case doubt, harmed:
 		k.damage++
 	}
-	return k.print.value(f)
+	return k.show(f)
 }
 
 // flowFile is what a check reads of flow.json.
@@ -181,105 +240,124 @@ type flowFile struct {
 }
 
 // flow holds what lies there against the record of a completed collection: its
-// rows must all be there, and its uploads must have their hashes.
+// rows and its list of uploads must all be there.
 func (k *checker) flow(ctx context.Context, dir string) error {
-	text, err := k.store.ReadFile(ctx, path.Join(dir, "flow.json"), maxView)
+	name := path.Join(dir, "flow.json")
+	text, err := k.store.ReadFile(ctx, name, maxView)
 	if err != nil {
-		return err
+		return k.failed(ctx, name, err)
 	}
 	view := flowFile{}
 	if err := json.Unmarshal(text, &view); err != nil {
-		return k.found(finding{Kind: "view", Path: path.Join(dir, "flow.json"), Text: err.Error()})
+		return k.found(finding{Kind: "view", Path: name, Text: err.Error()})
 	}
 	client, err := ids.ParseClient(view.Client)
 	if err != nil {
-		return k.found(finding{Kind: "view", Path: path.Join(dir, "flow.json"), Text: err.Error()})
+		return k.found(finding{Kind: "view", Path: name, Text: err.Error()})
 	}
 	flow, err := ids.ParseFlow(view.Flow)
 	if err != nil {
-		return k.found(finding{Kind: "view", Path: path.Join(dir, "flow.json"), Text: err.Error()})
+		return k.found(finding{Kind: "view", Path: name, Text: err.Error()})
 	}
 	for _, named := range view.Names {
 		set := filestore.FlowResults(ids.RootOrg, client, flow, named.Name)
-		if err := k.covered(ctx, set, filestore.RowsFilter{Client: client, Flow: flow, Name: named.Name}, named.Rows); err != nil {
+		filter := filestore.RowsFilter{Client: client, Flow: flow, Name: named.Name}
+		if err := k.covered(ctx, name, set, filter, named.Rows, "missing_rows", "rows %d to %d were acknowledged"); err != nil {
 			return err
 		}
 	}
-	return k.flowUploads(ctx, dir, view)
+	list := filestore.Set(path.Join(dir, "uploads"))
+	return k.covered(ctx, name, list, filestore.RowsFilter{}, view.Uploads, "upload", "uploads %d to %d are not listed")
 }
 
-// covered looks for rows that the record knows and the segments do not hold.
-func (k *checker) covered(ctx context.Context, set filestore.Set, filter filestore.RowsFilter, ranges []int64) error {
+// covered looks for rows that the record called view knows and the segments do not
+// hold. A collection that is being deleted loses its record first.
+func (k *checker) covered(ctx context.Context, view string, set filestore.Set, filter filestore.RowsFilter, ranges []int64, kind, text string) error {
+	if len(ranges) < 2 {
+		return nil
+	}
 	coverage, err := k.read.Coverage(ctx, set, filter)
 	if err != nil {
-		return fmt.Errorf("check %s: %w", set, err)
+		return k.failed(ctx, set.String(), err)
 	}
-	var held filestore.Intervals
+	var held, missing filestore.Intervals
 	for _, stream := range coverage.Streams {
 		held.Union(stream.Rows)
 	}
 	for i := 0; i+1 < len(ranges); i += 2 {
-		for _, missing := range held.Missing(ranges[i], ranges[i+1]) {
-			f := finding{Kind: "missing_rows", Path: set.String(), Text: fmt.Sprintf("rows %d to %d were acknowledged", missing.Start, missing.End-1)}
-			if err := k.found(f); err != nil {
-				return err
-			}
-		}
+		missing.Union(held.Missing(ranges[i], ranges[i+1]))
 	}
-	return nil
-}
-
-// flowUploads hashes what the collection's list of uploads names, and misses
-// those that the record knows and the list does not.
-func (k *checker) flowUploads(ctx context.Context, dir string, view flowFile) error {
-	if len(view.Uploads) == 0 {
+	if len(missing) == 0 || k.gone(ctx, view) {
 		return nil
 	}
-	set := filestore.Set(path.Join(dir, "uploads"))
-	var listed bytes.Buffer
-	if _, err := k.read.Export(ctx, set, filestore.RowsFilter{}, &listed); err != nil {
-		return fmt.Errorf("check %s: %w", set, err)
-	}
-	var known filestore.Intervals
-	for line := range bytes.Lines(listed.Bytes()) {
-		var upload flows.Upload
-		if err := json.Unmarshal(line, &upload); err != nil {
-			return k.found(finding{Kind: "upload", Path: set.String(), Text: err.Error()})
-		}
-		known.Add(upload.Number, upload.Number+1)
-		if err := k.upload(ctx, &upload); err != nil {
+	for _, m := range missing {
+		if err := k.found(finding{Kind: kind, Path: set.String(), Text: fmt.Sprintf(text, m.Start, m.End-1)}); err != nil {
 			return err
 		}
 	}
-	for i := 0; i+1 < len(view.Uploads); i += 2 {
-		for _, missing := range known.Missing(view.Uploads[i], view.Uploads[i+1]) {
-			if err := k.found(finding{Kind: "upload", Path: set.String(), Text: fmt.Sprintf("uploads %d to %d are not listed", missing.Start, missing.End-1)}); err != nil {
-				return err
-			}
+	return nil
+}
+
+// gone reports whether a file is not there any more, by a fresh listing.
+func (k *checker) gone(ctx context.Context, name string) bool {
+	names, err := k.store.ReadDir(ctx, path.Dir(name))
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(names, path.Base(name))
+}
+
+// listedUploads hashes the files that a list of uploads names.
+func (k *checker) listedUploads(ctx context.Context, list filestore.Set) error {
+	var stop error
+	_, err := k.read.Export(ctx, list, filestore.RowsFilter{}, eachLine(func(line []byte) error {
+		var upload flows.Upload
+		if err := json.Unmarshal(line, &upload); err != nil {
+			stop = k.found(finding{Kind: "upload", Path: list.String(), Text: err.Error()})
+		} else {
+			stop = k.upload(ctx, list, &upload)
 		}
+		return stop
+	}))
+	switch {
+	case stop != nil:
+		return stop
+	case err != nil:
+		return k.failed(ctx, list.String(), err)
 	}
 	return nil
 }
 
-func (k *checker) upload(ctx context.Context, upload *flows.Upload) error {
+// eachLine is a writer for exports, which write each row by itself.
+type eachLine func(line []byte) error
+
+// Write implements io.Writer.
+func (f eachLine) Write(line []byte) (int, error) { return len(line), f(line) }
+
+func (k *checker) upload(ctx context.Context, list filestore.Set, upload *flows.Upload) error {
 	k.uploads++
-	file, err := k.store.OpenUpload(ctx, upload.StoredPath)
-	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	sum, err := k.hash(ctx, upload.StoredPath)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.Is(err, fs.ErrNotExist) && k.gone(ctx, list.String()):
+		return nil // the collection was deleted meanwhile
+	case err != nil:
 		return k.found(finding{Kind: "upload", Path: upload.StoredPath, Text: err.Error()})
-	}
-	sum := sha256.New()
-	_, err = io.Copy(sum, file.Stored(ctx))
-	if err = errors.Join(err, file.Close(ctx)); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return k.found(finding{Kind: "upload", Path: upload.StoredPath, Text: err.Error()})
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != upload.SHA256 {
-		return k.found(finding{Kind: "upload", Path: upload.StoredPath, Text: fmt.Sprintf("hash is %s, recorded %s", got, upload.SHA256)})
+	case sum != upload.SHA256:
+		return k.found(finding{Kind: "upload", Path: upload.StoredPath, Text: fmt.Sprintf("hash is %s, recorded %s", sum, upload.SHA256)})
 	}
 	return nil
+}
+
+// hash is the SHA-256 of an upload's stored bytes.
+func (k *checker) hash(ctx context.Context, stored string) (string, error) {
+	file, err := k.store.OpenUpload(ctx, stored)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	// Large pieces: each is a call of the filestore.
+	_, err = io.CopyBuffer(sum, struct{ io.Reader }{file.Stored(ctx)}, make([]byte, 1<<20))
+	if err = errors.Join(err, file.Close(ctx)); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }

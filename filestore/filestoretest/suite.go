@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) filestore.FS) {
 		{"TruncateSetsTheSize", truncate},
 		{"LinkNeverReplaces", link},
 		{"LinkHasOneWinner", linkRace},
+		{"LosersOfALinkReadTheWinner", linkLosers},
 		{"RenameReplaces", rename},
 		{"RemoveTakesOneName", remove},
 		{"OpenFileOutlivesItsName", removedOpen},
@@ -141,6 +142,33 @@ func linkRace(t *testing.T, fsys filestore.FS) {
 	}
 }
 
+// linkLosers is how a question is decided once for all: everybody proposes an
+// answer, and whoever comes too late finds the one that stands.
+func linkLosers(t *testing.T, fsys filestore.FS) {
+	const runners = 8
+	var stands [runners]string
+	var all sync.WaitGroup
+	for i := range runners {
+		own := fmt.Sprint("answer ", i)
+		put(t, fsys, own, own)
+		all.Go(func() {
+			err := fsys.Link(own, "decided")
+			if stands[i] = own; errors.Is(err, fs.ErrExist) {
+				stands[i], err = content(fsys, "decided")
+			}
+			if err != nil {
+				t.Errorf("runner %d: %v", i, err)
+			}
+		})
+	}
+	all.Wait()
+	for i, answer := range stands {
+		if answer != stands[0] {
+			t.Errorf("runner %d finds %q, another %q", i, answer, stands[0])
+		}
+	}
+}
+
 func rename(t *testing.T, fsys filestore.FS) {
 	check(t, fsys.Mkdir("d"))
 	put(t, fsys, "a", "new")
@@ -253,6 +281,16 @@ func read(t *testing.T, f filestore.File) string {
 	data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
 	check(t, err)
 	return string(data)
+}
+
+// content reads a file where a test may not be failed: in another goroutine.
+func content(fsys filestore.FS, path string) (string, error) {
+	f, err := fsys.Open(path)
+	if err != nil {
+		return "", err
+	}
+	data, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
+	return string(data), errors.Join(err, f.Close())
 }
 
 func check(t *testing.T, err error) {

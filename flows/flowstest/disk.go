@@ -218,3 +218,6 @@ func (c *Committer) FinishUpload(_ context.Context, f filestore.UploadFinish) (*
 
 // CleanUploads has nothing to do.
 func (c *Committer) CleanUploads(context.Context, ids.Org, ids.Client, ids.Flow) error { return nil }
+
+// Forget has nothing to close.
+func (c *Committer) Forget(context.Context, string) {}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"raptorpack/config"
@@ -39,34 +41,44 @@ func newDoor(loaded *config.Loaded, port int) (*door, error) {
 func (d *door) close() { d.http.CloseIdleConnections() }
 
 func (d *door) call(ctx context.Context, method, path string, body, out any) error {
+	_, err := d.ask(ctx, method, path, "", body, out)
+	return err
+}
+
+// ask is a call that is answered from a state with at least that index, if one is
+// given, and returns the index that the answer comes from.
+func (d *door) ask(ctx context.Context, method, path, least string, body, out any) (index string, err error) {
 	var text []byte
 	if body != nil {
-		var err error
 		if text, err = json.Marshal(body); err != nil {
-			return err
+			return "", err
 		}
 	}
 	request, err := http.NewRequestWithContext(ctx, method, d.base+path, bytes.NewReader(text))
 	if err != nil {
-		return err
+		return "", err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if least != "" {
+		request.Header.Set("Raptorpack-At-Least", least)
+	}
 	response, err := d.http.Do(request)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if response.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, answer)
+		return "", fmt.Errorf("%s %s: %s: %s", method, path, response.Status, answer)
 	}
+	index = response.Header.Get("Raptorpack-Index")
 	if out == nil {
-		return nil
+		return index, nil
 	}
-	return json.Unmarshal(answer, out)
+	return index, json.Unmarshal(answer, out)
 }
 
 // artifact stores a custom artifact of one query.
@@ -107,4 +119,24 @@ func (d *door) ended(ctx context.Context, client, id string) (flow, error) {
 		err = fmt.Errorf("flow %s: %s: %s", id, f.State, f.Error)
 	}
 	return f, err
+}
+
+// label sets a label and returns the index that the node stood at when it answered.
+func (d *door) label(ctx context.Context, client, label string) (string, error) {
+	body := map[string]any{"clients": []string{client}, "add": []string{label}}
+	return d.ask(ctx, http.MethodPost, "/clients/labels", "", body, nil)
+}
+
+var errNotSeen = errors.New("the label is not there")
+
+// sees asks for a client as of an index, and checks that it has the label.
+func (d *door) sees(ctx context.Context, client, label, index string) error {
+	var c struct{ Labels []string }
+	if _, err := d.ask(ctx, http.MethodGet, "/clients/"+client, index, nil, &c); err != nil {
+		return err
+	}
+	if !slices.Contains(c.Labels, label) {
+		return errNotSeen
+	}
+	return nil
 }

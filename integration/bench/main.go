@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -12,12 +13,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"raptorpack/cmd/node"
 	"raptorpack/config"
+	"raptorpack/ids"
 	"raptorpack/pool"
 )
 
@@ -30,6 +33,7 @@ type settings struct {
 	rows     int
 	repeats  int
 	uploadMB int64
+	fleet    int
 	out      string
 	only     string
 }
@@ -46,8 +50,11 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) == 2 && args[0] == "serve" {
-		return serve(ctx, args[1])
+	switch {
+	case len(args) >= 2 && args[0] == "serve":
+		return serve(ctx, args[1:])
+	case len(args) == 6+1 && args[0] == "swarm":
+		return runSwarm(ctx, args[1:])
 	}
 	s := settings{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -59,7 +66,8 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.repeats, "repeats", 5, "how often the collection of rows runs")
 	flags.Int64Var(&s.uploadMB, "upload", 1024, "MiB of the upload")
 	flags.StringVar(&s.out, "out", "", "folder for raw output; empty: a new one in the folder for temporary files")
-	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload", "what to measure")
+	flags.IntVar(&s.fleet, "fleet", 20_000, "idle agents of a pack, in several processes")
+	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload,labels,cut,wake,fleet", "what to measure")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -78,17 +86,29 @@ const ownDescriptors = 3000
 // sockets whose other end has gone already.
 const passing = 500
 
-// serve is the server's process.
-func serve(ctx context.Context, path string) error {
-	loaded, err := config.Load(path, config.Options{})
+// serve is a server's process: its file, and in a pack its name, how far its ports
+// are shifted and whether it may lead.
+func serve(ctx context.Context, args []string) error {
+	o := node.Options{Master: true, Version: "bench"}
+	offset := 0
+	if len(args) == 4 {
+		var errs [3]error
+		o.Name, errs[0] = ids.ParseNode(args[1])
+		offset, errs[1] = strconv.Atoi(args[2])
+		o.Master, errs[2] = strconv.ParseBool(args[3])
+		if err := errors.Join(errs[:]...); err != nil {
+			return err
+		}
+	}
+	loaded, err := config.Load(args[0], config.Options{PortOffset: offset})
 	if err != nil {
 		return err
 	}
 	if _, err := pool.RaiseDescriptorLimit(100_000); err != nil {
 		return err
 	}
-	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	n, err := node.New(ctx, node.Options{Config: loaded, Master: true, Version: "bench", Logger: logger})
+	o.Config, o.Logger = loaded, slog.New(slog.NewTextHandler(os.Stderr, nil))
+	n, err := node.New(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -150,6 +170,10 @@ func (b *bench) measure(ctx context.Context) error {
 		{"flows", b.smallFlows},
 		{"rows", b.manyRows},
 		{"upload", b.largeUpload},
+		{"labels", b.labels},
+		{"cut", b.busCut},
+		{"wake", b.wake},
+		{"fleet", b.fleet},
 	} {
 		if !slices.Contains(wanted, part.name) {
 			continue

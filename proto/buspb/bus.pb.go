@@ -214,7 +214,6 @@ type NodeStatus struct {
 	Operators     string                 `protobuf:"bytes,17,opt,name=operators,proto3" json:"operators,omitempty"`
 	Programs      string                 `protobuf:"bytes,18,opt,name=programs,proto3" json:"programs,omitempty"`
 	Draining      bool                   `protobuf:"varint,19,opt,name=draining,proto3" json:"draining,omitempty"`
-	Fenced        uint64                 `protobuf:"varint,20,opt,name=fenced,proto3" json:"fenced,omitempty"` // bytes beyond seals found: late records of masters that were none any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,17 +381,10 @@ func (x *NodeStatus) GetDraining() bool {
 	return false
 }
 
-func (x *NodeStatus) GetFenced() uint64 {
-	if x != nil {
-		return x.Fenced
-	}
-	return 0
-}
-
 type FollowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          *Introduction          `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`    // in the first message
-	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // first: the last entry applied; later: how far it came
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"` // first: the last entry applied; later: the last one settled
 	Chain         []byte                 `protobuf:"bytes,3,opt,name=chain,proto3" json:"chain,omitempty"`  // first: the chain hash after it
 	Stamp         int64                  `protobuf:"varint,4,opt,name=stamp,proto3" json:"stamp,omitempty"` // later: comes back in an Echo
 	unknownFields protoimpl.UnknownFields
@@ -1183,7 +1175,7 @@ const file_bus_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\v2\x1c.raptorpack.bus.IntroductionR\x04from\"P\n" +
 	"\x06Report\x122\n" +
 	"\x06status\x18\x01 \x01(\v2\x1a.raptorpack.bus.NodeStatusR\x06status\x12\x12\n" +
-	"\x04soft\x18\x02 \x03(\fR\x04soft\"\x86\x04\n" +
+	"\x04soft\x18\x02 \x03(\fR\x04soft\"\xee\x03\n" +
 	"\n" +
 	"NodeStatus\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
@@ -1205,8 +1197,7 @@ const file_bus_proto_rawDesc = "" +
 	"\bfrontend\x18\x10 \x01(\tR\bfrontend\x12\x1c\n" +
 	"\toperators\x18\x11 \x01(\tR\toperators\x12\x1a\n" +
 	"\bprograms\x18\x12 \x01(\tR\bprograms\x12\x1a\n" +
-	"\bdraining\x18\x13 \x01(\bR\bdraining\x12\x16\n" +
-	"\x06fenced\x18\x14 \x01(\x04R\x06fenced\"\x83\x01\n" +
+	"\bdraining\x18\x13 \x01(\bR\bdraining\"\x83\x01\n" +
 	"\rFollowRequest\x120\n" +
 	"\x04from\x18\x01 \x01(\v2\x1c.raptorpack.bus.IntroductionR\x04from\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +

@@ -4,7 +4,6 @@ package main
 
 const (
 	later   = "Accepted and checked; nothing uses it yet."
-	several = "For a pack of several nodes; accepted and checked, nothing listens yet."
 )
 
 // meanings says what each key does that has an effect. Keys that the schema
@@ -104,14 +103,15 @@ var meanings = map[string]string{
 	"Frontend.resources.per_client_upload_rate":   later,
 	"Frontend.resources.global_upload_rate":       later,
 
-	"Bus.bind_address":    several,
-	"Bus.bind_port":       several,
-	"Bus.certificate":     several,
-	"Bus.private_key":     several,
-	"Gossip.bind_address": several,
-	"Gossip.bind_port":    several,
-	"Gossip.key":          several,
-	"Gossip.join":         several,
+	"Bus.bind_address":         "Where this node listens for the others.",
+	"Bus.bind_port":            "TCP. Others reach it at the address that gossip tells.",
+	"Bus.certificate":          "What nodes show each other; the deployment's CA signed it. Without it this node is alone.",
+	"Bus.private_key":          "Of `certificate`.",
+	"Gossip.bind_address":      "An IP address.",
+	"Gossip.bind_port":         "TCP and UDP.",
+	"Gossip.key":               "32 bytes in base64: only who has it takes part. Without it this node is alone.",
+	"Gossip.join":              "Addresses of nodes to begin with, besides those that the filestore names. Needed only where nodes cannot reach each other at what they advertise.",
+	"Gossip.advertise_address": "The IP address that others are told. Empty: `bind_address`, or, where that is every address, the one that this host uses towards the others.",
 
 	"Pack.drain_timeout_sec": "Seconds that a stop may take.",
 	"Pack.reserve_bytes":     "Size of the file that is given up when the disk is full, so that the ledger goes on.",

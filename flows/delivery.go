@@ -1,0 +1,235 @@
+package flows
+
+import (
+	"time"
+
+	"raptorpack/ids"
+	"raptorpack/proto/wirepb"
+)
+
+// Next takes what is to be sent now, nil when there is nothing. What it gives
+// counts as handed out over this connection. Messages may be shared with nobody
+// and belong to the caller.
+func (a *Attachment) Next() []*wirepb.VeloMessage {
+	d := a.plan(time.Now(), true)
+	for _, f := range d.offered {
+		a.room.offers.add(f.Key)
+	}
+	return d.messages()
+}
+
+// due reports whether there is something to say or to do.
+func (a *Attachment) due(now time.Time) bool {
+	d := a.plan(now, false)
+	return len(d.starts)+len(d.cancels)+len(d.asks)+len(d.offered) > 0 || d.table != nil
+}
+
+// plan decides what to send. Unless it is for real it changes nothing.
+func (a *Attachment) plan(now time.Time, real bool) *delivery {
+	s := a.room.shard(a.owner)
+	d := &delivery{a: a, s: s, now: now, real: real, events: a.room.Events.of(a.owner.org)}
+	if d.events != nil {
+		d.labels, d.basis = a.room.labels(a.owner)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.v = s.visits[a.owner]
+	if d.v == nil || !d.v.here(a) {
+		return d
+	}
+	open, index := a.room.open(a.owner)
+	d.index = index
+	for _, f := range open {
+		d.count(f)
+	}
+	for _, f := range open {
+		d.flow(f)
+	}
+	if real && len(d.asks) > 0 {
+		d.ask()
+	}
+	d.eventTable()
+	return d
+}
+
+// delivery is one call of plan.
+type delivery struct {
+	a    *Attachment
+	s    *shard
+	v    *visit
+	now  time.Time
+	real bool
+
+	index  uint64     // the newest entry here
+	events *orgEvents // the event tables, nil when there are none
+	labels []string   // the client's
+	basis  time.Time  // when they changed
+
+	flying   int     // flows that the client has
+	starts   []*Flow // to be sent
+	offered  []*Flow // to be offered first
+	cancels  []ids.Flow
+	asks     []*Flow
+	question question // about asks
+	table    *wirepb.VeloMessage
+}
+
+// old reports that a moment is longer ago than a flow may be silent.
+func (d *delivery) old(t time.Time) bool { return d.now.Sub(t) >= d.a.room.o.Silence }
+
+// look is the errand of a flow; an empty one when nothing may be changed.
+func (d *delivery) look(f *Flow) *errand {
+	if e := d.v.errands[f.Flow]; e != nil {
+		return e
+	}
+	if d.real {
+		return d.v.errand(f)
+	}
+	return &errand{turn: f.Turn}
+}
+
+// runs reports whether the client took the task, as far as anybody here knows.
+func (d *delivery) runs(f *Flow) bool {
+	return f.State == Running || f.State == Pending && d.s.took(f.Key)
+}
+
+func (d *delivery) count(f *Flow) {
+	e := d.v.errands[f.Flow]
+	if d.runs(f) || f.State == Pending && e != nil && e.deliveredBy == d.a {
+		d.flying++
+	}
+}
+
+func (d *delivery) flow(f *Flow) {
+	e := d.look(f)
+	switch {
+	case f.CancelDue:
+		d.cancel(f, e)
+	case d.runs(f):
+		if d.old(latest(e.heard, d.a.at)) {
+			d.wonder(f, e)
+		}
+	case e.deliveredBy == d.a && !e.ready.has(d.a.number) && !d.offers(f, e):
+		if d.old(latest(e.heard, e.deliveredAt)) {
+			d.wonder(f, e)
+		}
+	default:
+		d.task(f, e)
+	}
+}
+
+// task sends a task that this connection has not sent. Where the client may have
+// it already, from another node or a connection that broke, it is asked first, and
+// the task offered to it when it does not know it.
+func (d *delivery) task(f *Flow, e *errand) {
+	bound := d.a.room.o.Concurrency + 2
+	if !f.Spec.Urgent && d.flying >= bound {
+		return
+	}
+	d.flying++
+	held := f.Index > d.a.since && f.Turn == f.Index && e.deliveredBy == nil
+	switch {
+	case held, e.ready.has(d.a.number):
+		d.start(f, e)
+	case e.offering == f.Turn:
+	case d.offers(f, e):
+		d.offered = append(d.offered, f)
+	default:
+		d.wonder(f, e)
+	}
+}
+
+func (d *delivery) start(f *Flow, e *errand) {
+	d.starts = append(d.starts, f)
+	if d.real {
+		e.deliveredBy, e.deliveredAt = d.a, d.now
+		e.answered, e.ready = false, span{}
+	}
+}
+
+// wonder asks once per connection and turn of the flow and, when no answer comes,
+// once per silence.
+func (d *delivery) wonder(f *Flow, e *errand) {
+	if e.askedBy == d.a && e.question.asked >= f.Turn && !d.old(e.askedAt) {
+		return
+	}
+	d.asks = append(d.asks, f)
+}
+
+// ask makes one question of all flows that are wondered about.
+func (d *delivery) ask() {
+	d.question = d.a.room.ask(d.index)
+	for _, f := range d.asks {
+		e := d.look(f)
+		e.question, e.askedBy, e.askedAt, e.answered = d.question, d.a, d.now, false
+	}
+}
+
+// cancel tells the client to stop, and asks for its last word: one that does not
+// know the flow stays silent on a cancel. Never in one answer with the flow's
+// request, which is no task any more.
+func (d *delivery) cancel(f *Flow, e *errand) {
+	if e.cancelledBy == d.a && !d.old(e.cancelledAt) {
+		return
+	}
+	d.cancels = append(d.cancels, f.Flow)
+	d.asks = append(d.asks, f)
+	if d.real {
+		e.cancelledBy, e.cancelledAt = d.a, d.now
+	}
+}
+
+func latest(times ...time.Time) time.Time {
+	var out time.Time
+	for _, t := range times {
+		if t.After(out) {
+			out = t
+		}
+	}
+	return out
+}
+
+// messages builds what was planned; it runs without a lock because requests are
+// inflated here.
+func (d *delivery) messages() []*wirepb.VeloMessage {
+	r := d.a.room
+	var out []*wirepb.VeloMessage
+	for _, id := range d.cancels {
+		out = append(out, &wirepb.VeloMessage{SessionId: id.String(), Urgent: true, Cancel: &wirepb.Cancel{}})
+	}
+	for _, f := range d.starts {
+		if m := r.requestMessage(f); m != nil {
+			out = append(out, m)
+		}
+	}
+	if len(d.asks) > 0 {
+		flows := make([]string, len(d.asks))
+		for i, f := range d.asks {
+			flows[i] = f.Flow.String()
+		}
+		out = append(out, d.question.message(flows))
+	}
+	if d.table != nil {
+		out = append(out, d.table)
+	}
+	r.metrics.delivered.Add(float64(len(d.starts)))
+	r.metrics.asked.Add(float64(len(d.asks)))
+	return out
+}
+
+// requestMessage is the message that starts a flow; nil when the task has gone
+// meanwhile, or its request cannot be read.
+func (r *Room) requestMessage(f *Flow) *wirepb.VeloMessage {
+	packed := r.request(f.Org, f.Flow)
+	if packed == nil {
+		return nil
+	}
+	request, err := unpackRequest(packed)
+	if err != nil {
+		r.log.Error("request of a task cannot be read", "client", f.Client.String(), "flow", f.Flow.String(), "err", err)
+		return nil
+	}
+	return &wirepb.VeloMessage{
+		SessionId: f.Flow.String(), RequestId: 1, Urgent: f.Spec.Urgent, FlowRequest: request,
+	}
+}

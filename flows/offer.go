@@ -1,0 +1,206 @@
+package flows
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+)
+
+// A task whose client, asked, did not know it is handed out again, by exactly one
+// node, and only if nobody took anything of it meanwhile. Two ways lead there:
+//
+// The connection that was asked is open still, and the answer came. Then the
+// client has been here all the time, and no other node can have reached it. This
+// node notes its offer durably, so that the answer, sent again, counts for nothing
+// elsewhere, and hands the task out. It needs no master.
+//
+// Otherwise, as after each poll over HTTP, the answer stands in the ledger, and
+// whoever has the client now offers. The first offer after an answer wins; the
+// winner hands the task out when its own state says so.
+
+// span is a run of connection numbers, both ends included; zero: none.
+type span struct{ first, last uint64 }
+
+func (s span) has(n uint64) bool { return n >= s.first && n <= s.last && n > 0 }
+
+// answered notes that the client does not know a task, if that was the newest
+// question about it and the connection that asked is still here.
+func (v *visit) answered(id ids.Flow, answer question) bool {
+	e := v.errands[id]
+	if e == nil || e.question != answer || !v.here(e.askedBy) {
+		return false
+	}
+	e.answered = true
+	return true
+}
+
+func (v *visit) here(a *Attachment) bool {
+	_, here := v.attachments[a]
+	return a != nil && here
+}
+
+// offers reports whether this connection's node is to offer the task: it asked and
+// was answered, or it has the client since the answer.
+func (d *delivery) offers(f *Flow, e *errand) bool {
+	if e.askedBy == d.a && e.knowsNot(f) {
+		return true
+	}
+	if f.Cleared == 0 {
+		return false
+	}
+	asked := strings.HasPrefix(f.ClearedBy, d.a.room.mark) && e.askedBy != nil && d.a.number >= e.askedBy.number
+	return asked || d.a.began >= f.Cleared
+}
+
+// knowsNot reports whether the newest question about a task was answered, here or
+// through the ledger: the client does not know it.
+func (e *errand) knowsNot(f *Flow) bool {
+	return e.question.asked >= f.Turn && e.question.by != "" && (e.answered || e.question.by == f.ClearedBy)
+}
+
+// makeOffers offers the tasks that are due. One look at what others have not told
+// yet serves all.
+func (r *Room) makeOffers(ctx context.Context) error {
+	keys := r.offers.take()
+	if len(keys) == 0 {
+		return nil
+	}
+	spoken, err := r.untold(ctx)
+	if err != nil {
+		for _, key := range keys {
+			r.offers.keep(key)
+		}
+		return err
+	}
+	var errs []error
+	for _, key := range keys {
+		if spoken[key] {
+			r.offers.keep(key) // until the fact is applied here
+			continue
+		}
+		if err := r.offer(ctx, key); err != nil {
+			r.offers.keep(key)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// untold lists the flows of which some node has made a fact durable that is not
+// applied here: a client's first message, perhaps. What a client answered is none.
+func (r *Room) untold(ctx context.Context) (map[Key]bool, error) {
+	if r.o.Untold == nil {
+		return nil, nil
+	}
+	facts, err := r.o.Untold(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for facts that are on their way: %w", err)
+	}
+	spoken := map[Key]bool{}
+	for _, m := range facts {
+		if m.GetKind() != Kind {
+			continue
+		}
+		org, body, err := decode(&buspb.Entry{Mutation: m})
+		if err != nil {
+			return nil, fmt.Errorf("look for facts that are on their way: %w", err)
+		}
+		for _, c := range body.Changes {
+			if key, err := parseKey(org, spokenOf(c)); err == nil {
+				spoken[key] = true
+			}
+		}
+	}
+	return spoken, nil
+}
+
+// spokenOf is the flow that a fact proves to be in somebody's hands.
+func spokenOf(c *buspb.FlowChange) *buspb.FlowKey {
+	switch c := c.Change.(type) {
+	case *buspb.FlowChange_Taken:
+		return c.Taken.GetKey()
+	case *buspb.FlowChange_Coverage:
+		return c.Coverage.GetKey()
+	case *buspb.FlowChange_Offer:
+		return c.Offer.GetKey()
+	case *buspb.FlowChange_End:
+		if c.End.GetAsked() == 0 {
+			return c.End.GetKey()
+		}
+	}
+	return nil
+}
+
+// offer makes one offer durable. What became of the task meanwhile is looked at
+// again before, and nothing is offered twice in one turn.
+func (r *Room) offer(ctx context.Context, key Key) error {
+	s := r.shard(key.owner())
+	s.mu.Lock()
+	f, _ := r.lookup(key)
+	v := s.visits[key.owner()]
+	if f == nil || f.State != Pending || v == nil || v.errands[key.Flow] == nil || s.took(key) {
+		s.mu.Unlock()
+		return nil
+	}
+	e := v.errands[key.Flow]
+	asker := e.askedBy
+	e.sure = e.knowsNot(f) && v.here(asker)
+	if e.offering == f.Turn || !e.sure && f.Cleared == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	o := &buspb.FlowOffer{Key: key.proto(), Incarnation: r.o.Incarnation, Turn: f.Turn, Sure: e.sure}
+	e.offering = f.Turn
+	s.mu.Unlock()
+
+	err := r.submitFacts(ctx, key, &buspb.FlowChange{Change: &buspb.FlowChange_Offer{Offer: o}})
+	s.mu.Lock()
+	var wakes []chan struct{}
+	f, _ = r.lookup(key)
+	switch {
+	case err != nil:
+		e.offering = 0
+	case err == nil:
+		r.metrics.offered.Inc()
+	}
+	if err == nil && o.Sure && f != nil && (f.Turn == o.Turn || f.Offered == o.Incarnation) { // no other node was first
+		e.answered, e.ready = false, span{asker.number, asker.number}
+		wakes = v.wakes()
+	}
+	s.mu.Unlock()
+	signal(wakes)
+	if len(wakes) > 0 && r.o.Wake != nil {
+		r.o.Wake(key.Org, key.Client)
+	}
+	return err
+}
+
+// took reports whether this node holds the fact that the client took the task,
+// which the ledger may not have told yet. The lock is held.
+func (s *shard) took(key Key) bool {
+	l := s.locals[key]
+	return l != nil && l.taken
+}
+
+// turned follows a task through the ledger: an offer of ours that won lets the
+// connections hand it out that are here now; that of another node ends ours. A
+// sure offer had been obeyed before it came here.
+func (v *visit) turned(f *Flow, incarnation string) {
+	e := v.errands[f.Flow]
+	if e == nil || e.turn == f.Turn {
+		return
+	}
+	e.turn = f.Turn
+	ours := f.Offered != "" && f.Offered == incarnation && e.offering > 0
+	switch {
+	case ours && !e.sure:
+		e.ready = span{1, v.number}
+	case !ours:
+		e.ready, e.answered = span{}, false
+	}
+	e.offering, e.sure = 0, false
+}
