@@ -39,12 +39,6 @@ type Done struct {
 	Index uint64 `json:"index" doc:"the ledger entry; send it as X-Raptorpack-Index to read your own write on any node"`
 }
 
-// Reading are the headers that each read may carry. Like all parameters that are
-// embedded it is exported, since huma passes over unexported ones.
-type Reading struct {
-	Index uint64 `header:"X-Raptorpack-Index" doc:"answer only from a state at this entry or later"`
-}
-
 // Writing are the headers that each change may carry.
 type Writing struct {
 	Key string `header:"Idempotency-Key" maxLength:"128" doc:"chosen at random for each change; the same request with the same key is done once"`
@@ -58,16 +52,6 @@ func (s *Server) asOf() AsOf {
 		at.AgeMs = &ms
 	}
 	return at
-}
-
-// fresh waits until this node has applied what the caller has seen.
-func (s *Server) fresh(ctx context.Context, r Reading) error {
-	if r.Index == 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, freshWithin)
-	defer cancel()
-	return s.atLeast(ctx, r.Index)
 }
 
 // proposeWithin bounds a change whose caller may have left.

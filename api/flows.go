@@ -141,16 +141,12 @@ func (s *Server) describeEvents(path string) {
 }
 
 func (s *Server) listFlows(ctx context.Context, in *struct {
-	Reading
 	ClientPath
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	Cursor string `query:"cursor"`
 },
 ) (*body[List[Flow]], error) {
 	if _, err := s.may(ctx, users.ReadResults); err != nil {
-		return nil, err
-	}
-	if err := s.fresh(ctx, in.Reading); err != nil {
 		return nil, err
 	}
 	client, err := ids.ParseClient(in.Client)
@@ -178,16 +174,12 @@ func (s *Server) listFlows(ctx context.Context, in *struct {
 
 // FlowIn is a request about one flow.
 type FlowIn struct {
-	Reading
 	FlowPath
 }
 
 // readFlow checks that the caller may read, and finds the flow.
-func (s *Server) readFlow(ctx context.Context, r Reading, p FlowPath) (*flows.Flow, error) {
+func (s *Server) readFlow(ctx context.Context, p FlowPath) (*flows.Flow, error) {
 	if _, err := s.may(ctx, users.ReadResults); err != nil {
-		return nil, err
-	}
-	if err := s.fresh(ctx, r); err != nil {
 		return nil, err
 	}
 	key, err := p.key()
@@ -198,7 +190,7 @@ func (s *Server) readFlow(ctx context.Context, r Reading, p FlowPath) (*flows.Fl
 }
 
 func (s *Server) showFlow(ctx context.Context, in *FlowIn) (*body[Flow], error) {
-	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
+	f, err := s.readFlow(ctx, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -279,7 +271,7 @@ type rowsIn struct {
 }
 
 func (s *Server) flowResults(ctx context.Context, in *rowsIn) (*body[Rows], error) {
-	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
+	f, err := s.readFlow(ctx, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -298,7 +290,7 @@ func (s *Server) flowResults(ctx context.Context, in *rowsIn) (*body[Rows], erro
 }
 
 func (s *Server) flowLogs(ctx context.Context, in *rowsIn) (*body[Rows], error) {
-	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
+	f, err := s.readFlow(ctx, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -324,7 +316,7 @@ func (s *Server) rowsPage(f *flows.Flow, page *filestore.RowsPage) *body[Rows] {
 }
 
 func (s *Server) flowUploads(ctx context.Context, in *FlowIn) (*body[List[flows.Upload]], error) {
-	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
+	f, err := s.readFlow(ctx, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -346,7 +338,7 @@ func (s *Server) downloadUpload(ctx context.Context, in *struct {
 	Expand bool  `query:"expand" doc:"give a sparse file its holes back, as zeros"`
 },
 ) (*huma.StreamResponse, error) {
-	f, err := s.readFlow(ctx, in.Reading, in.FlowPath)
+	f, err := s.readFlow(ctx, in.FlowPath)
 	if err != nil {
 		return nil, err
 	}
@@ -380,7 +372,7 @@ func (s *Server) downloadUpload(ctx context.Context, in *struct {
 func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	at := FlowPath{ClientPath{r.PathValue("client")}, r.PathValue("flow")}
-	f, err := s.readFlow(ctx, Reading{}, at)
+	f, err := s.readFlow(ctx, at)
 	if err != nil {
 		writeProblem(w, s.fail(err))
 		return
@@ -396,7 +388,7 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 	pace := time.NewTicker(250 * time.Millisecond)
 	defer pace.Stop()
 	for {
-		f, err := s.readFlow(ctx, Reading{}, at)
+		f, err := s.readFlow(ctx, at)
 		if err != nil {
 			return // deleted, or the caller may not read any more
 		}

@@ -15,10 +15,9 @@ import (
 // Headers by which a request says how fresh its answer has to be, and an answer how
 // fresh it is.
 const (
-	headerFresh   = "Raptorpack-Fresh"
-	headerAtLeast = "Raptorpack-At-Least"
-	headerIndex   = "Raptorpack-Index"
-	headerAge     = "Raptorpack-Age-Ms"
+	headerFresh = "X-Raptorpack-Fresh"
+	headerIndex = "X-Raptorpack-Index" // of a request: at least this entry
+	headerAge   = "X-Raptorpack-Age-Ms"
 )
 
 // freshWithin is how long a request waits for the state that it asks for.
@@ -52,12 +51,12 @@ func wishOf(h http.Header) (w wish, err error) {
 	default:
 		w.fresh = text == "true"
 	}
-	text, given, err := oneHeader(h, headerAtLeast)
+	text, given, err := oneHeader(h, headerIndex)
 	if err != nil || !given {
 		return w, err
 	}
 	if w.atLeast, err = strconv.ParseUint(text, 10, 64); err != nil {
-		return w, fmt.Errorf("%s %.40q: expected the index of an entry: %w", headerAtLeast, text, errHeader)
+		return w, fmt.Errorf("%s %.40q: expected the index of an entry: %w", headerIndex, text, errHeader)
 	}
 	return w, nil
 }
@@ -192,15 +191,15 @@ func describeFresh(c *huma.Config) {
 			Name: headerFresh, In: "header", Schema: &huma.Schema{Type: huma.TypeBoolean},
 			Description: "true: answer only from a state that has everything acknowledged anywhere before this request; 503 when no master can confirm that within 5 seconds",
 		},
-		headerAtLeast: {
-			Name: headerAtLeast, In: "header", Schema: number,
+		headerIndex: {
+			Name: headerIndex, In: "header", Schema: number,
 			Description: "answer only from a state at this entry of the ledger or later; 503 when this node does not have it within 5 seconds",
 		},
 	}
 	c.Components.Headers = map[string]*huma.Header{
 		headerIndex: {
 			Schema:      number,
-			Description: "the last entry of the ledger that this node had applied when it answered; as " + headerAtLeast + " it makes no other node answer from an older state",
+			Description: "the last entry of the ledger that this node had applied when it answered; sent back it makes no other node answer from an older state",
 		},
 		headerAge: {
 			Schema:      number,
@@ -208,7 +207,7 @@ func describeFresh(c *huma.Config) {
 		},
 	}
 	c.OnAddOperation = append(c.OnAddOperation, func(_ *huma.OpenAPI, o *huma.Operation) {
-		for _, name := range []string{headerFresh, headerAtLeast} {
+		for _, name := range []string{headerFresh, headerIndex} {
 			o.Parameters = append(o.Parameters, &huma.Param{Ref: "#/components/parameters/" + name})
 		}
 		for _, response := range o.Responses {

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	atLeast = "Raptorpack-At-Least"
-	fresh   = "Raptorpack-Fresh"
-	index   = "Raptorpack-Index"
-	age     = "Raptorpack-Age-Ms"
+	atLeast = "X-Raptorpack-Index"
+	fresh   = "X-Raptorpack-Fresh"
+	index   = "X-Raptorpack-Index"
+	age     = "X-Raptorpack-Age-Ms"
 )
 
 func TestEveryAnswerSaysHowFreshItIs(t *testing.T) {

@@ -87,11 +87,8 @@ func (s *Server) packRoutes() {
 	register(s, http.MethodPost, "/pack/nodes/{node}/drain", "drainNode", "Have a node hand its clients over and stop", s.drainNode)
 }
 
-func (s *Server) pack(ctx context.Context, in *Reading) (*body[List[NodeStatus]], error) {
+func (s *Server) pack(ctx context.Context, _ *struct{}) (*body[List[NodeStatus]], error) {
 	if _, err := s.may(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.fresh(ctx, *in); err != nil {
 		return nil, err
 	}
 	nodes := s.o.Pack()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -349,23 +348,4 @@ func FuzzRestore(f *testing.F) {
 			return
 		}
 	})
-}
-
-func BenchmarkSearch(b *testing.B) {
-	room := clients.New(nil)
-	var snapshot bytes.Buffer
-	der := x509.MarshalPKCS1PublicKey(&keys[0].PublicKey)
-	for i := range 200_000 {
-		fmt.Fprintf(&snapshot, `{"ordinal":%d,"client_id":"C.%016x","first_seen_us":1,"hostname":"host-%d","fqdn":"host-%d.corp.example","os":"linux","labels":["prod"],"public_key":%q}`+"\n", i, i, i, i, der)
-	}
-	_ = der
-	if err := room.Restore(bytes.NewReader(bytes.ReplaceAll(snapshot.Bytes(), []byte(`"public_key":`), []byte(`"ignored":`)))); err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		page, err := room.Search(ids.RootOrg, "st-1999", 0, 100, noon)
-		if err != nil || page.Total == 0 {
-			b.Fatalf("%v, %v", page, err)
-		}
-	}
 }

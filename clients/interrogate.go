@@ -55,9 +55,9 @@ type Interrogator struct {
 
 	mu      sync.Mutex
 	running bool
-	ask     map[softKey]bool
-	read    map[softKey]ids.Flow
-	later   map[softKey]unread // what could not be read, until the next try
+	ask     map[clientKey]bool
+	read    map[clientKey]ids.Flow
+	later   map[clientKey]unread // what could not be read, until the next try
 }
 
 // unread is an answer that could not be read.
@@ -66,26 +66,32 @@ type unread struct {
 	tries int
 }
 
+// clientKey names a client among all.
+type clientKey struct {
+	org    ids.Org
+	client ids.Client
+}
+
 // NewInterrogator makes an Interrogator that does nothing before Run.
 func NewInterrogator(o InterrogatorOptions) *Interrogator {
 	return &Interrogator{
 		o: o, signal: make(chan struct{}, 1),
-		ask: map[softKey]bool{}, read: map[softKey]ids.Flow{}, later: map[softKey]unread{},
+		ask: map[clientKey]bool{}, read: map[clientKey]ids.Flow{}, later: map[clientKey]unread{},
 	}
 }
 
 // Enrolled says that a client is new.
 func (i *Interrogator) Enrolled(org ids.Org, client ids.Client) {
-	i.note(func() { i.ask[softKey{org, client}] = true })
+	i.note(func() { i.ask[clientKey{org, client}] = true })
 }
 
 // Ended says that a flow has its final state. Only interrogations are of interest.
 func (i *Interrogator) Ended(org ids.Org, client ids.Client, flow ids.Flow) {
-	record, err := i.o.Room.Lookup(org, client)
-	if err != nil || record.Interrogation != flow {
+	known, err := i.o.Room.look(org, client)
+	if err != nil || known.inquired().asked != flow {
 		return
 	}
-	i.note(func() { i.read[softKey{org, client}] = flow })
+	i.note(func() { i.read[clientKey{org, client}] = flow })
 }
 
 func (i *Interrogator) note(do func()) {
@@ -157,7 +163,7 @@ func (i *Interrogator) retry() {
 
 // unreadable notes that an answer could not be read. It reports false when there
 // is no use in another try.
-func (i *Interrogator) unreadable(key softKey, flow ids.Flow) bool {
+func (i *Interrogator) unreadable(key clientKey, flow ids.Flow) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	u := i.later[key]
@@ -173,7 +179,7 @@ func (i *Interrogator) unreadable(key softKey, flow ids.Flow) bool {
 }
 
 // readable forgets that an answer could not be read.
-func (i *Interrogator) readable(key softKey) {
+func (i *Interrogator) readable(key clientKey) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	delete(i.later, key)
@@ -184,16 +190,39 @@ func (i *Interrogator) begin() {
 	i.running = true
 	i.mu.Unlock()
 	for _, org := range i.o.Room.Orgs() {
-		for _, record := range i.o.Room.All(org) {
-			switch key := (softKey{org, record.Client}); {
-			case record.Interrogation.IsZero():
-				i.note(func() { i.ask[key] = true })
-			case record.Answered != record.Interrogation:
-				i.note(func() { i.read[key] = record.Interrogation })
+		i.o.Room.inquiries(org, func(client ids.Client, q *inquiry) {
+			key := clientKey{org, client}
+			i.note(func() {
+				if q.asked.IsZero() {
+					i.ask[key] = true
+				} else {
+					i.read[key] = q.asked
+				}
+			})
+		})
+	}
+	i.wake()
+}
+
+// inquiries yields the clients of an org who were not asked yet or whose answer
+// was not read.
+func (r *Room) inquiries(org ids.Org, yield func(client ids.Client, q *inquiry)) {
+	r.mu.RLock()
+	t := r.orgs[org]
+	r.mu.RUnlock()
+	if t == nil {
+		return
+	}
+	var p peek
+	for ordinal, n := uint32(0), uint32(1); n > 0; ordinal += n {
+		n = r.peekRow(&p, t, ordinal)
+		for i := range n {
+			c := &p.cells[i]
+			if q := c.inquired(); c.text != "" && (q.asked.IsZero() || q.answered != q.asked) {
+				yield(p.born[i].id.client(), q)
 			}
 		}
 	}
-	i.wake()
 }
 
 func (i *Interrogator) end() {
@@ -215,10 +244,10 @@ func (i *Interrogator) step(ctx context.Context) (bool, error) {
 	if err != nil {
 		i.note(func() {
 			for _, client := range ask {
-				i.ask[softKey{org, client}] = true
+				i.ask[clientKey{org, client}] = true
 			}
 			for client, flow := range read {
-				i.read[softKey{org, client}] = flow
+				i.read[clientKey{org, client}] = flow
 			}
 		})
 	}
@@ -258,7 +287,7 @@ func (i *Interrogator) take() (org ids.Org, ask []ids.Client, read map[ids.Clien
 func (i *Interrogator) askAll(ctx context.Context, org ids.Org, ask []ids.Client) error {
 	var wanted []ids.Client
 	for _, client := range ask {
-		if record, err := i.o.Room.Lookup(org, client); err == nil && record.Interrogation.IsZero() {
+		if known, err := i.o.Room.look(org, client); err == nil && known.inquired().asked.IsZero() {
 			wanted = append(wanted, client)
 		}
 	}
@@ -278,7 +307,7 @@ func (i *Interrogator) askAll(ctx context.Context, org ids.Org, ask []ids.Client
 	}
 	// An answer may have come before the record named its flow.
 	for _, client := range wanted {
-		i.note(func() { i.read[softKey{org, client}] = flow })
+		i.note(func() { i.read[clientKey{org, client}] = flow })
 	}
 	return nil
 }
@@ -286,7 +315,7 @@ func (i *Interrogator) askAll(ctx context.Context, org ids.Org, ask []ids.Client
 func (i *Interrogator) readAll(ctx context.Context, org ids.Org, read map[ids.Client]ids.Flow) error {
 	var changes []*buspb.ClientChange
 	for client, flow := range read {
-		key := softKey{org, client}
+		key := clientKey{org, client}
 		answers, err := i.o.Read(ctx, org, client, flow)
 		if err != nil && !errors.Is(err, ErrUnfinished) {
 			if ctx.Err() != nil {

@@ -43,7 +43,7 @@ func (r *Room) PlanEnrol(org ids.Org, enrolments ...Enrolment) (*buspb.Mutation,
 func (r *Room) PlanLabels(org ids.Org, clients []ids.Client, add, remove []string) (*buspb.Mutation, error) {
 	label := &buspb.ClientLabel{}
 	for _, client := range clients {
-		if _, err := r.Lookup(org, client); err != nil {
+		if err := r.known(org, client); err != nil {
 			return nil, fmt.Errorf("label: %w", err)
 		}
 		label.Clients = append(label.Clients, client.String())
@@ -76,7 +76,7 @@ func checkLabels(labels []string) ([]string, error) {
 
 // PlanMetadata sets and removes keys of a client's metadata.
 func (r *Room) PlanMetadata(org ids.Org, client ids.Client, set map[string]string, remove []string) (*buspb.Mutation, error) {
-	if _, err := r.Lookup(org, client); err != nil {
+	if err := r.known(org, client); err != nil {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(set)) {
@@ -91,7 +91,7 @@ func (r *Room) PlanMetadata(org ids.Org, client ids.Client, set map[string]strin
 
 // PlanDelete forgets a client; its id may enrol again later with any key.
 func (r *Room) PlanDelete(org ids.Org, client ids.Client) (*buspb.Mutation, error) {
-	if _, err := r.Lookup(org, client); err != nil {
+	if err := r.known(org, client); err != nil {
 		return nil, fmt.Errorf("delete: %w", err)
 	}
 	return mutation(org, &buspb.ClientChange{Change: &buspb.ClientChange_Delete{Delete: &buspb.ClientDelete{Client: client.String()}}})
@@ -140,7 +140,7 @@ func (r *Room) PlanInfo(org ids.Org, client ids.Client, row []byte, flow ids.Flo
 	if err != nil {
 		return nil, err
 	}
-	if known, err := r.Lookup(org, client); err == nil && !known.news(info) {
+	if known, err := r.look(org, client); err == nil && !known.news(info) {
 		return nil, nil
 	}
 	return mutation(org, infoChange(info))
@@ -174,18 +174,13 @@ func readInfo(client ids.Client, row []byte, flow ids.Flow, users []string) (*bu
 	}, nil
 }
 
-// news reports whether info would change the record: agents repeat themselves
+// news reports whether info would change what is kept: agents repeat themselves
 // daily, and what changes nothing needs no entry.
-func (r *Record) news(info *buspb.ClientInfo) bool {
-	edited := *r
-	edited.inform(info, r.LabelsChanged)
-	before, err := r.marshal()
-	if err != nil {
-		return true
-	}
-	edited.Interrogated, edited.Answered = r.Interrogated, r.Answered
-	after, err := edited.marshal()
-	return err != nil || string(before) != string(after) || info.GetInterrogation() != "" && info.GetInterrogation() != r.Answered.String()
+func (c *cell) news(info *buspb.ClientInfo) bool {
+	edited, b := *c, batch{}
+	b.inform(&edited, info)
+	return edited.text != c.text || edited.platform != c.platform || edited.labels != c.labels ||
+		info.GetInterrogation() != "" && info.GetInterrogation() != c.inquired().answered.String()
 }
 
 func firstText(candidates ...any) string {
@@ -233,18 +228,4 @@ func mutation(org ids.Org, changes ...*buspb.ClientChange) (*buspb.Mutation, err
 		return nil, fmt.Errorf("encode client changes: %w", err)
 	}
 	return &buspb.Mutation{Kind: Kind, Org: org.String(), Body: body}, nil
-}
-
-// placeOf reads where a snapshot line belongs.
-func placeOf(raw []byte) (org ids.Org, ordinal uint32, deleted bool, err error) {
-	var place struct {
-		Org     string `json:"org"`
-		Ordinal uint32 `json:"ordinal"`
-		Deleted bool   `json:"deleted"`
-	}
-	if err := json.Unmarshal(raw, &place); err != nil {
-		return ids.RootOrg, 0, false, err
-	}
-	org, err = ids.ParseOrg(place.Org)
-	return org, place.Ordinal, place.Deleted, err
 }

@@ -1,19 +1,11 @@
 package clients
 
 import (
-	"errors"
-	"fmt"
-	"path"
-	"strconv"
-	"strings"
+	"slices"
 	"time"
 
 	"raptorpack/ids"
 )
-
-// ErrQuery means that a search text cannot be understood. Its text says which
-// word and what was expected.
-var ErrQuery = errors.New("search not understood")
 
 // Match is a found client with what is known of its presence.
 type Match struct {
@@ -30,387 +22,188 @@ type Page struct {
 
 // Search finds clients. Words are AND-ed; see ParseQuery for the grammar. After
 // is the Next of the page before, 0 for the first; limit bounds the page.
+//
+// Each client is judged as it stands at some moment during the call, and shown as
+// it stands at the end; one that is deleted in between is counted but not shown.
 func (r *Room) Search(org ids.Org, text string, after uint32, limit int, now time.Time) (*Page, error) {
 	query, err := ParseQuery(text)
 	if err != nil {
 		return nil, err
 	}
-	page := &Page{}
-	r.mu.RLock()
-	// Apply replaces elements in place, so the scan holds the read lock: 200,000
-	// records take about 10 ms.
-	defer r.mu.RUnlock()
-	var records []*Record
-	if t := r.orgs[org]; t != nil {
-		records = t.byOrdinal[:len(t.byOrdinal):len(t.byOrdinal)]
-		if query.id != "" {
-			records = t.only(query.id)
-		}
-	}
-	for _, record := range records {
-		if record == nil || !query.static(record) {
-			continue
-		}
-		seen := r.Seen(org, record.Client)
-		if !query.soft(record, seen, now) {
-			continue
-		}
-		page.Total++
-		switch {
-		case record.Ordinal < after:
-		case len(page.Matches) < limit:
-			page.Matches = append(page.Matches, Match{record, seen})
-		case page.Next == 0:
-			page.Next = record.Ordinal
-		}
-	}
-	return page, nil
-}
-
-func (t *table) only(id string) []*Record {
-	client, err := ids.ParseClient(id)
-	if err != nil {
-		return nil
-	}
-	if record := t.byID[client]; record != nil {
-		return []*Record{record}
-	}
-	return nil
-}
-
-// Query is a parsed search. The zero value matches every client.
-type Query struct {
-	id      string // exactly this client
-	statics []func(*Record) bool
-	softs   []func(*Record, Seen, time.Time) bool
-}
-
-func (q *Query) static(r *Record) bool {
-	for _, test := range q.statics {
-		if !test(r) {
-			return false
-		}
-	}
-	return true
-}
-
-func (q *Query) soft(r *Record, s Seen, now time.Time) bool {
-	for _, test := range q.softs {
-		if !test(r, s, now) {
-			return false
-		}
-	}
-	return true
-}
-
-// ParseQuery reads the search grammar. Words stand apart by blanks ("..." keeps
-// blanks inside) and are AND-ed; a leading - negates one:
-//
-//	web-1            host, FQDN, client id, label or address contains it
-//	C.0123456789abcdef   exactly this client
-//	host:web*        host or FQDN; * and ? are wildcards, without any: contains
-//	label:prod       carries the label; label:none: carries none at all
-//	os:windows       ip:10.1.*   mac:00:16:*   user:root   id:C.12*
-//	version:<0.7     compares dotted numbers: < <= > >= =
-//	seen:<2h         last seen less than 2 hours ago; > means longer; s m h d
-//	online           a connection is open now
-//	recent           last seen within an hour
-//	all              every client
-func ParseQuery(text string) (*Query, error) {
-	words, err := splitWords(text)
-	if err != nil {
-		return nil, err
-	}
-	q := &Query{}
-	for _, word := range words {
-		if err := q.add(word); err != nil {
-			return nil, err
-		}
-	}
-	return q, nil
-}
-
-func (q *Query) add(word string) error {
-	word, negated := strings.CutPrefix(word, "-")
-	if word == "" {
-		return fmt.Errorf("a lone - : expected a word after it: %w", ErrQuery)
-	}
-	lower := strings.ToLower(word)
-	key, value, keyed := strings.Cut(lower, ":")
+	s := &search{room: r, org: org, query: query, now: now, after: after, limit: limit}
+	s.begin()
 	switch {
-	case lower == "all":
-		if negated {
-			q.statics = append(q.statics, func(*Record) bool { return false })
-		}
-		return nil
-	case lower == "online":
-		q.addSoft(negated, func(s Seen, _ time.Time) bool { return s.Online })
-		return nil
-	case lower == "recent":
-		q.addSoft(negated, func(s Seen, now time.Time) bool { return s.Online || now.Sub(s.At) < time.Hour })
-		return nil
-	case keyed && isKey(key):
-		return q.addKeyed(word, key, value, negated)
+	case s.table == nil:
+	case query.id != "":
+		s.one()
+	default:
+		s.all()
 	}
-	if id, ok := clientOf(lower); ok && !negated {
-		if q.id != "" && q.id != id {
-			q.addStatic(false, func(*Record) bool { return false }) // no client is two
-		}
-		q.id = id
-		return nil
-	}
-	q.addBare(lower, negated)
-	return nil
+	return s.page(), nil
 }
 
-// clientOf reads a client id in lower case.
-func clientOf(lower string) (string, bool) {
-	digits, ok := strings.CutPrefix(lower, "c.")
-	if !ok {
-		return "", false
-	}
-	_, err := ids.ParseClient("C." + digits)
-	return "C." + digits, err == nil
+// search is one call of Search.
+type search struct {
+	room  *Room
+	org   ids.Org
+	query *Query
+	now   time.Time
+	after uint32
+	limit int
+
+	table *table
+	index *index
+	n     uint32      // ordinals that there were
+	stale [2][]uint32 // ordinals that changed since index; what follows does not change
+	alone []*judged   // by segment: those that are looked at one by one
+	peek  peek
+
+	found []uint32 // ordinals of the page
+	total int
+	next  uint32
 }
 
-// addBare seeks a word in the record's text, or in the address, which is soft.
-func (q *Query) addBare(word string, negated bool) {
-	inText := func(r *Record) bool { return strings.Contains(r.text, word) }
-	if !strings.ContainsAny(word, "0123456789") || strings.Trim(word, "0123456789abcdef.:%") != "" {
-		q.addStatic(negated, inText) // no part of an address
+// judged are clients of a segment that were looked at one by one.
+type judged struct{ who, hits words }
+
+// begin notes what there is to search. Apply goes on meanwhile, but neither
+// changes an index nor the beginning of the lists.
+func (s *search) begin() {
+	s.room.mu.RLock()
+	defer s.room.mu.RUnlock()
+	t := s.room.orgs[s.org]
+	if t == nil {
 		return
 	}
-	q.softs = append(q.softs, func(r *Record, s Seen, _ time.Time) bool {
-		return (inText(r) || strings.Contains(s.Address, word)) != negated
-	})
-}
-
-func (q *Query) addStatic(negated bool, test func(*Record) bool) {
-	q.statics = append(q.statics, func(r *Record) bool { return test(r) != negated })
-}
-
-func (q *Query) addSoft(negated bool, test func(Seen, time.Time) bool) {
-	q.softs = append(q.softs, func(_ *Record, s Seen, now time.Time) bool { return test(s, now) != negated })
-}
-
-func isKey(key string) bool {
-	switch key {
-	case "host", "label", "os", "ip", "mac", "user", "version", "seen", "id", "client":
-		return true
+	s.table, s.index, s.n = t, t.index, t.n
+	s.stale[0] = t.changed.list
+	if t.merging != nil {
+		s.stale[1] = t.merging.list
 	}
-	return false
 }
 
-func (q *Query) addKeyed(word, key, value string, negated bool) error {
-	if value == "" {
-		return fmt.Errorf("%s: expected a value after the colon: %w", word, ErrQuery)
+// one looks at the client that the query names.
+func (s *search) one() {
+	s.room.mu.RLock()
+	ordinal, ok := s.table.find(s.query.id)
+	s.room.mu.RUnlock()
+	if !ok {
+		return
 	}
-	fits := matcher(value)
-	switch key {
-	case "host":
-		q.addStatic(negated, func(r *Record) bool {
-			return fits(strings.ToLower(r.Hostname)) || fits(strings.ToLower(r.FQDN))
-		})
-	case "label":
-		q.addStatic(negated, labelTest(value))
-	case "os":
-		q.addStatic(negated, func(r *Record) bool { return fits(strings.ToLower(r.System)) })
-	case "mac":
-		q.addStatic(negated, anyOf(fits, func(r *Record) []string { return r.MACs }))
-	case "user":
-		q.addStatic(negated, anyOf(fits, func(r *Record) []string { return r.Users }))
-	case "id", "client":
-		q.addStatic(negated, func(r *Record) bool { return fits(strings.ToLower(r.Client.String())) })
-	case "ip":
-		q.addSoft(negated, func(s Seen, _ time.Time) bool { return fits(s.Address) })
-	case "version":
-		return q.addVersion(word, value, negated)
-	case "seen":
-		return q.addSeen(word, value, negated)
+	s.room.peekSome(&s.peek, s.table, []uint32{ordinal})
+	if s.holds(0, ordinal, &candidate{now: s.now}) {
+		s.hit(ordinal)
 	}
-	return nil
 }
 
-func labelTest(value string) func(*Record) bool {
-	if value == "none" {
-		return func(r *Record) bool { return len(r.Labels) == 0 }
+func (s *search) all() {
+	slices.SortStableFunc(s.query.conditions, func(a, b clause) int { return int(a.cost() - b.cost()) })
+	s.alone = make([]*judged, (s.n+segmentSize-1)/segmentSize)
+	s.judge()
+	x := &examination{room: s.room, org: s.org, now: s.now, index: s.index}
+	for i := range s.alone {
+		var hits words
+		if segment := s.index.segment(i); segment != nil {
+			x.segment, x.begin = segment, uint32(i)*segmentSize
+			hits = x.hits(s.query)
+		}
+		if j := s.alone[i]; j != nil {
+			hits.andNot(&j.who)
+			hits.or(&j.hits)
+		}
+		s.collect(uint32(i)*segmentSize, &hits)
 	}
-	fits := exactly(value)
-	return anyOf(fits, func(r *Record) []string { return r.Labels })
 }
 
-func anyOf(fits func(string) bool, texts func(*Record) []string) func(*Record) bool {
-	return func(r *Record) bool {
-		for _, text := range texts(r) {
-			if fits(strings.ToLower(text)) {
-				return true
+// judge looks one by one at those of whom the index tells nothing, or old news.
+func (s *search) judge() {
+	c := &candidate{now: s.now}
+	for _, stale := range s.stale {
+		for some := range slices.Chunk(stale, blockSize) {
+			s.room.peekSome(&s.peek, s.table, some)
+			for i, ordinal := range some {
+				s.judgeOne(i, ordinal, c)
 			}
 		}
+	}
+	for ordinal := s.index.size(); ordinal < s.n; {
+		n := min(s.room.peekRow(&s.peek, s.table, ordinal), s.n-ordinal)
+		for i := range n {
+			s.judgeOne(int(i), ordinal+i, c)
+		}
+		ordinal += n
+	}
+}
+
+// judgeOne looks at the i-th client of the peek.
+func (s *search) judgeOne(i int, ordinal uint32, c *candidate) {
+	j := s.alone[ordinal/segmentSize]
+	if j == nil {
+		j = &judged{}
+		s.alone[ordinal/segmentSize] = j
+	}
+	j.who.add(int(ordinal % segmentSize))
+	if s.holds(i, ordinal, c) {
+		j.hits.add(int(ordinal % segmentSize))
+	} else {
+		j.hits.remove(int(ordinal % segmentSize))
+	}
+}
+
+func (s *search) holds(i int, ordinal uint32, c *candidate) bool {
+	c.cell, c.id = &s.peek.cells[i], s.peek.born[i].id
+	if c.cell.text == "" {
 		return false
 	}
+	if s.query.soft {
+		c.seen = s.room.seenOf(s.org, who{c.id, ordinal, true})
+	}
+	for _, clause := range s.query.conditions {
+		if clause.holds(c) == clause.negated {
+			return false
+		}
+	}
+	return true
 }
 
-// matcher tests by wildcards if the pattern has any, else by substring.
-func matcher(pattern string) func(string) bool {
-	if !strings.ContainsAny(pattern, "*?") {
-		return func(text string) bool { return strings.Contains(text, pattern) }
+// collect counts the hits of a segment and takes those of the page.
+func (s *search) collect(begin uint32, hits *words) {
+	n := hits.count()
+	if n == 0 {
+		return
 	}
-	return exactly(pattern)
-}
-
-// exactly tests the whole text by wildcards * and ?.
-func exactly(pattern string) func(string) bool {
-	if !strings.ContainsAny(pattern, "*?") {
-		return func(text string) bool { return text == pattern }
+	if s.next != 0 || begin+segmentSize <= s.after {
+		s.total += n
+		return
 	}
-	// path.Match treats / as a boundary and knows [...]: neither is wanted here.
-	escaped := strings.NewReplacer(`\`, `\\`, `[`, `\[`, `/`, "\x00").Replace(pattern)
-	return func(text string) bool {
-		ok, err := path.Match(escaped, strings.ReplaceAll(text, "/", "\x00"))
-		return ok && err == nil
+	for i := range hits.all() {
+		s.hit(begin + uint32(i))
 	}
 }
 
-func (q *Query) addVersion(word, value string, negated bool) error {
-	operator, rest := cutOperator(value)
-	if operator == "" {
-		fits := matcher(value)
-		q.addStatic(negated, func(r *Record) bool { return fits(strings.ToLower(r.Version)) })
-		return nil
+func (s *search) hit(ordinal uint32) {
+	s.total++
+	switch {
+	case ordinal < s.after:
+	case len(s.found) < s.limit:
+		s.found = append(s.found, ordinal)
+	case s.next == 0:
+		s.next = ordinal
 	}
-	want, ok := dotted(rest)
-	if !ok {
-		return fmt.Errorf("%s: expected a number such as 0.7.1: %w", word, ErrQuery)
-	}
-	q.addStatic(negated, func(r *Record) bool {
-		have, ok := dotted(r.Version)
-		return ok && compares(operator, compareDotted(have, want))
-	})
-	return nil
 }
 
-func (q *Query) addSeen(word, value string, negated bool) error {
-	operator, rest := cutOperator(value)
-	age, err := parseAge(rest)
-	if err != nil || operator == "=" {
-		return fmt.Errorf("%s: expected an age such as seen:<2h, in s, m, h or d: %w", word, ErrQuery)
-	}
-	if operator == "" {
-		operator = "<"
-	}
-	q.addSoft(negated, func(s Seen, now time.Time) bool {
-		since := now.Sub(s.At)
-		switch {
-		case s.Online:
-			since = 0
-		case s.At.IsZero():
-			return operator[0] == '>' // not since this node started: long ago
-		}
-		return compares(operator, int(since.Milliseconds()-age.Milliseconds()))
-	})
-	return nil
-}
-
-func cutOperator(value string) (operator, rest string) {
-	for _, operator := range []string{"<=", ">=", "<", ">", "="} {
-		if rest, ok := strings.CutPrefix(value, operator); ok {
-			return operator, rest
+// page spreads out what was found.
+func (s *search) page() *Page {
+	page := &Page{Total: s.total, Next: s.next}
+	for some := range slices.Chunk(s.found, blockSize) {
+		s.room.peekSome(&s.peek, s.table, some)
+		for i, ordinal := range some {
+			if s.peek.cells[i].text == "" {
+				continue
+			}
+			g := glimpse{s.peek.cells[i], s.peek.born[i], ordinal}
+			page.Matches = append(page.Matches, Match{g.record(s.org, g.id.client()), s.room.seenOf(s.org, who{g.id, ordinal, true})})
 		}
 	}
-	return "", value
-}
-
-func compares(operator string, order int) bool {
-	switch operator {
-	case "<":
-		return order < 0
-	case "<=":
-		return order <= 0
-	case ">":
-		return order > 0
-	case ">=":
-		return order >= 0
-	}
-	return order == 0
-}
-
-// dotted reads the leading dotted numbers of a version: 0.7.1-rc2 is 0, 7, 1.
-func dotted(text string) ([]int, bool) {
-	text = strings.TrimPrefix(strings.TrimSpace(text), "v")
-	var numbers []int
-	for _, part := range strings.Split(text, ".") {
-		end := 0
-		for end < len(part) && part[end] >= '0' && part[end] <= '9' {
-			end++
-		}
-		n, err := strconv.Atoi(part[:end])
-		if err != nil {
-			break
-		}
-		numbers = append(numbers, n)
-		if end < len(part) {
-			break
-		}
-	}
-	return numbers, len(numbers) > 0
-}
-
-func compareDotted(a, b []int) int {
-	for i := range max(len(a), len(b)) {
-		var x, y int
-		if i < len(a) {
-			x = a[i]
-		}
-		if i < len(b) {
-			y = b[i]
-		}
-		if x != y {
-			return x - y
-		}
-	}
-	return 0
-}
-
-func parseAge(text string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.ParseFloat(days, 64)
-		if err != nil || n < 0 || n > 36500 {
-			return 0, ErrQuery
-		}
-		return time.Duration(n * 24 * float64(time.Hour)), nil
-	}
-	age, err := time.ParseDuration(text)
-	if err != nil || age < 0 {
-		return 0, ErrQuery
-	}
-	return age, nil
-}
-
-func splitWords(text string) ([]string, error) {
-	var words []string
-	var word strings.Builder
-	quoted, any := false, false
-	flush := func() {
-		if any {
-			words = append(words, word.String())
-			word.Reset()
-			any = false
-		}
-	}
-	for _, r := range text {
-		switch {
-		case r == '"':
-			quoted, any = !quoted, true
-		case !quoted && (r == ' ' || r == '\t' || r == '\n'):
-			flush()
-		default:
-			word.WriteRune(r)
-			any = true
-		}
-	}
-	if quoted {
-		return nil, fmt.Errorf("a quotation mark is not closed: %w", ErrQuery)
-	}
-	flush()
-	return words, nil
+	return page
 }

@@ -74,7 +74,7 @@ func (c *recovery) of(ctx context.Context, f *Flow) (*buspb.FlowCoverage, error)
 			out.Names = append(out.Names, &buspb.FlowExtent{Name: name, Bounds: boundsOf(rows)})
 		}
 	}
-	uploads, err := c.rows(ctx, f, f.uploadList(), uploadName)
+	uploads, err := c.rows(ctx, f, f.uploadList(), UploadName)
 	if err != nil || len(uploads) == 0 {
 		return out, err
 	}

@@ -69,7 +69,7 @@ func (r *Room) Uploads(ctx context.Context, key Key) ([]Upload, error) {
 // list reads the finished uploads, and what was said of those that ended on
 // another node than they began.
 func (r *Room) list(ctx context.Context, f *Flow) ([]Upload, error) {
-	out, err := listed[Upload](ctx, r, f, uploadName)
+	out, err := listed[Upload](ctx, r, f, UploadName)
 	if err != nil || !slices.ContainsFunc(out, func(u Upload) bool { return u.bare() }) {
 		return out, err
 	}

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// uploadName is the name of the extents that list uploads.
-	uploadName = "uploads"
+	// UploadName is the name of the extents that list uploads.
+	UploadName = "uploads"
 
 	maxBuffer        = 16 << 20 // plain bytes of one buffer; stock clients send 1 MiB
 	maxComponents    = 256
@@ -180,9 +180,9 @@ func componentsOf(s *wirepb.PathSpec) ([]string, string) {
 // uploadList is where the finished uploads of a flow are listed.
 func (f *Flow) uploadList() filestore.Set {
 	if h := f.Spec.Hunt; !h.IsZero() {
-		return filestore.Set(path.Join(filestore.HuntDir(f.Org, h), uploadName))
+		return filestore.Set(path.Join(filestore.HuntDir(f.Org, h), UploadName))
 	}
-	return filestore.Set(path.Join(filestore.FlowDir(f.Org, f.Client, f.Flow), uploadName))
+	return filestore.Set(path.Join(filestore.FlowDir(f.Org, f.Client, f.Flow), UploadName))
 }
 
 // row is the line that lists a stored upload.
@@ -195,7 +195,7 @@ func (e *uploadEnd) row(part *part, about *aboutUpload, stored *filestore.Stored
 	if about != nil {
 		u.describe(about)
 	}
-	return part.listed(uploadName, e.number, u)
+	return part.listed(UploadName, e.number, u)
 }
 
 // listed is a line of the list of uploads.

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"raptorpack/config"
@@ -214,4 +216,23 @@ func (p *Pack) Master() *Node {
 		return found != nil, string(text)
 	})
 	return found
+}
+
+// Says reports whether a line of a node's log has all of these texts.
+func (p *Pack) Says(name string, texts ...string) bool {
+	p.t.Helper()
+	log, err := os.ReadFile(p.path(name + ".log"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(log)) {
+		all := true
+		for _, text := range texts {
+			all = all && strings.Contains(line, text)
+		}
+		if all {
+			return true
+		}
+	}
+	return false
 }

@@ -132,11 +132,11 @@ func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 		Committer: c, Store: n.store, Reader: n.reader, Incarnation: n.incarnation.Name(),
 		Info: selfReports{n}, Wake: func(org ids.Org, client ids.Client) { n.board.Wake(org, client) },
 		Labels: func(org ids.Org, client ids.Client) ([]string, time.Time) {
-			record, err := n.clients.Lookup(org, client)
+			labels, changed, err := n.clients.Labels(org, client)
 			if err != nil {
-				return nil, time.Time{}
+				return nil, time.Time{} // deleted meanwhile
 			}
-			return record.Labels, record.LabelsChanged
+			return labels, changed
 		},
 		Ended:       func(key flows.Key) { n.interrogate.Ended(key.Org, key.Client, key.Flow) },
 		Fresh:       n.fresh,

@@ -184,10 +184,13 @@ func (n *Node) order(ctx context.Context, node, what, principal string) error {
 	for _, s := range n.ledger.Pack() {
 		if s.GetNode() == node {
 			err := n.ledger.Order(ctx, s.GetIncarnation(), what, principal)
-			if errors.Is(err, replication.ErrUnheard) {
-				err = fmt.Errorf("%w: %w", api.ErrUnheard, err)
+			switch {
+			case err == nil, errors.Is(err, replication.ErrInvalid):
+				return err
+			case errors.Is(err, replication.ErrUnheard):
+				return fmt.Errorf("%w: %w", api.ErrUnheard, err)
 			}
-			return err
+			return fmt.Errorf("%w: %w", api.ErrUnsure, err) // the answer may have been lost
 		}
 	}
 	all, err := n.store.Incarnations(ctx)

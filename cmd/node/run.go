@@ -154,6 +154,7 @@ func (n *Node) parts() []*part {
 	parts := []*part{
 		{name: "filestore", run: n.store.Run},
 		n.keeper,
+		{name: "clients", run: n.clients.Run},
 	}
 	if n.pack != nil {
 		parts = append(parts,

@@ -267,7 +267,7 @@ func (k *checker) flow(ctx context.Context, dir string) error {
 		}
 	}
 	list := filestore.Set(path.Join(dir, "uploads"))
-	return k.covered(ctx, name, list, filestore.RowsFilter{}, view.Uploads, "upload", "uploads %d to %d are not listed")
+	return k.covered(ctx, name, list, filestore.RowsFilter{Name: flows.UploadName}, view.Uploads, "upload", "uploads %d to %d are not listed")
 }
 
 // covered looks for rows that the record called view knows and the segments do not
@@ -307,7 +307,7 @@ func (k *checker) gone(ctx context.Context, name string) bool {
 // listedUploads hashes the files that a list of uploads names.
 func (k *checker) listedUploads(ctx context.Context, list filestore.Set) error {
 	var stop error
-	_, err := k.read.Export(ctx, list, filestore.RowsFilter{}, eachLine(func(line []byte) error {
+	_, err := k.read.Export(ctx, list, filestore.RowsFilter{Name: flows.UploadName}, eachLine(func(line []byte) error {
 		var upload flows.Upload
 		if err := json.Unmarshal(line, &upload); err != nil {
 			stop = k.found(finding{Kind: "upload", Path: list.String(), Text: err.Error()})

@@ -60,7 +60,7 @@ func (d *door) ask(ctx context.Context, method, path, least string, body, out an
 	}
 	request.Header.Set("Content-Type", "application/json")
 	if least != "" {
-		request.Header.Set("Raptorpack-At-Least", least)
+		request.Header.Set("X-Raptorpack-Index", least)
 	}
 	response, err := d.http.Do(request)
 	if err != nil {
@@ -74,7 +74,7 @@ func (d *door) ask(ctx context.Context, method, path, least string, body, out an
 	if response.StatusCode >= 300 {
 		return "", fmt.Errorf("%s %s: %s: %s", method, path, response.Status, answer)
 	}
-	index = response.Header.Get("Raptorpack-Index")
+	index = response.Header.Get("X-Raptorpack-Index")
 	if out == nil {
 		return index, nil
 	}

@@ -162,6 +162,18 @@ func (a *endpoint) waitOnline() {
 	})
 }
 
+// waitInterrogated waits until the server has taken over what the agent told of its
+// host: from then on nothing changes by itself.
+func (a *endpoint) waitInterrogated() {
+	a.p.t.Helper()
+	wait(a.p.t, "agent "+a.id+" to be interrogated", func() (bool, string) {
+		var c struct{ Interrogated string }
+		err := a.p.get("/clients/"+a.id, &c)
+		return err == nil && c.Interrogated != "", fmt.Sprint(err)
+	})
+	a.waitQuiet()
+}
+
 // waitQuiet waits until the agent has nothing to do or to say: the interrogation
 // of a new client is over.
 func (a *endpoint) waitQuiet() {

@@ -110,6 +110,7 @@ func TestRestartFromASnapshotIsTheSameState(t *testing.T) {
 	t.Parallel()
 	p := launch(t, options{tune: func(u *node.Tuning) { u.SnapshotEntries = 10 }})
 	a := p.agent(0)
+	a.waitInterrogated()
 	c := a.collect(1000)
 	c.complete()
 	for i := range 40 {

@@ -3,7 +3,7 @@
 package main
 
 const (
-	later   = "Accepted and checked; nothing uses it yet."
+	later = "Accepted and checked; nothing uses it yet."
 )
 
 // meanings says what each key does that has an effect. Keys that the schema
