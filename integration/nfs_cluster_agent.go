@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"raptorpack/cmd/agent"
@@ -22,7 +23,8 @@ type ClusterAgent struct {
 	ID string
 
 	c    *Cluster
-	name string // of its folders, in the guest and on the host
+	left atomic.Bool // it was told to end
+	name string      // of its folders, in the guest and on the host
 	flow string // that seen speaks of
 	seen int    // acknowledgements at the last call of Progress
 }
@@ -40,7 +42,7 @@ func (c *Cluster) AddAgent(nodes ...*ClusterNode) *ClusterAgent {
 	if _, err := c.Inside(AgentMachine, "sh", "-c", `mkdir -p "$1" && touch "$1/history.jsonl"`, "sh", in); err != nil {
 		c.t.Fatal(err)
 	}
-	a.run("agent.log", c.pack.binary, "client", "--config", c.clientFile(nodes), "--writeback", a.inside("writeback.yaml"),
+	a.run("agent.log", "sh", "-c", `echo $$ >"$1"; shift; exec "$@"`, "sh", a.inside("pid"), c.pack.binary, "client", "--config", c.clientFile(nodes), "--writeback", a.inside("writeback.yaml"),
 		"--buffer", a.inside("buffer"), "--history", a.inside("history.jsonl"), "--min-back-off", "200ms")
 	a.run("history.jsonl", "tail", "-n", "+1", "-f", a.inside("history.jsonl"))
 	c.Wait(a.name+" to know its id", func() (bool, string) { return a.learnID() })
@@ -77,14 +79,23 @@ func (a *ClusterAgent) inside(file string) string { return path.Join("/run", a.n
 // history is the host's copy of what the agent was told, as it grows.
 func (a *ClusterAgent) history() string { return a.c.pack.path(filepath.Join(a.name, "history.jsonl")) }
 
-// run runs a command on the agents' machine until its power is cut; it must not end.
+// Leave ends the agent: its client stays known.
+func (a *ClusterAgent) Leave() {
+	a.c.t.Helper()
+	a.left.Store(true)
+	if _, err := a.c.Inside(AgentMachine, "sh", "-c", `kill $(cat "$1")`, "sh", a.inside("pid")); err != nil {
+		a.c.t.Fatal(err)
+	}
+}
+
+// run runs a command on the agents' machine; before Leave it must not end.
 func (a *ClusterAgent) run(log string, argv ...string) {
 	a.c.t.Helper()
 	p := launch(a.c.t, inside(context.Background(), AgentMachine, argv...), a.c.pack.path(filepath.Join(a.name, log)))
 	a.c.work.Go(func() {
 		<-p.done
 		p.log.Close()
-		if !a.c.over.Load() {
+		if !a.c.over.Load() && !a.left.Load() {
 			a.c.t.Errorf("%s: %s ended by itself: %v", a.name, filepath.Base(argv[0]), p.err)
 		}
 	})

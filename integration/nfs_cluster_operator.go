@@ -35,7 +35,7 @@ type ClusterOperator struct {
 // labelsEach is how many labels a worker of an operator has.
 const labelsEach = 40
 
-// Operate starts an operator, who goes on until End.
+// Operate starts an operator with the client of this agent, who goes on until End.
 func (a *ClusterAgent) Operate() *ClusterOperator {
 	o := &ClusterOperator{c: a.c, client: a.ID, labels: map[string]bool{}}
 	for w := range 2 {

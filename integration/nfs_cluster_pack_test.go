@@ -23,7 +23,7 @@ func TestClusterKillsOfAnyNodeLoseAndDoubleNothing(t *testing.T) {
 	}
 	s := newClusterStory(t, os.Getenv("RAPTORPACK_BINARY"))
 	agent := s.agent()
-	s.operator = agent.Operate()
+	s.operate()
 	victims := slices.Concat(slices.Repeat([]bool{true}, masters), slices.Repeat([]bool{false}, others))
 	rand.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
 	var took []time.Duration
@@ -75,7 +75,7 @@ func TestClusterPausedMasterChangesNothing(t *testing.T) {
 	}
 	s := newClusterStory(t, os.Getenv("RAPTORPACK_BINARY"))
 	agent := s.agent()
-	s.operator = agent.Operate()
+	s.operate()
 	for range pauses {
 		agent.progress()
 		s.pauseMaster()
@@ -117,7 +117,7 @@ func TestClusterHungMountHurtsOneNodeOnly(t *testing.T) {
 	s := newClusterStory(t, os.Getenv("RAPTORPACK_BINARY"))
 	master, minion := s.lab.Master(), s.lab.Nodes()[2]
 	at, elsewhere := s.agent(master), s.agent(minion)
-	s.operator = elsewhere.Operate()
+	s.operate()
 	for round := range rounds {
 		hung, held, free := master, at, elsewhere
 		if round%2 == 1 {

@@ -17,7 +17,7 @@ import (
 func TestClusterPowerCutsLoseAndDoubleNothing(t *testing.T) {
 	s := newClusterStory(t, os.Getenv("RAPTORPACK_BINARY"))
 	agent := s.agent()
-	s.operator = agent.Operate()
+	s.operate()
 	kinds := []struct {
 		name string
 		cut  func()

@@ -73,6 +73,15 @@ func (s *clusterStory) agent(nodes ...*integration.ClusterNode) *clusterAgent {
 	return a
 }
 
+// operate has an operator write labels of a client that is away: what it would be
+// told of each change must not keep the others' work waiting.
+func (s *clusterStory) operate() {
+	s.t.Helper()
+	client := s.lab.AddAgent()
+	client.Leave()
+	s.operator = client.Operate()
+}
+
 func (a *clusterAgent) collect() {
 	a.s.t.Helper()
 	artifacts := map[string]map[string]string{numbersName: {"Rows": strconv.FormatInt(a.s.rows, 10)}}
