@@ -100,6 +100,7 @@ func clusterConfig(t testing.TB) map[string]any {
 		"Client": map[string]any{
 			"server_urls": urls,
 			"max_poll":    2, "max_poll_std": 1, "min_poll": 1, "default_server_flow_stats_update": 1,
+			"ws_ping_wait_sec": 10, // an agent hears nothing of a machine whose power was cut
 		},
 	}
 }

@@ -3,10 +3,12 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -171,6 +173,18 @@ func (n *ClusterNode) Leads() bool {
 func (n *ClusterNode) Lapsed() (bool, string) {
 	s, err := n.Status()
 	return err == nil && strings.Contains(s.Ready, "lease has lapsed"), fmt.Sprintf("%+v, %v", s, err)
+}
+
+// Burials is how many of the node's incarnations others have buried, as seen from
+// the machine of another node.
+func (n *ClusterNode) Burials(from *ClusterNode) int {
+	n.c.t.Helper()
+	folder := filepath.Join(n.c.Store(), "nodes", n.Machine+"-8000")
+	out, err := n.c.Inside(from.Machine, "sh", "-c", `cat "$1"/*.end-* 2>/dev/null`, "sh", folder)
+	if err != nil && len(out) > 0 {
+		n.c.t.Fatal(err)
+	}
+	return bytes.Count(out, []byte(`"buried"`))
 }
 
 // Label adds or removes a label of a client, once.

@@ -66,8 +66,9 @@ func (s *clusterStory) killMaster(kill int) time.Duration {
 	return took
 }
 
-// TestClusterPausedMasterChangesNothing stops the master for longer than its lease.
-// What it writes when it goes on lies beyond the seal.
+// TestClusterPausedMasterChangesNothing stops the master for longer than its lease,
+// and then for longer than that of its incarnation too. What it writes when it goes
+// on lies beyond the seal.
 func TestClusterPausedMasterChangesNothing(t *testing.T) {
 	pauses := 2
 	if *long {
@@ -76,21 +77,27 @@ func TestClusterPausedMasterChangesNothing(t *testing.T) {
 	s := newClusterStory(t, os.Getenv("RAPTORPACK_BINARY"))
 	agent := s.agent()
 	s.operate()
-	for range pauses {
+	for pause := range pauses {
 		agent.progress()
-		s.pauseMaster()
+		s.pauseMaster(pause%2 == 1)
 	}
 	s.end()
 }
 
-func (s *clusterStory) pauseMaster() {
+// pauseMaster stops the master until another leads, or until the others have buried
+// it.
+func (s *clusterStory) pauseMaster(buried bool) {
 	s.t.Helper()
 	zombie := s.lab.Master()
 	s.operator.Progress(5) // it is in the middle of writes
-	begin := time.Now()
+	begin, restarts := time.Now(), zombie.Restarts()
 	zombie.Pause()
 	next := s.lab.Master(zombie)
-	led := time.Since(begin).Round(time.Millisecond)
+	s.tell("%s stands still, %s led after %v", zombie.Machine, next.Machine, time.Since(begin).Round(time.Millisecond))
+	before := zombie.Burials(next)
+	if buried {
+		s.lab.Wait("the others to bury "+zombie.Machine, func() (bool, string) { return zombie.Burials(next) > before, "" })
+	}
 	s.operator.Progress(5)
 	zombie.Resume()
 	s.lab.Wait(zombie.Machine+" to follow", func() (bool, string) {
@@ -98,8 +105,8 @@ func (s *clusterStory) pauseMaster() {
 		now, other := next.Status()
 		return err == nil && other == nil && its.Role != "master" && its.Epoch == now.Epoch, fmt.Sprintf("%+v %v, %s is at %+v %v", its, err, next.Machine, now, other)
 	})
-	s.tell("%s stood still, %s led after %v; it follows again after %v", zombie.Machine, next.Machine, led, time.Since(begin).Round(time.Millisecond))
 	s.lab.WaitAllReady()
+	s.tell("%s, which stood still, follows after %v, with %d restarts", zombie.Machine, time.Since(begin).Round(time.Millisecond), zombie.Restarts()-restarts)
 	s.operator.Check(s.t)
 	s.rowsSoFar("the pause of the master")
 }
@@ -160,7 +167,9 @@ func (s *clusterStory) askHung(hung *integration.ClusterNode, begin time.Time, l
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for time.Since(begin) < hang {
+		pace := time.NewTicker(200 * time.Millisecond)
+		defer pace.Stop()
+		for ; time.Since(begin) < hang; <-pace.C {
 			status, took, err := hung.Prompt()
 			asked++
 			slowest = max(slowest, took)
