@@ -6,56 +6,53 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
-	"raptorpack/cmd/agent"
 	"raptorpack/config"
 )
 
-// Cluster is a node and an agent on machines of their own (guest kernels of
-// lab/umlnfs), with the filestore on the NFS server of a third. Any of them can
+// Cluster is a pack whose nodes and agents have machines of their own (guest kernels
+// of lab/umlnfs), with the filestore on the NFS server of one more. Any of them can
 // lose its power.
 type Cluster struct {
 	t       testing.TB
-	dir     string // on the host; the guests may read it
-	binary  string
-	file    *config.Loaded
-	history string // the host's copy of the agent's history, as it grows
-	agent   *process
-	tail    *process
-	server  *process
-
-	// outage says that the store was away: a node that cannot go on after it ends by
-	// itself and is started again, as systemd would. Without an outage an end is a
-	// failure.
-	outage   bool
-	Restarts int // how often that was needed
-
-	Client string // the agent's id
-
-	seen    int // acknowledgements at the last call of Progress
-	written int // files made for the guests; each is read once only
-	began   int // length of the node's log when it was started last
+	pack    *Pack // its file, and calls to whichever node answers
+	nodes   []*ClusterNode
+	agents  []*ClusterAgent
+	written int // files made for the guests, which cache what they read: each is read once only
 	nfsOff  bool
+	turn    atomic.Uint64  // of the nodes, for calls to any of them
+	over    atomic.Bool    // the story has ended: whatever runs is ended
+	work    sync.WaitGroup // whoever looks after a process in a guest
 }
 
 // The machines of the lab.
 const (
-	NodeMachine  = "c1"
-	AgentMachine = "c2"
+	AgentMachine = "c4"
 	NFSServer    = "server"
 )
 
-// LaunchCluster makes a deployment whose store lies below /mnt; nothing runs yet.
+// nodeMachines are those of the nodes, candidates first.
+var nodeMachines = []struct {
+	name      string
+	candidate bool
+}{{"c1", true}, {"c2", true}, {"c3", false}}
+
+// LaunchCluster makes a deployment whose store lies below the NFS mount; nothing
+// runs yet.
 func LaunchCluster(t testing.TB, name, binary string) *Cluster {
 	t.Helper()
 	if os.Getenv("LAB_MODE") != "cluster" || os.Getenv("UMLNFS") == "" {
@@ -64,37 +61,51 @@ func LaunchCluster(t testing.TB, name, binary string) *Cluster {
 	if binary == "" {
 		t.Fatal("no binary of the program: the guests cannot build one")
 	}
-	c := &Cluster{t: t, dir: t.TempDir(), binary: binary}
-	c.history = c.path("history.jsonl")
-	store := filepath.Join(os.Getenv("LAB_MOUNT"), name)
-	merge := map[string]any{
-		"Frontend": map[string]any{"bind_address": "0.0.0.0", "bind_port": 8000, "hostname": "localhost", "do_not_compress_artifacts": true},
-		"Pack":     map[string]any{"reserve_bytes": 1 << 20},
-		"Client": map[string]any{
-			"server_urls": []string{"https://" + address(t, NodeMachine) + ":8000/"},
-			"max_poll":    2, "max_poll_std": 1, "min_poll": 1, "default_server_flow_stats_update": 1,
-		},
-	}
-	text, err := json.Marshal(merge)
+	c := &Cluster{t: t, pack: &Pack{t: t, dir: t.ArtifactDir(), binary: binary}}
+	text, err := json.Marshal(clusterConfig(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	generated, err := config.Generate(config.GenerateOptions{Datastore: store, MergeJSON: string(text), Now: time.Now()})
+	generated, err := config.Generate(config.GenerateOptions{
+		Datastore: filepath.Join(os.Getenv("LAB_MOUNT"), name), MergeJSON: string(text), Now: time.Now(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.write("server.yaml", generated)
-	if c.file, err = config.Load(c.path("server.yaml"), config.Options{}); err != nil {
+	c.pack.write("server.yaml", generated)
+	if c.pack.file, err = config.Load(c.pack.path("server.yaml"), config.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	client, err := c.file.ClientFile()
-	if err != nil {
-		t.Fatal(err)
+	c.pack.http = c.caller(c.toAny)
+	c.pack.http.Transport.(*http.Transport).DisableKeepAlives = true // each call looks for a node anew
+	for _, m := range nodeMachines {
+		c.nodes = append(c.nodes, newClusterNode(c, m.name, m.candidate))
 	}
-	c.write("client.yaml", client)
 	t.Cleanup(c.stop)
 	return c
 }
+
+// clusterConfig is laid over the generated file. The ports are those that a
+// deployment has.
+func clusterConfig(t testing.TB) map[string]any {
+	var join, urls []string
+	for _, m := range nodeMachines {
+		join = append(join, address(t, m.name)+":7946")
+		urls = append(urls, clientURL(t, m.name))
+	}
+	return map[string]any{
+		"Frontend": map[string]any{"bind_address": "0.0.0.0", "bind_port": 8000, "hostname": "localhost", "do_not_compress_artifacts": true},
+		"Gossip":   map[string]any{"join": join},
+		"Pack":     map[string]any{"reserve_bytes": 1 << 20},
+		"Client": map[string]any{
+			"server_urls": urls,
+			"max_poll":    2, "max_poll_std": 1, "min_poll": 1, "default_server_flow_stats_update": 1,
+			"ws_ping_wait_sec": 10, // an agent hears nothing of a machine whose power was cut
+		},
+	}
+}
+
+func clientURL(t testing.TB, machine string) string { return "https://" + address(t, machine) + ":8000/" }
 
 // address of a machine; it exists only inside the lab.
 func address(t testing.TB, machine string) string {
@@ -108,253 +119,143 @@ func address(t testing.TB, machine string) string {
 	return ""
 }
 
-func (c *Cluster) path(name string) string { return filepath.Join(c.dir, name) }
+// Nodes are all nodes of the pack, candidates first.
+func (c *Cluster) Nodes() []*ClusterNode { return c.nodes }
 
-func (c *Cluster) write(name string, text []byte) {
+// Store is the folder of the filestore, the same in every guest.
+func (c *Cluster) Store() string { return c.pack.Store() }
+
+// Wait waits for a condition.
+func (c *Cluster) Wait(what string, met func() (bool, string)) {
 	c.t.Helper()
-	if err := os.WriteFile(c.path(name), text, 0o600); err != nil {
+	await(c.t, patience, what, met)
+}
+
+// StartAll starts every node and returns when all are ready and one leads.
+func (c *Cluster) StartAll() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		n.Start()
+	}
+	c.WaitAllReady()
+}
+
+// WaitAllReady returns when all nodes can serve and one leads. An outage is over
+// then: a node that ends by itself from now on has failed.
+func (c *Cluster) WaitAllReady() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		n.WaitReady()
+	}
+	c.Master()
+}
+
+// Master waits for a node that leads. Those of not are not asked: one that stands
+// still would not answer.
+func (c *Cluster) Master(not ...*ClusterNode) *ClusterNode {
+	c.t.Helper()
+	var found *ClusterNode
+	c.Wait("a master", func() (bool, string) {
+		var all []string
+		for _, n := range c.nodes {
+			if slices.Contains(not, n) {
+				continue
+			}
+			s, err := n.Status()
+			all = append(all, fmt.Sprintf("%s: %+v %v", n.Machine, s, err))
+			if err == nil && s.Role == "master" {
+				found = n
+			}
+		}
+		return found != nil, strings.Join(all, "\n")
+	})
+	return found
+}
+
+// lab talks to the lab: kill, boot, net.
+func (c *Cluster) lab(words ...string) {
+	c.t.Helper()
+	if err := labDoes(words...); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
-// Store is the folder of the filestore, the same in every guest.
-func (c *Cluster) Store() string { return c.file.Datastore.FilestoreDirectory }
-
-// lab talks to the lab: kill, boot.
-func (c *Cluster) lab(words ...string) {
-	c.t.Helper()
+func labDoes(words ...string) error {
 	out, err := exec.Command(os.Getenv("UMLNFS"), words...).CombinedOutput()
 	if err != nil {
-		c.t.Fatalf("lab %s: %v\n%s", strings.Join(words, " "), err, out)
+		return fmt.Errorf("lab %s: %w\n%s", strings.Join(words, " "), err, out)
 	}
+	return nil
+}
+
+// inside is a command in a guest.
+func inside(ctx context.Context, machine string, argv ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, os.Getenv("UMLNFS"), append([]string{"exec", machine, "--"}, argv...)...)
 }
 
 // Inside runs a command in a guest and returns what it printed.
 func (c *Cluster) Inside(machine string, argv ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, os.Getenv("UMLNFS"), append([]string{"exec", machine, "--"}, argv...)...).CombinedOutput()
+	out, err := inside(ctx, machine, argv...).CombinedOutput()
 	if err != nil {
 		return out, fmt.Errorf("%s on %s: %w: %s", filepath.Base(argv[0]), machine, err, bytes.TrimSpace(out))
 	}
 	return out, nil
 }
 
-// start runs a command in a guest until it ends or its power is cut; what it
-// prints is kept on the host.
-func (c *Cluster) start(machine, log string, argv ...string) *process {
+// caller is an operator's HTTP client whose connections are made by dial.
+func (c *Cluster) caller(dial func(ctx context.Context, network, at string) (net.Conn, error)) *http.Client {
 	c.t.Helper()
-	return launch(c.t, exec.Command(os.Getenv("UMLNFS"), append([]string{"exec", machine, "--"}, argv...)...), c.path(log))
+	client := c.pack.operator()
+	client.Timeout = 20 * time.Second // a write waits up to 15 s for a master
+	client.Transport.(*http.Transport).DialContext = dial
+	return client
 }
 
-// StartServer starts the node in its guest and does not wait for it.
-func (c *Cluster) StartServer() {
-	c.t.Helper()
-	c.began = 0
-	if log, err := os.ReadFile(c.path("server.log")); err == nil {
-		c.began = len(log)
+// toAny connects to one node after the other, as a balancer does.
+func (c *Cluster) toAny(ctx context.Context, network, at string) (net.Conn, error) {
+	for range c.nodes {
+		n := c.nodes[c.turn.Add(1)%uint64(len(c.nodes))]
+		if n.Running() {
+			return n.dial(ctx, network, at)
+		}
 	}
-	c.server = c.start(NodeMachine, "server.log", c.binary, "frontend", "--master", "--config", c.path("server.yaml"), "--log-level", "info")
+	return nil, fmt.Errorf("dial %s: no node runs", at)
 }
 
-// AddAgent starts the agent in its guest, whose power stays on, and returns when
-// the node knows it.
-func (c *Cluster) AddAgent() {
-	c.t.Helper()
-	if out, err := c.Inside(AgentMachine, "mkdir", "-p", "/run/agent"); err != nil {
-		c.t.Fatalf("%v\n%s", err, out)
-	}
-	if out, err := c.Inside(AgentMachine, "touch", "/run/agent/history.jsonl"); err != nil {
-		c.t.Fatalf("%v\n%s", err, out)
-	}
-	c.agent = c.start(AgentMachine, "agent.log", c.binary, "client", "--config", c.path("client.yaml"),
-		"--writeback", "/run/agent/writeback.yaml", "--buffer", "/run/agent/buffer",
-		"--history", "/run/agent/history.jsonl", "--min-back-off", "200ms")
-	c.tail = c.start(AgentMachine, "history.jsonl", "tail", "-n", "+1", "-f", "/run/agent/history.jsonl")
-	c.wait("the agent to be enrolled", func() (bool, string) {
-		var list []struct {
-			ID     string `json:"client_id"`
-			Online bool   `json:"online"`
-		}
-		if err := c.operator(&list, "clients", "list"); err != nil {
-			return false, err.Error()
-		}
-		if len(list) != 1 || !list[0].Online {
-			return false, fmt.Sprintf("%+v", list)
-		}
-		c.Client = list[0].ID
-		return true, ""
-	})
-}
-
-// operator runs the command line on the node's machine. into, a pointer to a
-// slice, gets the rows that were printed.
-func (c *Cluster) operator(into any, words ...string) error {
-	argv := append([]string{c.binary}, words...)
-	argv = append(argv, "--quiet", "--format", "jsonl", "--log-level", "error", "--config", c.path("server.yaml"))
-	out, err := c.Inside(NodeMachine, argv...)
+// connect makes a connection from inside a guest, as somebody on that machine would.
+// The lab's cables are not in between: a machine without network answers too.
+func (c *Cluster) connect(_ context.Context, machine, at string) (net.Conn, error) {
+	ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("connect %s on %s: %w", at, machine, err)
 	}
-	if into == nil {
-		return nil
-	}
-	var rows [][]byte // standard error is among the lines
-	for line := range bytes.Lines(out) {
-		if bytes.HasPrefix(line, []byte("{")) {
-			rows = append(rows, bytes.TrimSpace(line))
-		}
-	}
-	if err := json.Unmarshal([]byte("["+string(bytes.Join(rows, []byte(",")))+"]"), into); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(words, " "), err, out)
-	}
-	return nil
-}
-
-// SetArtifact stores a custom definition.
-func (c *Cluster) SetArtifact(text string) {
-	c.t.Helper()
-	c.written++
-	name := "artifact-" + strconv.Itoa(c.written) + ".yaml"
-	c.write(name, []byte(text))
-	if err := c.operator(nil, "artifacts", "set", c.path(name)); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
-// Collect starts one collection of several artifacts and returns its id.
-// Parameters are Artifact.Name.Parameter=value.
-func (c *Cluster) Collect(artifacts []string, parameters ...string) string {
-	c.t.Helper()
-	words := append([]string{"collect", c.Client}, artifacts...)
-	words = append(words, "--timeout", "2h")
-	for _, one := range parameters {
-		words = append(words, "--param", one)
-	}
-	var started []struct {
-		Flow string `json:"flow_id"`
-	}
-	if err := c.operator(&started, words...); err != nil {
-		c.t.Fatal(err)
-	}
-	if len(started) != 1 || started[0].Flow == "" {
-		c.t.Fatalf("collect printed %+v", started)
-	}
-	return started[0].Flow
-}
-
-// Await returns a flow when it has a final state.
-func (c *Cluster) Await(flow string, limit time.Duration) Flow {
-	c.t.Helper()
-	var f Flow
-	c.waitFor(limit, "flow "+flow+" to end", func() (bool, string) {
-		var rows []Flow
-		err := c.operator(&rows, "flows", "show", c.Client, flow)
-		if err != nil || len(rows) != 1 {
-			return false, fmt.Sprintf("%+v, %v", rows, err)
-		}
-		f = rows[0]
-		switch f.State {
-		case "completed", "incomplete", "errored", "cancelled":
-			return true, ""
-		}
-		return false, fmt.Sprintf("%+v", f)
-	})
-	return f
-}
-
-// Uploads lists what a flow uploaded.
-func (c *Cluster) Uploads(flow string) []Upload {
-	c.t.Helper()
-	var list []Upload
-	c.wait("the list of uploads", func() (bool, string) {
-		err := c.operator(&list, "uploads", "list", c.Client, flow)
-		return err == nil, fmt.Sprint(err)
-	})
-	return list
-}
-
-// Acknowledged returns how many messages of a flow were acknowledged so far.
-func (c *Cluster) Acknowledged(flow string) int {
-	c.t.Helper()
-	return len(c.acknowledged(flow))
-}
-
-func (c *Cluster) acknowledged(flow string) []agent.Acknowledged {
-	c.t.Helper()
-	acked, err := readHistory(c.history, flow)
+	ours, theirs := os.NewFile(uintptr(ends[0]), "ours"), os.NewFile(uintptr(ends[1]), "theirs")
+	defer ours.Close()
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
 	if err != nil {
-		c.t.Fatal(err)
+		return nil, fmt.Errorf("connect %s on %s: %w", at, machine, err)
 	}
-	return acked
-}
-
-// Progress returns true once more of a flow was acknowledged than at the call
-// before, rows among it, and false if the flow ended first.
-func (c *Cluster) Progress(flow string) bool {
-	c.t.Helper()
-	ended := false
-	c.wait("progress of flow "+flow, func() (bool, string) {
-		acked := c.acknowledged(flow)
-		rows := false
-		for _, one := range acked {
-			rows = rows || one.Kind == "rows"
-			ended = ended || one.Kind == "end"
-		}
-		if ended || rows && len(acked) > c.seen {
-			c.seen = len(acked)
-			return true, ""
-		}
-		return false, fmt.Sprintf("%d acknowledgements, rows among them: %v", len(acked), rows)
-	})
-	return !ended
-}
-
-// Forget makes the next Progress count from here.
-func (c *Cluster) Forget(flow string) {
-	c.t.Helper()
-	c.seen = c.Acknowledged(flow)
-}
-
-// NodeSays waits until the node has printed text since it was started last, or
-// since the mark of NodeLog.
-func (c *Cluster) NodeSays(mark int, text string) {
-	c.t.Helper()
-	c.wait("the node to say "+strconv.Quote(text), func() (bool, string) {
-		log := c.log("server.log")
-		from := max(mark, c.began)
-		return bytes.Contains(log[min(from, len(log)):], []byte(text)), ""
-	})
-}
-
-// NodeLog is the present length of the node's log.
-func (c *Cluster) NodeLog() int {
-	c.t.Helper()
-	return len(c.log("server.log"))
-}
-
-// CutNode takes the power from the node's machine: process, page cache and NFS
-// client are gone.
-func (c *Cluster) CutNode() {
-	c.t.Helper()
-	c.lab("kill", NodeMachine)
-	<-c.server.done
-	c.server.log.Close()
-	c.server, c.outage = nil, false
-}
-
-// PowerOnNode boots the node's machine and starts the node.
-func (c *Cluster) PowerOnNode() {
-	c.t.Helper()
-	c.lab("boot", NodeMachine)
-	c.StartServer()
+	cmd := exec.Command(os.Getenv("UMLNFS"), "connect", machine, at)
+	cmd.Stdin, cmd.Stdout = theirs, theirs
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("connect %s on %s: %w", at, machine, err)
+	}
+	c.work.Go(func() { _ = cmd.Wait() }) // why it ended shows at the other end
+	return conn, nil
 }
 
 // CutNFS takes the power from the NFS server: what it had not put on its disk is
 // gone, its clients hang.
 func (c *Cluster) CutNFS() {
 	c.t.Helper()
-	c.outage, c.nfsOff = true, true
+	for _, n := range c.nodes {
+		n.suffers()
+	}
+	c.nfsOff = true
 	c.lab("kill", NFSServer)
 }
 
@@ -365,132 +266,69 @@ func (c *Cluster) PowerOnNFS() {
 	c.nfsOff = false
 }
 
-// Check runs the checker on the agent's machine, which has never written to the
-// store: it sees what the NFS server holds.
-func (c *Cluster) Check(check Check) error {
+// Restarts is how often nodes ended by themselves and were started again.
+func (c *Cluster) Restarts() int {
+	all := 0
+	for _, n := range c.nodes {
+		all += n.Restarts()
+	}
+	return all
+}
+
+// tellGuests writes a file that guests have not read yet and returns its path.
+func (c *Cluster) tellGuests(name string, text []byte) string {
 	c.t.Helper()
-	// Guests cache what they read of the host, so each check reads a file of its own.
 	c.written++
-	text, err := os.ReadFile(c.history)
-	if err != nil {
-		return fmt.Errorf("history: %w", err)
-	}
-	name := "history-" + strconv.Itoa(c.written) + ".jsonl"
-	c.write(name, text)
-	check.Store, check.Client, check.History = c.Store(), c.Client, c.path(name)
-	asked, err := json.Marshal(check)
-	if err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	out, err := c.Inside(AgentMachine, self, CheckWord, string(asked))
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 1 && bytes.HasPrefix(out, []byte(findings)) {
-		return fmt.Errorf("%s", bytes.TrimSpace(bytes.TrimPrefix(out, []byte(findings))))
-	}
-	if err != nil {
-		c.t.Fatalf("the checker did not run: %v", err)
-	}
-	return nil
-}
-
-// CheckWord is the first argument of the test program when it is to check a store
-// inside a guest; the second is a Check as JSON.
-const CheckWord = "check"
-
-// findings stands before what a checker inside a guest found, so that nothing
-// else is taken for it.
-const findings = "FINDINGS\n"
-
-// CheckInside is the test program's main function in a guest; it returns its exit
-// code: 0 good, 1 findings, 2 no check was made.
-func CheckInside(asked string) int {
-	var check Check
-	if err := json.Unmarshal([]byte(asked), &check); err != nil {
-		fmt.Println(err)
-		return 2
-	}
-	if err := check.Run(context.Background()); err != nil {
-		fmt.Print(findings, err, "\n")
-		return 1
-	}
-	return 0
-}
-
-func (c *Cluster) wait(what string, met func() (bool, string)) {
-	c.t.Helper()
-	c.waitFor(patience, what, met)
-}
-
-// waitFor waits for a condition while it looks after the node as systemd would.
-func (c *Cluster) waitFor(limit time.Duration, what string, met func() (bool, string)) {
-	c.t.Helper()
-	await(c.t, limit, what, func() (bool, string) {
-		c.supervise()
-		return met()
-	})
-}
-
-func (c *Cluster) supervise() {
-	c.t.Helper()
-	for _, one := range []*process{c.agent, c.tail} {
-		if one == nil {
-			continue
-		}
-		select {
-		case <-one.done:
-			c.t.Fatalf("the agent or the copy of its history ended: %v", one.err)
-		default:
-		}
-	}
-	if c.server == nil {
-		return
-	}
-	select {
-	case <-c.server.done:
-	default:
-		return
-	}
-	if !c.outage {
-		c.t.Fatalf("the node ended by itself: %v", c.server.err)
-	}
-	c.Restarts++
-	if c.Restarts > 50 {
-		c.t.Fatalf("the node ends again and again: %v", c.server.err)
-	}
-	c.server.log.Close()
-	c.StartServer()
-}
-
-func (c *Cluster) log(name string) []byte {
-	c.t.Helper()
-	text, err := os.ReadFile(c.path(name))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return text
+	name = strconv.Itoa(c.written) + "-" + name
+	c.pack.write(name, text)
+	return c.pack.path(name)
 }
 
 // stop ends what the story left running: the machines serve the next story.
 func (c *Cluster) stop() {
 	if c.t.Failed() {
-		for _, name := range []string{"server.log", "agent.log"} {
-			if text, err := os.ReadFile(c.path(name)); err == nil {
-				c.t.Logf("%s ends:\n%s", name, text[max(0, len(text)-12000):])
-			}
-		}
+		c.printLogs()
 	}
-	// A hung mount would keep a process; a machine without power keeps none.
-	words := [][2]string{{"kill", NodeMachine}, {"kill", AgentMachine}, {"boot", NodeMachine}, {"boot", AgentMachine}}
+	c.over.Store(true)
+	for _, n := range c.nodes {
+		n.tell(true)
+	}
 	if c.nfsOff {
-		words = slices.Insert(words, 0, [2]string{"boot", NFSServer})
+		c.try("boot", NFSServer)
 	}
-	for _, one := range words {
-		if out, err := exec.Command(os.Getenv("UMLNFS"), one[:]...).CombinedOutput(); err != nil {
-			c.t.Errorf("lab %s %s: %v\n%s", one[0], one[1], err, out)
+	var machines sync.WaitGroup
+	for _, m := range strings.Fields(os.Getenv("LAB_NODES")) {
+		name, _, _ := strings.Cut(m, "=")
+		// A hung mount would keep a process; a machine without power keeps none.
+		machines.Go(func() {
+			c.try("net", name, "up="+NFSServer)
+			c.try("kill", name)
+			c.try("boot", name)
+		})
+	}
+	machines.Wait()
+	c.work.Wait()
+}
+
+func (c *Cluster) try(words ...string) {
+	if err := labDoes(words...); err != nil {
+		c.t.Error(err)
+	}
+}
+
+// printLogs shows the ends of all logs; a story that fails is seldom about one node.
+func (c *Cluster) printLogs() {
+	var names []string
+	for _, n := range c.nodes {
+		names = append(names, n.Machine+".log")
+	}
+	for _, a := range c.agents {
+		names = append(names, filepath.Join(a.name, "agent.log"))
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(c.pack.path(name))
+		if err == nil {
+			c.t.Logf("%s ends:\n%s", name, text[max(0, len(text)-12000):])
 		}
 	}
 }

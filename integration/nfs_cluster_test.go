@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"testing"
 	"time"
 
@@ -21,172 +21,165 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// clusterStory is one collection between machines that lose their power.
+const (
+	numbersName = "Custom.Integration.Numbers"
+	bigFileName = "Custom.Integration.BigFile"
+)
+
+// clusterStory is a pack on machines of its own, an agent that always has a flow at
+// work, and an operator who writes through all nodes all the while.
 type clusterStory struct {
-	t    *testing.T
-	lab  *integration.Cluster
-	rows int64
-	cuts int
-	hash string
-	flow string
+	t        *testing.T
+	lab      *integration.Cluster
+	begun    time.Time
+	rows     int64 // of each flow
+	file     string
+	hash     string // of the file
+	agents   []*clusterAgent
+	operator *integration.ClusterOperator
 }
 
-func beginCluster(t *testing.T, binary string) *clusterStory {
+// clusterAgent is an agent with its flows, of which the last is at work. The first
+// uploads the file too.
+type clusterAgent struct {
+	*integration.ClusterAgent
+	s     *clusterStory
+	flows []string
+}
+
+func newClusterStory(t *testing.T, binary string) *clusterStory {
 	t.Helper()
-	s := &clusterStory{t: t, lab: integration.LaunchCluster(t, t.Name(), binary), rows: 150_000, cuts: 5}
-	size := int64(60 << 20)
+	s := &clusterStory{t: t, lab: integration.LaunchCluster(t, t.Name(), binary), begun: time.Now(), rows: 50_000}
+	size := int64(30 << 20)
 	if *long {
-		s.rows, s.cuts, size = 1_000_000, 20, 500<<20
+		s.rows, size = 1_000_000, 500<<20
 	}
-	file := filepath.Join(t.TempDir(), "big.bin") // the guests see the host's files
-	s.hash = randomFile(t, file, size)
-	s.lab.StartServer()
-	s.lab.AddAgent()
-	s.lab.SetArtifact(numbers)
-	s.lab.SetArtifact(bigFile)
-	s.flow = s.lab.Collect([]string{"Custom.Integration.Numbers", "Custom.Integration.BigFile"},
-		fmt.Sprintf("Custom.Integration.Numbers.Rows=%d", s.rows), "Custom.Integration.BigFile.File="+file)
+	s.file = filepath.Join(t.TempDir(), "big.bin") // the guests see the host's files
+	s.hash = randomFile(t, s.file, size)
+	s.lab.StartAll()
 	return s
 }
 
-// soFar compares what was acknowledged with the store as it is.
-func (s *clusterStory) soFar() error {
-	return s.lab.Check(integration.Check{Flow: s.flow, Result: "Custom.Integration.Numbers", Rows: -1})
-}
-
-// cutNode cuts the power of the node's machine, looks at the store that it leaves
-// behind, and goes on.
-func (s *clusterStory) cutNode() {
-	s.lab.CutNode()
-	if err := s.soFar(); err != nil {
-		s.t.Errorf("after a power cut of the node: %v", err)
-	}
-	s.lab.PowerOnNode()
-}
-
-// cutNFS cuts the power of the NFS server for so long that every lease lapses,
-// while the node lives on. Nothing may be acknowledged without power. As nobody has
-// buried it meanwhile the node goes on under its name: no restart.
-func (s *clusterStory) cutNFS() {
-	s.lab.NodeSays(0, leads)
-	mark, restarts := s.lab.NodeLog(), s.lab.Restarts
-	s.lab.CutNFS()
-	s.lab.NodeSays(mark, leadsNoMore)
-	before := s.lab.Acknowledged(s.flow)
-	s.lab.NodeSays(mark, lapsed)
-	if after := s.lab.Acknowledged(s.flow); after != before {
-		s.t.Errorf("%d acknowledgements while the store had no power", after-before)
-	}
-	s.lab.PowerOnNFS()
-	s.lab.NodeSays(mark, holdsAgain)
-	if s.lab.Restarts != restarts {
-		s.t.Errorf("the node was restarted %d times", s.lab.Restarts-restarts)
-	}
-}
-
-// rebootNFS brings the NFS server back at once. Its grace period may cost the master
-// its lease; the node lives on, with files that were open all the time
-// and writes that the server has forgotten.
-func (s *clusterStory) rebootNFS() {
-	s.lab.CutNFS()
-	s.lab.PowerOnNFS()
-	for range 5 { // not only what was on its way
-		s.lab.Progress(s.flow)
-	}
-}
-
-// cutBoth leaves nothing but what is on the NFS server's disk.
-func (s *clusterStory) cutBoth() {
-	s.lab.CutNFS()
-	s.lab.CutNode()
-	s.lab.PowerOnNFS()
-	if err := s.soFar(); err != nil {
-		s.t.Errorf("after a power cut of node and NFS server: %v", err)
-	}
-	s.lab.PowerOnNode()
-}
-
-// What the node says of its leases.
-const (
-	leads       = "msg=leads"
-	leadsNoMore = "led no more"
-	lapsed      = "did not answer for longer than this node's lease"
-	holdsAgain  = "this node's lease holds again"
-)
-
-func (s *clusterStory) each() {
+// agent adds an agent of some nodes, none: all, and gives it work.
+func (s *clusterStory) agent(nodes ...*integration.ClusterNode) *clusterAgent {
 	s.t.Helper()
-	kinds := []struct {
-		name string
-		cut  func()
-	}{
-		{"NFS server until all leases have lapsed", s.cutNFS},
-		{"NFS server for a moment", s.rebootNFS},
-		{"node", s.cutNode},
-		{"both", s.cutBoth},
-		{"node", s.cutNode},
+	a := &clusterAgent{ClusterAgent: s.lab.AddAgent(nodes...), s: s}
+	if len(s.agents) == 0 {
+		s.lab.SetArtifact(numbers)
+		s.lab.SetArtifact(bigFile)
 	}
-	begun := time.Now()
-	done := 0
-	for ; done < s.cuts; done++ {
-		if !s.lab.Progress(s.flow) {
-			break
-		}
-		acked := s.lab.Acknowledged(s.flow)
-		kind := kinds[done%len(kinds)]
-		s.t.Logf("%6.1f s: cut %d: %s, after %d acknowledgements", time.Since(begun).Seconds(), done+1, kind.name, acked)
-		kind.cut()
-		s.lab.Forget(s.flow)
+	s.agents = append(s.agents, a)
+	a.collect()
+	return a
+}
+
+// operate has an operator write labels of a client that is away: what it would be
+// told of each change must not keep the others' work waiting.
+func (s *clusterStory) operate() {
+	s.t.Helper()
+	client := s.lab.AddAgent()
+	client.Leave()
+	s.operator = client.Operate()
+}
+
+func (a *clusterAgent) collect() {
+	a.s.t.Helper()
+	artifacts := map[string]map[string]string{numbersName: {"Rows": strconv.FormatInt(a.s.rows, 10)}}
+	if len(a.flows) == 0 {
+		artifacts[bigFileName] = map[string]string{"File": a.s.file}
 	}
-	s.t.Logf("%d power cuts while the flow was at work, %d restarts by the supervisor", done, s.lab.Restarts)
-	if done < s.cuts {
-		s.t.Errorf("the flow ended after %d power cuts: the story shows too little", done)
+	a.flows = append(a.flows, a.Collect(artifacts))
+}
+
+func (a *clusterAgent) last() string { return a.flows[len(a.flows)-1] }
+
+// progress returns once rows were acknowledged that were not before, of a flow that
+// goes on.
+func (a *clusterAgent) progress() {
+	a.s.t.Helper()
+	for !a.Progress(a.last()) {
+		a.collect()
 	}
 }
 
+// rowsSoFar compares what was acknowledged with the store as it is.
+func (s *clusterStory) rowsSoFar(when string) {
+	s.t.Helper()
+	for _, a := range s.agents {
+		if err := a.Check(a.acknowledgedOnly()...); err != nil {
+			s.t.Errorf("after %s: %v", when, err)
+		}
+	}
+}
+
+// acknowledgedOnly looks for what was acknowledged of each flow, and no more.
+func (a *clusterAgent) acknowledgedOnly() []integration.Check {
+	var checks []integration.Check
+	for _, flow := range a.flows {
+		checks = append(checks, integration.Check{Flow: flow, Result: numbersName, Rows: -1})
+	}
+	return checks
+}
+
+func (s *clusterStory) tell(format string, values ...any) {
+	s.t.Helper()
+	s.t.Logf("%6.1f s: %s", time.Since(s.begun).Seconds(), fmt.Sprintf(format, values...))
+}
+
+// end waits for all flows and checks everything there is.
 func (s *clusterStory) end() {
 	s.t.Helper()
-	begun := time.Now()
-	flow := s.lab.Await(s.flow, 20*time.Minute)
-	if flow.State != "completed" {
-		s.t.Errorf("flow ended %s: %s", flow.State, flow.Error)
+	uploads := map[*clusterAgent]string{}
+	for _, a := range s.agents {
+		for _, flow := range a.flows {
+			f := a.Await(flow, 20*time.Minute)
+			if f.State != "completed" || f.Rows < s.rows {
+				s.t.Errorf("the flow is %+v, want %d rows", f, s.rows)
+			}
+		}
+		uploads[a] = a.uploaded()
 	}
-	uploads := s.lab.Uploads(s.flow)
-	if len(uploads) != 1 {
-		s.t.Fatalf("uploads: %+v", uploads)
+	s.operator.End(s.t)
+	for _, a := range s.agents {
+		if err := a.Check(a.everything(uploads[a])...); err != nil {
+			s.t.Error(err)
+		}
 	}
-	if uploads[0].SHA256 != s.hash {
-		s.t.Errorf("the server hashed the upload to %s, the original is %s", uploads[0].SHA256, s.hash)
-	}
-	s.t.Logf("flow %s, %d rows, %.1f s after the last cut; a last cut of both", flow.State, flow.Rows, time.Since(begun).Seconds())
-	// What is compared is what the disk holds.
-	s.lab.CutNFS()
-	s.lab.CutNode()
-	s.lab.PowerOnNFS()
-	if err := s.lab.Check(integration.Check{
-		Flow: s.flow, Result: "Custom.Integration.Numbers", Rows: s.rows, Upload: uploads[0].StoredPath, UploadSHA256: s.hash,
-	}); err != nil {
-		s.t.Error(err)
-	}
+	s.verify()
 }
 
-func TestClusterPowerCutsLoseAndDoubleNothing(t *testing.T) {
-	s := beginCluster(t, os.Getenv("RAPTORPACK_BINARY"))
-	s.each()
-	s.end()
+// everything looks for all rows of each flow, and for the upload of the first.
+func (a *clusterAgent) everything(upload string) []integration.Check {
+	checks := a.acknowledgedOnly()
+	for i := range checks {
+		checks[i].Rows = a.s.rows
+	}
+	checks[0].Upload, checks[0].UploadSHA256 = upload, a.s.hash
+	return checks
 }
 
-// With sync taken out of the program the checker must notice what a power cut of
-// the node's machine takes.
-func TestClusterPowerCutsAreNoticedWhenSyncIsTakenOut(t *testing.T) {
-	s := beginCluster(t, os.Getenv("RAPTORPACK_BINARY_NOSYNC"))
-	if !s.lab.Progress(s.flow) {
-		t.Fatal("the flow ended before the power could be cut")
+func (a *clusterAgent) uploaded() string {
+	a.s.t.Helper()
+	all := a.Uploads(a.flows[0])
+	if len(all) != 1 {
+		a.s.t.Fatalf("uploads: %+v", all)
 	}
-	s.lab.CutNode()
-	err := s.soFar()
-	if err == nil || !strings.Contains(err.Error(), "were acknowledged") {
-		t.Fatalf("acknowledged rows survived a power cut without sync, the story shows nothing: %v", err)
+	if all[0].SHA256 != a.s.hash {
+		a.s.t.Errorf("the server hashed the upload to %s, the original is %s", all[0].SHA256, a.s.hash)
 	}
-	t.Logf("noticed: %v", err)
+	return all[0].StoredPath
+}
+
+// verify has the program check the store itself.
+func (s *clusterStory) verify() {
+	s.t.Helper()
+	report, err := s.lab.Verify()
+	if err != nil {
+		s.t.Errorf("the program's own check: %v", err)
+	}
+	flows := 0
+	for _, a := range s.agents {
+		flows += len(a.flows)
+	}
+	s.tell("%d flows of %d rows, ledger %+v, %d restarts by the supervisor", flows, s.rows, report, s.lab.Restarts())
 }

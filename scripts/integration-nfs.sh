@@ -3,9 +3,10 @@
 # of the lab; one that cannot be started fails. Arguments go to both test programs
 # (-long, or LONG=1: full size). LAB_STORIES=run or cluster runs one of them only.
 #
-#   run      kill -9 of node and agent: both in one guest, the store on the server
-#            of another network namespace
-#   cluster  power cuts: node, agent and NFS server are kernels of their own
+#   run      kill -9 of a node alone and of its agent: both in one guest, the store on
+#            the server of another network namespace
+#   cluster  a pack of three nodes: each, the agents and the NFS server are kernels of
+#            their own, which lose their power; kills, pauses, mounts that hang
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go=${GO:-go}
@@ -32,13 +33,13 @@ if [[ $LAB_STORIES == *run* ]]; then
 	$go test -c -o "$out/integration.test" ./integration
 	$lab run -nodes 1 -mem 3G -disk-mb 4096 -timeout $limit -- \
 		on c1 env RAPTORPACK_BINARY="$out/raptorpack" RAPTORPACK_LABS=required TMPDIR=/run/tmp HOME=/run/tmp \
-		"$out/integration.test" -test.v -test.timeout $limit -test.run 'TestKilled|TestChecker' -stores /mnt "$@"
+		"$out/integration.test" -test.v -test.timeout $limit -test.run 'TestKilledServer|TestKilledAgent|TestChecker' -stores /mnt "$@"
 fi
 if [[ $LAB_STORIES == *cluster* ]]; then
 	$go vet -tags nfslab ./integration
 	$go build -tags seeded -ldflags "-X raptorpack/internal/seeded.linked=sync" -o "$out/raptorpack-nosync" ./cmd/raptorpack
 	$go test -tags nfslab -c -o "$out/cluster.test" ./integration
 	RAPTORPACK_BINARY="$out/raptorpack" RAPTORPACK_BINARY_NOSYNC="$out/raptorpack-nosync" \
-		$lab cluster -nodes 2 -mem $mem -disk-mb 4096 -timeout $limit -- \
+		$lab cluster -nodes 4 -mem $mem -disk-mb 4096 -timeout $limit -- \
 		"$out/cluster.test" -test.v -test.timeout $limit -test.run 'TestCluster' "$@"
 fi
