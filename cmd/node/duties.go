@@ -93,15 +93,18 @@ func (n *Node) settledByAll(index uint64) bool {
 	return true
 }
 
-// remove takes away the files of deleted flows that no live node has open any more,
-// once in each term: what an earlier master left is seen again.
-func (n *Node) remove(ctx context.Context) error {
+func (n *Node) remove(ctx context.Context) error { return n.removeWhen(ctx, n.settledByAll) }
+
+// removeWhen takes away the files of deleted flows that no live node has open any
+// more, once in each term: what an earlier master left is seen again. settled tells
+// whether all live nodes have done with an entry.
+func (n *Node) removeWhen(ctx context.Context, settled func(index uint64) bool) error {
 	removed := map[flows.Key]bool{}
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
 		for _, gone := range n.flows.Deletions() {
-			if removed[gone.Key] || !n.settledByAll(gone.Index) {
+			if removed[gone.Key] || !settled(gone.Index) {
 				continue
 			}
 			if err := n.flows.RemoveTree(ctx, gone.Key); err != nil {

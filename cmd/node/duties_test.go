@@ -34,10 +34,9 @@ func TestFilesAreRemovedWhenAllNodesHaveSettledTheDeletion(t *testing.T) {
 
 		var settled atomic.Uint64
 		n := &Node{flows: room, log: slog.New(slog.DiscardHandler)}
-		n.settledByAll = func(index uint64) bool { return index <= settled.Load() }
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- n.remove(ctx) }()
+		go func() { ended <- n.removeWhen(ctx, func(index uint64) bool { return index <= settled.Load() }) }()
 		time.Sleep(time.Minute)
 		settled.Store(room.Deletions()[0].Index - 1)
 		time.Sleep(time.Minute)
