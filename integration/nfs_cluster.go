@@ -105,7 +105,9 @@ func clusterConfig(t testing.TB) map[string]any {
 	}
 }
 
-func clientURL(t testing.TB, machine string) string { return "https://" + address(t, machine) + ":8000/" }
+func clientURL(t testing.TB, machine string) string {
+	return "https://" + address(t, machine) + ":8000/"
+}
 
 // address of a machine; it exists only inside the lab.
 func address(t testing.TB, machine string) string {

@@ -25,8 +25,8 @@ type ClusterAgent struct {
 	c    *Cluster
 	left atomic.Bool // it was told to end
 	name string      // of its folders, in the guest and on the host
-	flow string // that seen speaks of
-	seen int    // acknowledgements at the last call of Progress
+	flow string      // that seen speaks of
+	seen int         // acknowledgements at the last call of Progress
 }
 
 // AddAgent starts an agent that knows only some nodes, none: all. It returns when

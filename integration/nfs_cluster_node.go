@@ -23,11 +23,11 @@ type ClusterNode struct {
 	door  *Node // its answers to operators on its machine
 	quick *Node // the same for those who do not wait
 
-	mu       sync.Mutex
-	told     bool // to end, or it has no power: it is not started again
+	mu        sync.Mutex
+	told      bool // to end, or it has no power: it is not started again
 	suffering bool
-	restarts int
-	ended    chan struct{} // closed when its process has ended for good; nil: never started
+	restarts  int
+	ended     chan struct{} // closed when its process has ended for good; nil: never started
 }
 
 // promptly is how long an answer from memory may take.
