@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"raptorpack/config"
@@ -24,7 +25,7 @@ type Node struct {
 	offset  int
 	apart   bool
 	file    *config.Loaded
-	process *process // nil: never started
+	process atomic.Pointer[process] // nil: never started
 }
 
 func (p *Pack) newNode(i int, candidate, apart bool) *Node {
@@ -52,16 +53,17 @@ func (n *Node) Start() {
 	if n.apart {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
 	}
-	n.process = launch(n.pack.t, cmd, n.pack.path(n.Name+".log"))
+	n.process.Store(launch(n.pack.t, cmd, n.pack.path(n.Name+".log")))
 }
 
 // WaitReady returns when the node says that it can serve.
 func (n *Node) WaitReady() {
 	n.pack.t.Helper()
+	q := n.process.Load()
 	n.pack.wait(n.Name+" to be ready", func() (bool, string) {
 		select {
-		case <-n.process.done:
-			n.pack.t.Fatalf("%s ended: %v\n%s", n.Name, n.process.err, n.pack.tail(n.Name+".log"))
+		case <-q.done:
+			n.pack.t.Fatalf("%s ended: %v\n%s", n.Name, q.err, n.pack.tail(n.Name+".log"))
 		default:
 		}
 		return n.Ready()
@@ -81,8 +83,8 @@ func (n *Node) Ready() (bool, string) {
 
 // Kill is kill -9; a node that does not run stays so.
 func (n *Node) Kill() {
-	if n.process != nil {
-		n.process.kill(syscall.SIGKILL)
+	if q := n.process.Load(); q != nil {
+		q.kill(syscall.SIGKILL)
 	}
 }
 
@@ -90,9 +92,10 @@ func (n *Node) Kill() {
 // did not end well.
 func (n *Node) Stop() {
 	n.pack.t.Helper()
-	n.process.kill(syscall.SIGTERM)
-	if n.process.err != nil {
-		n.pack.t.Errorf("%s did not stop well: %v\n%s", n.Name, n.process.err, n.pack.tail(n.Name+".log"))
+	q := n.process.Load()
+	q.kill(syscall.SIGTERM)
+	if q.err != nil {
+		n.pack.t.Errorf("%s did not stop well: %v\n%s", n.Name, q.err, n.pack.tail(n.Name+".log"))
 	}
 }
 
@@ -102,7 +105,7 @@ func (n *Node) Resume() { n.signal(syscall.SIGCONT) }
 
 func (n *Node) signal(s syscall.Signal) {
 	n.pack.t.Helper()
-	if err := n.process.cmd.Process.Signal(s); err != nil {
+	if err := n.process.Load().cmd.Process.Signal(s); err != nil {
 		n.pack.t.Fatal(err)
 	}
 }
@@ -118,11 +121,12 @@ func (n *Node) Rename(name string) {
 
 // Running reports whether the process has not ended.
 func (n *Node) Running() bool {
-	if n.process == nil {
+	q := n.process.Load()
+	if q == nil {
 		return false
 	}
 	select {
-	case <-n.process.done:
+	case <-q.done:
 		return false
 	default:
 		return true

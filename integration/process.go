@@ -73,7 +73,7 @@ func (p *Pack) clock(name string) string { return p.path(name + ".clock") }
 // next start.
 func (p *Pack) SetClock(off time.Duration) {
 	p.t.Helper()
-	p.setClock(p.nodes[0].Name, p.nodes[0].process, off)
+	p.setClock(p.nodes[0].Name, p.nodes[0].process.Load(), off)
 }
 
 // SetClock puts the agent's clock that far off the true time, now or for its next
@@ -106,7 +106,7 @@ func (p *Pack) ConfigFile() string { return p.path("server.yaml") }
 // Reload tells the server to read its configuration again.
 func (p *Pack) Reload() {
 	p.t.Helper()
-	if err := p.nodes[0].process.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := p.nodes[0].process.Load().cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		p.t.Fatal(err)
 	}
 }
