@@ -1,6 +1,9 @@
 package clients
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // address holds if the address that a client was seen at fits.
 type address struct {
@@ -34,6 +37,9 @@ func (a *address) narrow(x *examination, in, out *words) {
 // inV4 looks at the addresses of a segment. Those without one have the empty text.
 func (a *address) inV4(page *[pageSize]uint32, x *examination, in, out *words) {
 	none := a.fits.fits(nil)
+	if !none && (page == nil || a.v4.inner == nil) {
+		return
+	}
 	if page == nil {
 		page = &noAddresses
 	}
@@ -68,8 +74,8 @@ type v4Search struct {
 const longestV4 = len("255.255.255.255")
 
 func newV4Search(part []byte) *v4Search {
-	if len(part) > longestV4 {
-		return &v4Search{n: 1} // in none
+	if len(part) > longestV4 || strings.Trim(string(part), "0123456789.") != "" {
+		return &v4Search{} // in none
 	}
 	s := &v4Search{n: uint8(len(part)), inner: make([][256]uint8, len(part)+1), last: make([][256]uint8, len(part)+1)}
 	back := fallBack(part)

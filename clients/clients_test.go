@@ -2,6 +2,7 @@ package clients_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
@@ -332,9 +333,11 @@ func FuzzParseQuery(f *testing.F) {
 	for _, seed := range []string{"host:web*", `"a b" -c`, "seen:<1d", "version:>=1..2", "ip:[", "-"} {
 		f.Add(seed)
 	}
-	h := clients.New(nil)
+	c := found(f, fleet{50, 1})
+	c.Meagre(0)
+	c.Merge(context.Background())
 	f.Fuzz(func(t *testing.T, text string) {
-		if _, err := h.Search(ids.RootOrg, text, 0, 1, noon); err != nil && !errors.Is(err, clients.ErrQuery) {
+		if _, err := c.Search(ids.RootOrg, text, 0, 1, noon); err != nil && !errors.Is(err, clients.ErrQuery) {
 			t.Errorf("%q: %v", text, err)
 		}
 	})

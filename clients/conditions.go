@@ -29,8 +29,7 @@ type cost int
 const (
 	bySets  cost = iota // sets are united, or columns read
 	byName              // grams tell whose names to look at
-	byFacts             // the facts of everybody are looked at
-	bySight             // and so is where everybody was seen
+	bySight             // everybody is looked at, and where it was seen
 )
 
 // candidate is a client that is looked at by itself.
@@ -242,22 +241,6 @@ func (u user) narrow(x *examination, in, out *words) {
 	}
 	for i := range likely.all() {
 		if u.in(x.texts[i]) {
-			out.add(i)
-		}
-	}
-}
-
-// mac holds if a MAC address fits.
-type mac struct{ fits pattern }
-
-func (mac) cost() cost { return byFacts }
-
-func (m mac) holds(c *candidate) bool { return macsOf(c.cell.text, m.fits.fits) }
-
-func (m mac) narrow(x *examination, in, out *words) {
-	part := newMACPart(m.fits.part())
-	for i := range in.all() {
-		if part.in(x.texts[i]) && macsOf(x.texts[i], m.fits.fits) {
 			out.add(i)
 		}
 	}

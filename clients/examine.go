@@ -74,7 +74,7 @@ func (x *examination) named(text []byte, in, out *words) {
 		} else {
 			doubtful.or(&likely)
 		}
-		x.acrossDomain(text, &known, &doubtful)
+		x.acrossDomain(text, &known, out)
 	}
 	for i := range doubtful.all() {
 		if x.name(i).contains(text) {
@@ -105,9 +105,9 @@ func (x *examination) inHost(text []byte, in *words) (likely words, sure bool) {
 	return likely, sure
 }
 
-// acrossDomain adds to doubtful those of in in whose FQDN the text may begin
-// within the host name and end behind it.
-func (x *examination) acrossDomain(text []byte, in, doubtful *words) {
+// acrossDomain adds to out those of in in whose FQDN the text begins within the
+// host name and ends behind it.
+func (x *examination) acrossDomain(text []byte, in, out *words) {
 	for i, c := range text {
 		if c != '.' || i == 0 {
 			continue
@@ -115,9 +115,14 @@ func (x *examination) acrossDomain(text []byte, in, doubtful *words) {
 		rest := string(text[i:])
 		var below words
 		x.domains.narrow(func(domain string) bool { return strings.HasPrefix(domain, rest) }, in, &below)
-		if !below.empty() {
-			likely, _ := x.inHost(text[:i], &below)
-			doubtful.or(&likely)
+		if below.empty() {
+			continue
+		}
+		likely, _ := x.inHost(text[:i], &below)
+		for j := range likely.all() {
+			if hostEnds(x.texts[j], text[:i]) {
+				out.add(j)
+			}
 		}
 	}
 }

@@ -77,3 +77,6 @@ func (r *Room) Indexed() bool {
 	}
 	return true
 }
+
+// Matches reports whether wildcards match a text.
+func Matches(wild, text string) bool { return matches([]byte(wild), []byte(text)) }

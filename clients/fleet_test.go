@@ -103,7 +103,7 @@ func (f fleet) line(i int) []byte {
 		l.Users = []string{person}
 	}
 	l.FQDN = l.Hostname + "." + domains[r.IntN(len(domains))]
-	l.Version, l.Name, l.BuildTime = agents[r.IntN(len(agents))], "velociraptor", "2026-05-0"+agents[0][:1]+"T10:00:00Z"
+	l.Version, l.Name, l.BuildTime = agents[r.IntN(len(agents))], "velociraptor", "2026-05-01T10:00:00Z"
 	l.InstallTime = 1_700_000_000 + int64(r.IntN(50_000_000))
 	for range 1 + r.IntN(2) {
 		l.MACs = append(l.MACs, fmt.Sprintf("%s:%02x:%02x:%02x", vendors[r.IntN(len(vendors))], r.IntN(256), r.IntN(256), r.IntN(256)))

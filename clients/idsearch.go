@@ -107,7 +107,7 @@ func (p *idPart) inBlock(b *births) (has uint64) {
 // id holds if the client id fits.
 type id struct{ fits pattern }
 
-func (id) cost() cost { return byFacts }
+func (id) cost() cost { return byName }
 
 func (d id) holds(c *candidate) bool {
 	var scratch [18]byte

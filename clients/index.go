@@ -10,7 +10,8 @@ import (
 // the index. No answer depends on it.
 type tuning struct {
 	// mergeAt is how many changed or new clients there are before the index takes
-	// them over: they cost each search a millisecond or two.
+	// them over: they cost each search a millisecond, and a merge costs as much for
+	// hundreds as for thousands.
 	mergeAt int
 
 	// maxLoose is how many clients of a segment may have names that its grams do not
@@ -31,7 +32,7 @@ type tuning struct {
 }
 
 var usual = tuning{
-	mergeAt: 1 << 13, maxLoose: segmentSize / 16, fewNames: 32,
+	mergeAt: 1 << 11, maxLoose: segmentSize / 16, fewNames: 32,
 	commonShape: 8, commonAccount: 8, accountSample: 512,
 }
 
@@ -128,6 +129,8 @@ type merger struct {
 	lower   lowerCache
 	scratch *indexer
 	peek    peek
+
+	newLabels bool // other labels than before may be there
 }
 
 func (r *Room) beginMerge(t *table) *merger {
@@ -176,6 +179,9 @@ func (m *merger) segment(i int) {
 			}
 		}
 	}
+	if known < end {
+		e.reserve(int(end - known))
+	}
 	for known < end {
 		n := min(m.takeRow(known), end-known)
 		for j := range n {
@@ -184,6 +190,7 @@ func (m *merger) segment(i int) {
 		known += n
 	}
 	m.next.segments[i] = e.finish(m.room.tune.maxLoose, m.indexer)
+	m.newLabels = m.newLabels || e.newLabels
 }
 
 // take peeks at clients for good: the index is to have them as they stand now.
@@ -217,6 +224,9 @@ func (m *merger) indexer() *indexer {
 
 // labels returns those that any client has.
 func (m *merger) labels() []string {
+	if !m.newLabels && m.before != nil {
+		return m.before.labels
+	}
 	all := map[string]bool{}
 	for _, s := range m.next.segments {
 		for label := range s.byLabel {

@@ -17,6 +17,7 @@ type indexer struct {
 	accountEnds        []int  // where each account's name ends
 	shapes, domains    *coder[string]
 	short              words
+	macs               macColumn
 
 	scratch, shape []byte
 }
@@ -31,6 +32,7 @@ type account struct {
 func (m *indexer) begin(n int) {
 	m.names, m.users, m.accountEnds, m.short = m.names[:0], m.users[:0], m.accountEnds[:0], words{}
 	m.nameEnds, m.userEnds = m.nameEnds[:0], m.userEnds[:0]
+	m.macs.begin()
 	m.shapes, m.domains = newCoder(""), newCoder("")
 	m.shapes.codes, m.domains.codes = make([]uint16, n), make([]uint16, n)
 }
@@ -55,6 +57,7 @@ func (m *indexer) take(text string) {
 			return false
 		})
 	}
+	m.macs.take(text)
 	m.nameEnds, m.userEnds = append(m.nameEnds, len(m.names)), append(m.userEnds, len(m.users))
 }
 

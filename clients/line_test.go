@@ -205,3 +205,25 @@ func TestRestoreKeepsGaps(t *testing.T) {
 		t.Errorf("%v, %v", page, err)
 	}
 }
+
+// Earlier versions did not write which interrogation was answered: it was the one
+// that was asked.
+func TestAnsweredIsWhatWasAskedInOldSnapshots(t *testing.T) {
+	room := clients.New(nil)
+	var snapshot string
+	for i, inquiry := range []string{`"interrogation":"F.1"`, `"interrogation":"F.1","interrogated_us":5`} {
+		line := string(fleet{2, 1}.line(i))
+		before, rest, _ := strings.Cut(line, `"interrogation"`)
+		_, after, _ := strings.Cut(rest, `,"public_key"`)
+		snapshot += before + inquiry + `,"public_key"` + after + "\n"
+	}
+	if err := room.Restore(strings.NewReader(snapshot)); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"", "F.1"} {
+		r, err := room.Lookup(ids.RootOrg, fleet{2, 1}.client(t, i))
+		if err != nil || r.Interrogation.String() != "F.1" || r.Answered.String() != want {
+			t.Errorf("%+v, %v; want the answer to %q", r, err, want)
+		}
+	}
+}

@@ -58,6 +58,18 @@ func nameOf(text string, out []byte) name {
 	return name{out, n}
 }
 
+// hostEnds reports whether the host name of a packed text ends with some
+// characters in lower case.
+func hostEnds(text string, end []byte) bool {
+	u := unpacker{text[1:]}
+	host := u.text()
+	if text[0]&plainHost == 0 {
+		var scratch [64]byte
+		return bytes.HasSuffix(appendLower(scratch[:0], host), end)
+	}
+	return len(host) >= len(end) && host[len(host)-len(end):] == string(end)
+}
+
 // joinFQDN takes away what a host name of n bytes and the FQDN behind it share
 // but for the case of letters.
 func joinFQDN(out []byte, n int) []byte {

@@ -138,16 +138,18 @@ func parseMAC[T chars](mac T) (raw [6]byte, ok bool) {
 	return raw, true
 }
 
-// hexDigit reads a lower-case hex digit; anything above 15 is none.
-func hexDigit(c byte) byte {
-	switch {
-	case c >= '0' && c <= '9':
-		return c - '0'
-	case c >= 'a' && c <= 'f':
-		return c - 'a' + 10
+// hexDigits are the values of lower-case hex digits; anything above 15 is none.
+var hexDigits = func() (values [256]byte) {
+	for c := range values {
+		values[c] = 0xff
+		if at := strings.IndexByte("0123456789abcdef", byte(c)); at >= 0 {
+			values[c] = byte(at)
+		}
 	}
-	return 0xff
-}
+	return values
+}()
+
+func hexDigit(c byte) byte { return hexDigits[c] }
 
 // unpack reads a packed text. The strings share its memory.
 func unpack(text string) facts {
@@ -328,13 +330,13 @@ func macsOf(text string, yield func(mac []byte) bool) bool {
 	return false
 }
 
-// sameSought reports whether two packed texts agree in names and users.
+// sameSought reports whether two packed texts agree in names, MAC addresses and
+// users.
 func sameSought(a, b string) bool {
 	return a == b || (a[0]^b[0])&fqdnKind == 0 && sought(a) == sought(b)
 }
 
-// sought is the part of a packed text that has names and users, and the MAC
-// addresses between.
+// sought is the part of a packed text that has these.
 func sought(text string) string {
 	u := unpacker{text[1:]}
 	u.text()

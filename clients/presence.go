@@ -15,7 +15,8 @@ const here = ""
 
 // presence is the soft state of one org's clients, in columns by ordinal: a bit
 // per client and node, and twelve bytes per client for when and where it was seen
-// last. softState.mu guards it.
+// last. What a deleted client leaves is found by nobody, as its ordinal is never
+// used again. softState.mu guards it.
 type presence struct {
 	online map[string]*ordinals // by node; here is this one
 	at     column[int64]        // microseconds; 0: never
@@ -188,13 +189,6 @@ func (p *presence) settleAll(t *table) {
 		if ordinal, known := t.byID[id]; known {
 			p.settle(id, ordinal)
 		}
-	}
-}
-
-func (p *presence) forget(ordinal uint32) {
-	p.put(ordinal, sight{})
-	for _, b := range p.online {
-		b.set(ordinal, false)
 	}
 }
 

@@ -45,6 +45,11 @@ func some(t *rapid.T, label string, words []string) []string {
 	return rapid.SliceOfNDistinct(rapid.SampledFrom(words), 0, 3, rapid.ID).Draw(t, label)
 }
 
+func anyAddress(t *rapid.T) string {
+	octet := rapid.OneOf(rapid.SampledFrom([]int{0, 1, 10, 11, 101, 110, 111, 255}), rapid.IntRange(0, 255))
+	return fmt.Sprintf("%d.%d.%d.%d", octet.Draw(t, "a"), octet.Draw(t, "b"), octet.Draw(t, "c"), octet.Draw(t, "d"))
+}
+
 func hostName(t *rapid.T) string {
 	return strings.Join(rapid.SliceOfN(rapid.SampledFrom(hostWords), 0, 4).Draw(t, "host"), rapid.SampledFrom([]string{"", "-", "."}).Draw(t, "between"))
 }
@@ -160,7 +165,8 @@ func (w *town) happen() {
 		w.SetOnline(w.org, client, rapid.Bool().Draw(w.t, "online"))
 	case 8:
 		ago := rapid.SampledFrom([]time.Duration{time.Minute, 30 * time.Minute, time.Hour, 3 * time.Hour}).Draw(w.t, "ago")
-		w.Touch(w.org, client, rapid.SampledFrom(addresses).Draw(w.t, "address"), noon.Add(-ago))
+		address := rapid.OneOf(rapid.SampledFrom(addresses), rapid.Custom(anyAddress)).Draw(w.t, "address")
+		w.Touch(w.org, client, address, noon.Add(-ago))
 	case 9:
 		w.RemoteOnline("b", w.org, []ids.Client{client}, []ids.Client{w.one()})
 	}
@@ -201,9 +207,10 @@ func (w *town) value(t *rapid.T, key string) string {
 		t.Fatal(err)
 	}
 	names := []string{record.Hostname, record.FQDN, record.Client.String()}
+	seen := append([]string{w.Seen(w.org, record.Client).Address, "11.1"}, addresses...)
 	from := map[string][]string{
-		"": append(names, append(record.Labels, addresses...)...), "host:": names, "label:": labelWords, "user:": userWords,
-		"mac:": macWords, "id:": {record.Client.String()}, "ip:": addresses, "os:": osWords, "*": {"x"},
+		"": append(names, append(record.Labels, seen...)...), "host:": names, "label:": labelWords, "user:": userWords,
+		"mac:": macWords, "id:": {record.Client.String()}, "ip:": seen, "os:": osWords, "*": {"x"},
 	}[key]
 	text := []rune(rapid.SampledFrom(from).Draw(t, "text"))
 	begin := rapid.IntRange(0, len(text)).Draw(t, "begin")

@@ -30,22 +30,22 @@ type scanner struct {
 type shared struct {
 	platforms map[string]unique.Handle[platform]
 	labels    map[string]string
-	inquiries map[[2]string]*inquiry // by asked and answered
+	inquiry   *inquiry // of the line before; nil: it was never asked
 }
 
 // mostShared bounds each table of what lines have in common.
 const mostShared = 1 << 13
 
 func newScanner() *scanner {
-	return &scanner{shared: shared{map[string]unique.Handle[platform]{}, map[string]string{}, map[[2]string]*inquiry{}}}
+	return &scanner{shared: shared{platforms: map[string]unique.Handle[platform]{}, labels: map[string]string{}}}
 }
 
 // remember keeps a value; if too many are kept, it begins anew.
-func remember[K comparable, V any](in map[K]V, key K, value V) V {
+func remember[V any](in map[string]V, key []byte, value V) V {
 	if len(in) >= mostShared {
 		clear(in)
 	}
-	in[key] = value
+	in[string(key)] = value
 	return value
 }
 
@@ -116,16 +116,28 @@ func (s *scanner) quoted() []byte {
 		s.ok = false
 		return nil
 	}
-	for i := 1; i < len(s.rest); i++ {
-		if !asItIs[s.rest[i]] {
-			s.ok = s.ok && s.rest[i] == '"'
-			text := s.rest[1:i]
-			s.rest = s.rest[i+1:]
+	end := 1
+	for end+8 <= len(s.rest) && !hasSpecial(binary.LittleEndian.Uint64(s.rest[end:])) {
+		end += 8
+	}
+	for ; end < len(s.rest); end++ {
+		if !asItIs[s.rest[end]] {
+			s.ok = s.ok && s.rest[end] == '"'
+			text := s.rest[1:end]
+			s.rest = s.rest[end+1:]
 			return text
 		}
 	}
 	s.ok = false
 	return nil
+}
+
+// hasSpecial reports whether one of eight bytes is a quotation mark, a backslash,
+// a control character or no ASCII.
+func hasSpecial(eight uint64) bool {
+	const each, high = 0x0101010101010101, 0x8080808080808080
+	quote, back := eight^each*'"', eight^each*'\\'
+	return (eight|(eight-each*' ')|(quote-each)&^quote|(back-each)&^back)&high != 0
 }
 
 // member takes a member with a text, if it comes next. Ours are never empty.
@@ -185,6 +197,14 @@ func (s *scanner) list(key string, out [][]byte) [][]byte {
 }
 
 func (s *scanner) platform() unique.Handle[platform] {
+	// What the line has before this key is mostly what another line had; then
+	// nothing of it needs to be read again.
+	if end := bytes.Index(s.rest, []byte(`,"install_time":`)); end >= 0 {
+		if p, known := s.shared.platforms[string(s.rest[:end])]; known {
+			s.rest = s.rest[end:]
+			return p
+		}
+	}
 	before := s.rest
 	var texts [7][]byte
 	for i, key := range [...]string{
@@ -193,28 +213,39 @@ func (s *scanner) platform() unique.Handle[platform] {
 		texts[i] = s.member(key)
 	}
 	raw := before[:len(before)-len(s.rest)]
-	if p, known := s.shared.platforms[string(raw)]; known {
+	if p, known := s.shared.platforms[string(raw)]; known || !s.ok {
 		return p
 	}
 	t := texts
-	return remember(s.shared.platforms, string(raw), unique.Make(platform{
+	return remember(s.shared.platforms, raw, unique.Make(platform{
 		string(t[0]), string(t[1]), string(t[2]), string(t[3]), string(t[4]), string(t[5]), string(t[6]),
 	}))
 }
 
+// labels packs a set of labels. Sets of one are shared; of more there are too many
+// different ones.
 func (s *scanner) labels() string {
 	before := s.rest
 	var scratch [8][]byte
 	labels := s.list(`,"labels":`, scratch[:0])
+	if len(labels) == 0 || !s.ok {
+		return ""
+	}
 	raw := before[:len(before)-len(s.rest)]
-	if packed, known := s.shared.labels[string(raw)]; known {
-		return packed
+	if len(labels) == 1 {
+		if packed, known := s.shared.labels[string(raw)]; known {
+			return packed
+		}
 	}
 	s.scrap = s.scrap[:0]
 	for _, label := range labels {
 		s.scrap = appendText(s.scrap, label)
 	}
-	return remember(s.shared.labels, string(raw), string(s.scrap))
+	packed := string(s.scrap)
+	if len(labels) == 1 {
+		remember(s.shared.labels, raw, packed)
+	}
+	return packed
 }
 
 func (s *scanner) inquiry(c *cell) {
@@ -224,14 +255,17 @@ func (s *scanner) inquiry(c *cell) {
 	if len(answered) == 0 && c.interrogated != 0 {
 		s.ok = false // of an earlier version
 	}
-	q, known := s.shared.inquiries[[2]string{string(asked), string(answered)}]
-	if !known && s.ok {
-		var err error
-		q, err = parseInquiry(string(asked), string(answered), c.interrogated)
-		s.ok = err == nil
-		remember(s.shared.inquiries, [2]string{string(asked), string(answered)}, q)
+	if !s.ok || len(asked)+len(answered) == 0 {
+		return
 	}
-	c.inquiry = q
+	// Those who enrolled together were mostly asked together.
+	last := s.shared.inquiry
+	if last == nil || string(asked) != last.asked.String() || string(answered) != last.answered.String() {
+		var err error
+		s.shared.inquiry, err = parseInquiry(string(asked), string(answered), c.interrogated)
+		s.ok = err == nil
+	}
+	c.inquiry = s.shared.inquiry
 }
 
 // modulus takes the key, if it is one of the usual kind.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"raptorpack/clients"
 	"raptorpack/ids"
@@ -133,19 +134,19 @@ func TestRenamedAreFoundByTheirNewNames(t *testing.T) {
 	}
 	h.Merge(t.Context())
 	h.Meagre(100)
-	h.must(h.PlanInfo(ids.RootOrg, id(1), []byte(`{"hostname":"db~1","fqdn":"db&1.new"}`), ids.Flow{}, []string{"ada"}))
+	h.must(h.PlanInfo(ids.RootOrg, id(1), []byte(`{"hostname":"zz~1","fqdn":"zz&1.new"}`), ids.Flow{}, []string{"ada"}))
 	h.Merge(t.Context())
 	for query, want := range map[string]int{
-		"web": 3, "old": 3, "host:web*": 3, "host:*.old": 3, "user:root": 3, "user:ro*": 3, "db": 1, "new": 1, "host:*.new": 1, "user:ada": 1, "db~1": 1,
+		"web": 3, "old": 3, "host:web*": 3, "host:*.old": 3, "user:root": 3, "user:ro*": 3, "zz": 1, "new": 1, "host:*.new": 1, "user:ada": 1, "zz~1": 1,
 	} {
 		if page, err := h.Search(ids.RootOrg, query, 0, 10, noon); err != nil || page.Total != want {
 			t.Errorf("%q: %v, %v; want %d", query, page, err, want)
 		}
 	}
 	h.Meagre(0)
-	h.must(h.PlanInfo(ids.RootOrg, id(2), []byte(`{"hostname":"b&1"}`), ids.Flow{}, nil))
+	h.must(h.PlanInfo(ids.RootOrg, id(2), []byte(`{"hostname":"z&1"}`), ids.Flow{}, nil))
 	h.Merge(t.Context())
-	for query, want := range map[string]int{"b~1": 1, "b&1": 2, "~": 1, "&": 2, "host:?~1": 0, "host:d?~1": 1} {
+	for query, want := range map[string]int{"z~1": 1, "z&1": 2, "~": 1, "&": 2, "host:?~1": 0, "host:z?~1": 1} {
 		if page, err := h.Search(ids.RootOrg, query, 0, 10, noon); err != nil || page.Total != want {
 			t.Errorf("%q: %v, %v; want %d", query, page, err, want)
 		}
@@ -221,4 +222,20 @@ func (c *city) waitIndexed() {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+func TestWildcardsAreThoseOfPathMatch(t *testing.T) {
+	for _, pair := range [][2]string{{"*a*a*", "a"}, {"a*a", "a"}, {"*ab*b*", "ab"}, {"*ab*b*", "abb"}, {"*a*b", "ba"}, {"?", "é"}, {"", ""}, {"*", ""}} {
+		if got, want := clients.Matches(pair[0], pair[1]), wildcards(pair[0], pair[1]); got != want {
+			t.Errorf("%q matches %q: %v, want %v", pair[0], pair[1], got, want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		cards := rapid.SampledFrom([]string{"ab*", "aabé**?"}).Draw(t, "cards")
+		wild := rapid.StringOfN(rapid.SampledFrom([]rune(cards)), 0, 6, -1).Draw(t, "wild")
+		text := rapid.StringOfN(rapid.SampledFrom([]rune("aabé")), 0, 6, -1).Draw(t, "text")
+		if got, want := clients.Matches(wild, text), wildcards(wild, text); got != want {
+			t.Fatalf("%q matches %q: %v, want %v", wild, text, got, want)
+		}
+	})
 }

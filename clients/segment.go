@@ -22,8 +22,8 @@ type segment struct {
 	recodeAt  int             // values of platforms; twice what was needed, and less than codes number
 	byLabel   map[string]*set // by the label in lower case
 
-	// loose are those whose names and users changed since what follows was made:
-	// it says nothing of them.
+	// loose are those whose names, users or MAC addresses changed since what follows
+	// was made: it says nothing of them.
 	loose    words
 	shapes   coded[string] // of host names; empty: none
 	domains  coded[string] // what FQDNs add to host names, with the dot in front
@@ -31,6 +31,7 @@ type segment struct {
 	short    words         // whose names have one or two characters, and so no gram
 	users    *grams
 	accounts []*account // of users that many have
+	macs     macColumn
 }
 
 // leastRecode is how many platforms a segment may remember, at least, before those
@@ -102,6 +103,7 @@ type segmentEdit struct {
 	lower *lowerCache // of labels
 
 	textsOurs, platformsOurs bool
+	newLabels                bool // some came that nobody had, or went
 	platformCodes            map[unique.Handle[platform]]uint16
 }
 
@@ -116,10 +118,15 @@ func (s *segment) edit(stamp uint32, lower *lowerCache) *segmentEdit {
 // emptySegment is what a new segment is made from.
 var emptySegment = &segment{recodeAt: leastRecode, byLabel: map[string]*set{}, names: &grams{}, users: &grams{}}
 
-// extend takes the next client.
-func (e *segmentEdit) extend(c *cell, born *births) {
+// reserve makes room for new clients.
+func (e *segmentEdit) reserve(n int) {
 	e.ownTexts()
 	e.ownPlatforms()
+	e.texts, e.platforms.codes = slices.Grow(e.texts, n), slices.Grow(e.platforms.codes, n)
+}
+
+// extend takes the next client; there is room.
+func (e *segmentEdit) extend(c *cell, born *births) {
 	i := e.n
 	e.n++
 	if i/blockSize == len(e.born) {
@@ -226,7 +233,7 @@ func (e *segmentEdit) labelled(label string) *set {
 	label = e.lower.of(label)
 	have := e.byLabel[label]
 	if have == nil {
-		have = &set{stamp: e.stamp}
+		have, e.newLabels = &set{stamp: e.stamp}, true
 	}
 	mine := have.own(e.stamp)
 	e.byLabel[label] = mine
@@ -239,6 +246,7 @@ func (e *segmentEdit) finish(maxLoose int, m func() *indexer) *segment {
 	for label, s := range e.byLabel {
 		if s.n == 0 {
 			delete(e.byLabel, label)
+			e.newLabels = true
 		}
 	}
 	loose := e.loose
@@ -249,7 +257,7 @@ func (e *segmentEdit) finish(maxLoose int, m func() *indexer) *segment {
 	return e.segment
 }
 
-// reindex makes anew all that is known of names and users.
+// reindex makes anew all that is known of names, users and MAC addresses.
 func (e *segmentEdit) reindex(m *indexer) {
 	m.begin(e.n)
 	for _, text := range e.texts {
@@ -257,7 +265,7 @@ func (e *segmentEdit) reindex(m *indexer) {
 	}
 	e.names, e.users = m.grams.make(m.names, m.nameEnds), m.grams.make(m.users, m.userEnds)
 	e.shapes, e.domains, e.accounts = common(m.shapes.coded, m.tune.commonShape), m.domains.coded, m.accounts()
-	e.short, e.loose = m.short, words{}
+	e.short, e.macs, e.loose = m.short, m.macs.clone(), words{}
 }
 
 // lowerCache remembers labels in lower case.

@@ -157,14 +157,6 @@ func (s *softState) enrolled(org ids.Org, id number, ordinal uint32) {
 	}
 }
 
-func (s *softState) forget(org ids.Org, ordinal uint32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p := s.orgs[org]; p != nil {
-		p.forget(ordinal)
-	}
-}
-
 // move carries presence over to other tables, by client id. The caller holds the
 // lock, and nobody changes the tables.
 func (s *softState) move(before, after map[ids.Org]*table) {

@@ -3,6 +3,7 @@ package clients_test
 import (
 	"bytes"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -168,5 +169,35 @@ func TestRemoteCannotCloseWhatIsOpenHere(t *testing.T) {
 	h.RemoteGone("b-1")
 	if !h.Seen(ids.RootOrg, id(0)).Online {
 		t.Error("offline, because another node said so")
+	}
+}
+
+// Whatever part of an address is sought, it is found in those that have it: also
+// where the part begins like itself, and across octets.
+func TestPartsOfAddressesAreFound(t *testing.T) {
+	c := found(t, fleet{81, 1})
+	octets := []string{"1", "11", "112"}
+	var addresses []string
+	parts := map[string]bool{}
+	for i := range 81 {
+		address := strings.Join([]string{octets[i%3], octets[i/3%3], octets[i/9%3], octets[i/27]}, ".")
+		c.Touch(ids.RootOrg, c.fleet.client(t, i), address, noon)
+		addresses = append(addresses, address)
+		for begin := range address {
+			parts[address[begin:]], parts[address[:len(address)-begin]] = true, true
+		}
+	}
+	c.Meagre(0)
+	c.Merge(t.Context())
+	for part := range parts {
+		want := 0
+		for _, address := range addresses {
+			if strings.Contains(address, part) {
+				want++
+			}
+		}
+		if page, err := c.Search(ids.RootOrg, "ip:"+part, 0, 1, noon); err != nil || page.Total != want {
+			t.Errorf("%s: %v, %v; want %d", part, page, err, want)
+		}
 	}
 }

@@ -104,11 +104,8 @@ func (r *Room) Apply(e *buspb.Entry) error {
 // tell says what happened to those who keep something about clients.
 func (r *Room) tell(org ids.Org, events []event) {
 	for _, ev := range events {
-		switch ev.what {
-		case Enrolled:
+		if ev.what == Enrolled {
 			r.soft.enrolled(org, ev.number, ev.ordinal)
-		case Deleted:
-			r.soft.forget(org, ev.ordinal)
 		}
 		r.watch(org, ev.client, ev.what)
 	}
