@@ -102,31 +102,40 @@ func (o *ClusterOperator) Progress(more int) {
 }
 
 // Check has the operator finish what is under way and hold still, and compares what
-// it was told with the client's record at every node that runs.
+// it was told with the client's record at every node that is ready.
 func (o *ClusterOperator) Check(t testing.TB) {
 	t.Helper()
 	o.wishes.Lock()
 	defer o.wishes.Unlock()
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	compared := 0
 	for _, n := range o.c.nodes {
-		if !n.Running() {
-			continue
+		if s, err := n.Status(); err == nil && s.Ready == "" {
+			o.compare(n)
+			compared++
 		}
-		o.c.Wait("the operator's labels at "+n.Machine, func() (bool, string) {
-			labels, err := n.Labels(o.client)
-			wrong := o.differences(labels)
-			return err == nil && len(wrong) == 0, fmt.Sprintf("%v, %v", wrong, err)
-		})
+	}
+	if compared == 0 {
+		t.Error("no node was ready to show the labels")
 	}
 }
 
-// End ends the operator after a last Check, and tells how it fared.
+func (o *ClusterOperator) compare(n *ClusterNode) {
+	o.c.t.Helper()
+	o.c.Wait("the operator's labels at "+n.Machine, func() (bool, string) {
+		labels, err := n.Labels(o.client)
+		wrong := o.differences(labels)
+		return err == nil && len(wrong) == 0, fmt.Sprintf("%v, %v", wrong, err)
+	})
+}
+
+// End ends the operator, compares at all nodes, and tells how it fared.
 func (o *ClusterOperator) End(t testing.TB) {
 	t.Helper()
 	o.ending.Store(true)
 	o.workers.Wait()
-	o.Check(t)
+	for _, n := range o.c.nodes {
+		o.compare(n)
+	}
 	for _, text := range o.failed {
 		t.Errorf("a write was never accepted: %s", text)
 	}
@@ -135,6 +144,8 @@ func (o *ClusterOperator) End(t testing.TB) {
 
 // differences are labels that are lost, or there again.
 func (o *ClusterOperator) differences(labels []string) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	var wrong []string
 	for label, there := range o.labels {
 		if slices.Contains(labels, label) != there {

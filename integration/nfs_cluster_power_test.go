@@ -44,6 +44,7 @@ func TestClusterPowerCutsLoseAndDoubleNothing(t *testing.T) {
 		s.rowsSoFar("a power cut of " + kind.name)
 	}
 	s.tell("%d power cuts", cuts)
+	s.lab.WaitAllReady()
 	s.end()
 }
 
