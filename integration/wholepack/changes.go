@@ -20,7 +20,8 @@ const (
 	tryPause  = 100 * time.Millisecond
 )
 
-// keptLabels is how many labels of one worker a client has.
+// keptLabels is how many labels of one worker a client has. A client takes 200 at
+// most, and passes over what is beyond.
 const keptLabels = 8
 
 // nobody is a client that there is not.
@@ -40,18 +41,20 @@ func (w *worker) label() {
 		op.Key = op.Token
 	}
 	body := map[string]any{"clients": []string{client}, "add": []string{op.Token}}
-	if mine := w.mine[client]; len(mine) > keptLabels {
-		body["remove"] = mine[:1]
+	mine := w.mine[client]
+	old := mine[:max(0, len(mine)-keptLabels)]
+	if len(old) > 0 {
+		body["remove"] = old
 	}
 	reply := w.carry(&op, http.MethodPost, "/clients/labels", body)
 	w.pack.History.Op(op)
 	if outcome, _ := op.Outcome(); outcome == history.Refused || client == nobody {
 		return
 	}
-	w.mine[client] = append(w.mine[client], op.Token) // or perhaps not: to take it away then does no harm
-	if reply != nil && body["remove"] != nil {
-		w.mine[client] = slices.Delete(w.mine[client], 0, 1)
+	if reply != nil {
+		mine = slices.Clone(mine[len(old):])
 	}
+	w.mine[client] = append(mine, op.Token) // or perhaps not: to take it away then does no harm
 }
 
 // collect runs one collection and waits until its agent was told of its end.
@@ -142,7 +145,7 @@ func meaning(reply *Reply) (history.Answer, uint64, string) {
 // Headers about how fresh a read is.
 const (
 	headerFresh = "X-Raptorpack-Fresh"
-	headerIndex = "X-Raptorpack-Index"
+	headerIndex = "X-Raptorpack-Index" // of a request: at least this entry
 )
 
 // read looks at a client's labels: as they are, as of the last entry that this
@@ -159,8 +162,7 @@ func (w *worker) read() {
 	switch wish {
 	case 1:
 		r.AtLeast = w.last
-		text := strconv.FormatUint(w.last, 10)
-		header = []string{headerIndex, text}
+		header = []string{headerIndex, strconv.FormatUint(w.last, 10)}
 	case 2:
 		header = []string{headerFresh, "true"}
 	}
@@ -172,10 +174,12 @@ func (w *worker) read() {
 	if err != nil || reply.Status != http.StatusOK || n.Process() != one || one.Ready() != nil {
 		return // nothing was shown, or not by whom we think
 	}
-	r.After = one.Status().Index
-	if stamp, err := strconv.ParseUint(reply.Header.Get(headerIndex), 10, 64); err == nil {
-		r.After, r.Fresh = stamp, wish == 2
+	if r.After, err = strconv.ParseUint(reply.Header.Get(headerIndex), 10, 64); err != nil {
+		w.pack.t.Errorf("answer to a read: index: %v", err)
+		w.work.cancel() // every other will be like it
+		return
 	}
+	r.Fresh = wish == 2
 	var seen struct{ Labels []string }
 	if err := json.Unmarshal(reply.Body, &seen); err != nil {
 		w.pack.t.Errorf("answer to a read: %s", reply.Body)
