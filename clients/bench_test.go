@@ -285,7 +285,7 @@ func BenchmarkLookupMillion(b *testing.B) {
 	}
 	for name, look := range map[string]func(client ids.Client) error{
 		"record": func(c ids.Client) error { _, err := room.Lookup(ids.RootOrg, c); return err },
-		"labels": func(c ids.Client) error { _, _, err := room.Labels(ids.RootOrg, c); return err },
+		"labels": func(c ids.Client) error { _, err := room.Labels(ids.RootOrg, c); return err },
 		"key":    func(c ids.Client) error { _, err := room.Key(ids.RootOrg, c); return err },
 	} {
 		b.Run(name, func(b *testing.B) {

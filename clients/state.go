@@ -164,14 +164,14 @@ func (r *Room) Lookup(org ids.Org, client ids.Client) (*Record, error) {
 	return g.record(org, client), nil
 }
 
-// Labels returns a client's labels and when they changed last, or
-// ErrUnknownClient. It costs a fraction of a Lookup.
-func (r *Room) Labels(org ids.Org, client ids.Client) ([]string, time.Time, error) {
+// Labels returns a client's labels, or ErrUnknownClient. It costs a fraction of a
+// Lookup.
+func (r *Room) Labels(org ids.Org, client ids.Client) ([]string, error) {
 	g, err := r.look(org, client)
 	if err != nil {
-		return nil, time.Time{}, err
+		return nil, err
 	}
-	return unpackLabels(g.labels), micros.Time(g.labelsChanged), nil
+	return unpackLabels(g.labels), nil
 }
 
 // known reports ErrUnknownClient, or nil.

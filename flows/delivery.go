@@ -29,7 +29,7 @@ func (a *Attachment) plan(now time.Time, real bool) *delivery {
 	s := a.room.shard(a.owner)
 	d := &delivery{a: a, s: s, now: now, real: real, events: a.room.Events.of(a.owner.org)}
 	if d.events != nil {
-		d.labels, d.basis = a.room.labels(a.owner)
+		d.labels = a.room.labels(a.owner)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +63,6 @@ type delivery struct {
 	index  uint64     // the newest entry here
 	events *orgEvents // the event tables, nil when there are none
 	labels []string   // the client's
-	basis  time.Time  // when they changed
 
 	flying   int     // flows that the client has
 	starts   []*Flow // to be sent

@@ -121,7 +121,7 @@ func TestEventNamesAreTakenOnlyFromWhoWasGivenThem(t *testing.T) {
 	labels := []string{}
 	w := newWorld(t)
 	n := w.node(func(o *flows.Options) {
-		o.Labels = func(ids.Org, ids.Client) ([]string, time.Time) { return labels, time.Time{} }
+		o.Labels = func(ids.Org, ids.Client) []string { return labels }
 	})
 	clear := "Linux.Events.DNS" // a deployment that does not hide names
 	w.events(eventGroup("", execsTok, execs), eventGroup("Lab", clear, clear))

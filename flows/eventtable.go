@@ -51,7 +51,7 @@ type EventTable struct {
 
 // orgEvents never changes: an entry makes a new one.
 type orgEvents struct {
-	set    time.Time // of the entry, nanoseconds are its version for clients
+	set    time.Time // of the entry
 	groups []eventGroup
 	names  map[string]eventName // by token; those of earlier tables too
 }
@@ -283,64 +283,76 @@ type tableNews struct {
 	offered   uint64 // newest version handed out
 	offeredAt time.Time
 	offeredBy *Attachment
-	basis     time.Time // state of table and labels that was handed out
 }
 
-// versionOf is the version that a state of table and labels has on every node.
-func versionOf(basis time.Time) uint64 { return uint64(max(0, basis.UnixNano())) + 1 }
-
-// tagBits are the low bits by which every node knows a version above versionOf.
+// tagBits are the low bits of a version, by which every node knows what it is of.
 const tagBits = 30
 
-// tagOf is what a state of table and labels has in those bits.
-func tagOf(basis time.Time) uint64 {
-	sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, versionOf(basis)))
+// hasTag reports whether a version is of the table that has a tag.
+func hasTag(version, tag uint64) bool { return version&(1<<tagBits-1) == tag }
+
+// eventChoice is what of an org's event table is for one client.
+type eventChoice struct {
+	*orgEvents
+	groups []eventGroup
+}
+
+// choose finds what is for a client with these labels.
+func (o *orgEvents) choose(labels []string) eventChoice {
+	c := eventChoice{orgEvents: o}
+	for _, g := range o.groups {
+		if g.Label == "" || slices.Contains(labels, g.Label) {
+			c.groups = append(c.groups, g)
+		}
+	}
+	return c
+}
+
+// tag is what the versions of a choice have in their low bits, on every node.
+func (c eventChoice) tag() uint64 {
+	text := binary.BigEndian.AppendUint64(nil, uint64(c.set.UnixNano()))
+	for _, g := range c.groups {
+		text = append(append(text, g.Label...), 0) // no label has one
+	}
+	sum := sha256.Sum256(text)
 	return binary.BigEndian.Uint64(sum[:]) >> (64 - tagBits)
 }
 
-// versionAbove is the version of a basis for a client that has run, or was offered,
-// all below least: clients take no lower number, whatever gave them theirs.
-func versionAbove(least uint64, basis time.Time) uint64 {
-	if v := versionOf(basis); least <= v {
-		return v
-	}
-	version := least>>tagBits<<tagBits | tagOf(basis)
+// version is the number of a choice for a client that has run, or was offered, all
+// up to above: clients take no lower one, whatever gave them theirs. It lies within
+// a second or so of the nanosecond at which the table was set if it can.
+func (c eventChoice) version(above uint64) uint64 {
+	least := max(above, uint64(max(0, c.set.UnixNano()))) + 1
+	version := least>>tagBits<<tagBits | c.tag()
 	if version < least {
 		version += 1 << tagBits
 	}
 	return version
 }
 
-// runs reports whether the client runs the table of a basis, whichever node gave it
-// that. Any other number tells nothing, however high: another server, a clock that
-// was ahead or a ledger that was restored may have issued it.
-func (n *tableNews) runs(basis time.Time) bool {
-	v := versionOf(basis)
-	return n.reported == v || n.reported > v && n.reported&(1<<tagBits-1) == tagOf(basis)
-}
-
 // eventTable adds the event table if the client runs another one. The version is
-// above what the client has, and every node knows it by its basis. No clock of a
-// node is in it: one that jumped ahead would put it above all tables to come.
+// above what the client has, and every node knows by it which table it is of. Any
+// other number tells nothing, however high: another server, a clock that was ahead
+// or a ledger that was restored may have issued it. No clock of a node is in it.
+//
+// While the client has not said that it runs what it was given, it is given nothing
+// newer for some seconds: it takes one answer a second, and labels may change by
+// the thousand.
 func (d *delivery) eventTable() {
 	r, n := d.a.room, &d.v.table
-	o := d.events
-	if o == nil || !n.known {
+	if d.events == nil || !n.known {
 		return
 	}
-	basis := latest(d.basis, o.set)
-	if n.runs(basis) {
+	choice := d.events.choose(d.labels)
+	tag := choice.tag()
+	switch underWay := n.offeredBy == d.a && n.offered > n.reported; {
+	case !underWay && hasTag(n.reported, tag),
+		underWay && hasTag(n.offered, tag) && d.now.Sub(n.offeredAt) < resendTable,
+		underWay && d.now.Sub(n.offeredAt) < adoptTable:
 		return
 	}
-	if n.offeredBy == d.a && !basis.After(n.basis) && d.now.Sub(n.offeredAt) < resendTable {
-		return
-	}
-	version := versionAbove(max(n.reported, n.offered)+1, basis)
-	table := &wirepb.VQLEventTable{Version: version}
-	for _, g := range o.groups {
-		if g.Label != "" && !slices.Contains(d.labels, g.Label) {
-			continue
-		}
+	table := &wirepb.VQLEventTable{Version: choice.version(max(n.reported, n.offered))}
+	for _, g := range choice.groups {
 		for _, q := range g.Queries {
 			var args wirepb.VQLCollectorArgs
 			if err := proto.Unmarshal(q.Args, &args); err != nil {
@@ -352,21 +364,21 @@ func (d *delivery) eventTable() {
 	}
 	d.table = &wirepb.VeloMessage{SessionId: ids.Monitoring.String(), UpdateEventTable: table}
 	if d.real {
-		n.offered, n.offeredAt, n.offeredBy, n.basis = version, d.now, d.a, basis
+		n.offered, n.offeredAt, n.offeredBy = table.Version, d.now, d.a
 	}
 }
 
-// labels are a client's labels in lower case, and when they changed last.
-func (r *Room) labels(o owner) ([]string, time.Time) {
+// labels are a client's labels in lower case.
+func (r *Room) labels(o owner) []string {
 	if r.o.Labels == nil {
-		return nil, time.Time{}
+		return nil
 	}
-	labels, changed := r.o.Labels(o.org, o.client)
+	labels := r.o.Labels(o.org, o.client)
 	lower := make([]string, len(labels))
 	for i, l := range labels {
 		lower[i] = strings.ToLower(l)
 	}
-	return lower, changed
+	return lower
 }
 
 // eventName is what a token stands for, if this client was given it. A random
@@ -384,8 +396,7 @@ func (r *Room) eventName(o owner, token string) (string, bool) {
 	if token != n.Result || slices.Contains(n.Labels, "") {
 		return n.Result, true
 	}
-	labels, _ := r.labels(o)
-	for _, l := range labels {
+	for _, l := range r.labels(o) {
 		if slices.Contains(n.Labels, l) {
 			return n.Result, true
 		}

@@ -56,7 +56,7 @@ func TestLabelReachesTheEventTableThroughAnotherNode(t *testing.T) {
 		p.watch(eventGroup("", execsTok, execs), eventGroup("Lab", "$x", "Other"))
 		p.deliver()
 		b.CheckedIn(ids.RootOrg, p.client, 0)
-		wantTable(t, at, 1)
+		b.CheckedIn(ids.RootOrg, p.client, wantTable(t, at, 1))
 		time.Sleep(time.Second)
 		a.labels.set("LAB")
 		a.LabelsChanged(ids.RootOrg, p.client)
@@ -75,6 +75,47 @@ func TestLabelReachesTheEventTableThroughAnotherNode(t *testing.T) {
 		a.CheckedIn(ids.RootOrg, p.client, version)
 		wantNext(t, moved, "")
 	}, "a", "b")
+}
+
+// Clients take one answer a second: whoever labels one by the hundred must not fill
+// its connection with event tables that nobody needs.
+func TestLabelsMakeNoMoreTablesThanTheClientCanTake(t *testing.T) {
+	inPack(t, func(t *testing.T, p *pack) {
+		m := p.nodes[0]
+		at := m.attach()
+		defer at.Close()
+		p.watch(eventGroup("", execsTok, execs), eventGroup("Lab", "$x", "Other"))
+		p.deliver()
+		label := func(labels ...string) {
+			m.labels.set(labels...)
+			m.LabelsChanged(ids.RootOrg, p.client)
+		}
+		m.CheckedIn(ids.RootOrg, p.client, 0)
+		version := wantTable(t, at, 1)
+		m.CheckedIn(ids.RootOrg, p.client, version)
+		label("other") // has no event queries
+		wantNext(t, at, "")
+		label("LAB")
+		version = wantTable(t, at, 2)
+		for range 3 { // it has not adopted that yet
+			label("other")
+			wantNext(t, at, "")
+			label("lab")
+			wantNext(t, at, "")
+		}
+		label()
+		wantNext(t, at, "")
+		m.CheckedIn(ids.RootOrg, p.client, version)
+		later := wantTable(t, at, 1)
+		if later <= version {
+			t.Errorf("version %d is not above %d", later, version)
+		}
+		label("lab") // and now the client stays silent
+		wantNext(t, at, "")
+		time.Sleep(time.Minute)
+		woken(t, at)
+		wantTable(t, at, 2)
+	}, "a")
 }
 
 func wantTable(t *testing.T, at *flows.Attachment, events int) uint64 {

@@ -321,21 +321,20 @@ func (m *member) attach() *flows.Attachment {
 
 // labelBook is what a node knows of its client's labels.
 type labelBook struct {
-	mu      sync.Mutex
-	labels  []string
-	changed time.Time
+	mu     sync.Mutex
+	labels []string
 }
 
 func (l *labelBook) set(labels ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.labels, l.changed = labels, time.Now()
+	l.labels = labels
 }
 
-func (l *labelBook) of(ids.Org, ids.Client) ([]string, time.Time) {
+func (l *labelBook) of(ids.Org, ids.Client) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.labels, l.changed
+	return l.labels
 }
 
 // inPack runs a story of nodes in a bubble.

@@ -45,11 +45,11 @@ type Options struct {
 	Store       *filestore.Store // views and uploads
 	Incarnation string           // "<node>-<n>": who holds what is taken in here
 
-	Info   clientInfo                                      // nil: self-reports are dead letters
-	Labels func(ids.Org, ids.Client) ([]string, time.Time) // a client's labels and when they changed; nil: none
-	Wake   func(ids.Org, ids.Client)                       // a client has something to fetch; must not block; nil: none
-	Ended  func(Key)                                       // a flow reached its final state here; must not block; nil: none
-	Alert  func(Key, string /*artifact*/, []byte)          // an alert line was made durable; must not block; nil: none
+	Info   clientInfo                             // nil: self-reports are dead letters
+	Labels func(ids.Org, ids.Client) []string     // a client's labels; nil: none
+	Wake   func(ids.Org, ids.Client)              // a client has something to fetch; must not block; nil: none
+	Ended  func(Key)                              // a flow reached its final state here; must not block; nil: none
+	Alert  func(Key, string /*artifact*/, []byte) // an alert line was made durable; must not block; nil: none
 
 	// Fresh returns when this node has applied everything that the ledger held when
 	// the call began, wherever the master is. Nil: nobody is ever ahead of this node.

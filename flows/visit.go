@@ -12,6 +12,10 @@ const (
 	// sent again over the same connection.
 	resendTable = 10 * time.Minute
 
+	// adoptTable is how long a client is waited for that was given another event
+	// table than it should have now.
+	adoptTable = 10 * time.Second
+
 	// forgetVisit is how long a client that has no connection here is remembered.
 	forgetVisit = 10 * time.Minute
 )

@@ -131,12 +131,12 @@ func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 	return flows.Options{
 		Committer: c, Store: n.store, Reader: n.reader, Incarnation: n.incarnation.Name(),
 		Info: selfReports{n}, Wake: func(org ids.Org, client ids.Client) { n.board.Wake(org, client) },
-		Labels: func(org ids.Org, client ids.Client) ([]string, time.Time) {
-			labels, changed, err := n.clients.Labels(org, client)
+		Labels: func(org ids.Org, client ids.Client) []string {
+			labels, err := n.clients.Labels(org, client)
 			if err != nil {
-				return nil, time.Time{} // deleted meanwhile
+				return nil // deleted meanwhile
 			}
-			return labels, changed
+			return labels
 		},
 		Ended:       func(key flows.Key) { n.interrogate.Ended(key.Org, key.Client, key.Flow) },
 		Fresh:       n.fresh,
