@@ -93,6 +93,9 @@ func (n *Node) change(e *buspb.Entry) error {
 		return nil
 	case kindRetire:
 		return n.retire(e)
+	case kindCompare:
+		n.compared.take(n, e.Index)
+		return nil
 	default:
 		s := n.states[kind]
 		if s == nil {

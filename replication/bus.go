@@ -151,6 +151,7 @@ func (n *Node) RunBus(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Serve(n.bus.o.Listener) })
 	g.Go(func() error { n.bus.keepPeers(ctx); return nil })
+	g.Go(func() error { return n.compared.run(ctx, n) })
 	g.Go(func() error {
 		<-ctx.Done()
 		server.Stop()

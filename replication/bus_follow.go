@@ -125,7 +125,7 @@ func (s *busServer) echo(stream buspb.Bus_FollowServer, r *reign, stamp int64, s
 		}
 		sent += uint64(count)
 	}
-	echo := &buspb.Echo{Stamp: stamp, Index: index, Digest: sum[:]}
+	echo := &buspb.Echo{Stamp: stamp, Index: index, Digest: sum[:], Sums: s.n.compared.newest()}
 	return sent, stream.Send(&buspb.FollowAnswer{Answer: &buspb.FollowAnswer_Echo{Echo: echo}})
 }
 

@@ -13,11 +13,13 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"raptorpack/filestore"
 	"raptorpack/filestore/filestoretest"
+	"raptorpack/proto/buspb"
 	"raptorpack/replication"
 )
 
@@ -99,6 +101,7 @@ type busRig struct {
 	kit     *packKit
 	address string
 	soft    *chatter
+	version atomic.Pointer[string] // of its program; nil: that of most
 	halt    func()
 }
 
@@ -128,6 +131,11 @@ func (k *packKit) add(name string, tune func(*replication.Options)) *busRig {
 		o.Bus = &replication.BusOptions{
 			Listener: listener, Certificate: func() *tls.Certificate { return k.cert }, Authority: k.trust.pool,
 			Peers: k.peers, Changed: changed, Dial: k.dial, Soft: b.soft,
+			Describe: func(s *buspb.NodeStatus) {
+				if v := b.version.Load(); v != nil {
+					s.Version = *v
+				}
+			},
 		}
 		if tune != nil {
 			tune(o)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -248,6 +249,9 @@ func (f *follower) entries(ctx context.Context, payloads [][]byte) error {
 // echo learns how fresh this node's state is, and holds it against the master's.
 func (f *follower) echo(echo *buspb.Echo) error {
 	n := f.n
+	if err := f.compare(echo.GetSums()); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if p, known := n.window.entry(echo.GetIndex()); known && string(p.sum[:]) != string(echo.GetDigest()) {
@@ -257,6 +261,20 @@ func (f *follower) echo(echo *buspb.Echo) error {
 	if n.at.index >= echo.GetIndex() {
 		n.fresh = n.began.Add(time.Duration(echo.GetStamp()))
 	}
+	return nil
+}
+
+// compare holds what is in memory here against what the master has.
+func (f *follower) compare(master *buspb.StateSums) error {
+	differ, heal := f.n.compared.judge(master)
+	if len(differ) == 0 {
+		return nil
+	}
+	f.n.m.stateMismatches.Inc()
+	if heal {
+		return fmt.Errorf("what is in memory of %s before entry %d is not what the master has: %w", strings.Join(differ, ", "), master.GetIndex(), ErrDiverged)
+	}
+	f.n.log.Error("state is not the master's though it was loaded again: one of the two does not keep to the ledger", "kinds", differ, "index", master.GetIndex())
 	return nil
 }
 

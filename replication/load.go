@@ -96,6 +96,7 @@ func (n *Node) stand(at place, sum digest, m *memory) {
 	n.mu.Lock()
 	n.at, n.reached, n.digest, n.memory = at, at.index, sum, m
 	n.window.begin(at)
+	n.compared.void()
 	last := m.origins[origin{n.o.Incarnation, buspb.Origin_STREAM_PROPOSE}]
 	n.mu.Unlock()
 	n.props.passed(last, n.earlier)

@@ -17,9 +17,10 @@ import (
 
 // Kinds of the ledger itself.
 const (
-	kindEpoch   = "ledger.epoch"  // buspb.EpochStart, first entry of each epoch
-	kindRetire  = "ledger.retire" // buspb.OriginsRetired
-	kindSection = "replication"   // snapshot file of the memory
+	kindEpoch   = "ledger.epoch"   // buspb.EpochStart, first entry of each epoch
+	kindRetire  = "ledger.retire"  // buspb.OriginsRetired
+	kindCompare = "ledger.compare" // no body; see comparisons
+	kindSection = "replication"    // snapshot file of the memory
 )
 
 // requestMemory is how long a request id is remembered, in entry time.

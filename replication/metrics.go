@@ -35,6 +35,9 @@ type metrics struct {
 	apply            prometheus.Histogram
 	followsEnded     prometheus.Counter
 	digestMismatches prometheus.Counter
+	stateMismatches  prometheus.Counter
+	compared         prometheus.Gauge
+	compareTook      prometheus.Histogram
 	peersLost        prometheus.Counter
 }
 
@@ -85,8 +88,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		followsEnded:     counter("raptorpack_replication_follows_ended_total", "Times this node lost the master that it followed."),
 		digestMismatches: counter("raptorpack_replication_digest_mismatches_total", "Times this node's state was not the master's at the same entry; each is healed by loading again, and is a defect."),
-		peersLost:        counter("raptorpack_replication_peers_lost_total", "Conversations with other nodes that ended."),
-		foreignFailed:    counter("raptorpack_replication_foreign_outbox_failures_total", "Reads of other incarnations' outboxes that met damage or a gap."),
+		stateMismatches:  counter("raptorpack_replication_state_mismatches_total", "Times what this node has in memory was not what the master has at the same entry; each is a defect. The first is healed by loading again."),
+		compared:         gauge("raptorpack_replication_compared_index", "Entry before which this node's states were hashed last, to be compared with the master's."),
+		compareTook: f.NewHistogram(prometheus.HistogramOpts{
+			Name: "raptorpack_replication_compare_duration_seconds", Help: "Time to hash all states for a comparison.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
+		}),
+		peersLost:     counter("raptorpack_replication_peers_lost_total", "Conversations with other nodes that ended."),
+		foreignFailed: counter("raptorpack_replication_foreign_outbox_failures_total", "Reads of other incarnations' outboxes that met damage or a gap."),
 	}
 }
 

@@ -61,6 +61,10 @@ type Options struct {
 	SnapshotEntries int64
 	SnapshotBytes   int64
 
+	// CompareEvery is how often, at most, a master has all nodes compare what they
+	// have in memory (1 min; rarer where that takes long).
+	CompareEvery time.Duration
+
 	// WindowBytes bounds the newest entries kept for nodes that follow (64 MiB);
 	// who is farther behind reads files.
 	WindowBytes int64
@@ -91,6 +95,7 @@ func (o *Options) setDefaults() {
 	orDefault(&o.MaxBodyBytes, 64<<20)
 	orDefault(&o.MaxPendingBytes, 64<<20)
 	orDefault(&o.WindowBytes, 64<<20)
+	orDefault(&o.CompareEvery, time.Minute)
 	orDefault(&o.SnapshotEntries, 100_000)
 	orDefault(&o.SnapshotBytes, 64<<20)
 	if o.Logger == nil {

@@ -661,6 +661,7 @@ type Echo struct {
 	Stamp         int64                  `protobuf:"varint,1,opt,name=stamp,proto3" json:"stamp,omitempty"`
 	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
 	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"` // over all entries up to index and what became of them
+	Sums          *StateSums             `protobuf:"bytes,4,opt,name=sums,proto3" json:"sums,omitempty"`     // the newest, if there are any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +717,75 @@ func (x *Echo) GetDigest() []byte {
 	return nil
 }
 
+func (x *Echo) GetSums() *StateSums {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+// StateSums are hashes of what a node had in memory before the entry
+// ledger.compare at an index.
+type StateSums struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Version       string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                                                                       // of the program: another may write the same state otherwise
+	Kinds         map[string][]byte      `protobuf:"bytes,3,rep,name=kinds,proto3" json:"kinds,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // SHA-256 of the snapshot file that each kind would have
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StateSums) Reset() {
+	*x = StateSums{}
+	mi := &file_bus_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StateSums) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StateSums) ProtoMessage() {}
+
+func (x *StateSums) ProtoReflect() protoreflect.Message {
+	mi := &file_bus_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StateSums.ProtoReflect.Descriptor instead.
+func (*StateSums) Descriptor() ([]byte, []int) {
+	return file_bus_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *StateSums) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *StateSums) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *StateSums) GetKinds() map[string][]byte {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
 type ProposeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          *Introduction          `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`    // in the first message
@@ -727,7 +797,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_bus_proto_msgTypes[9]
+	mi := &file_bus_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +809,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[9]
+	mi := &file_bus_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +822,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{9}
+	return file_bus_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProposeRequest) GetFrom() *Introduction {
@@ -786,7 +856,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_bus_proto_msgTypes[10]
+	mi := &file_bus_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -798,7 +868,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[10]
+	mi := &file_bus_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -811,7 +881,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{10}
+	return file_bus_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Proposal) GetSeq() uint64 {
@@ -837,7 +907,7 @@ type ProposeAnswer struct {
 
 func (x *ProposeAnswer) Reset() {
 	*x = ProposeAnswer{}
-	mi := &file_bus_proto_msgTypes[11]
+	mi := &file_bus_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +919,7 @@ func (x *ProposeAnswer) String() string {
 func (*ProposeAnswer) ProtoMessage() {}
 
 func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[11]
+	mi := &file_bus_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +932,7 @@ func (x *ProposeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeAnswer.ProtoReflect.Descriptor instead.
 func (*ProposeAnswer) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{11}
+	return file_bus_proto_rawDescGZIP(), []int{12}
 }
 
 type DeliverRequest struct {
@@ -877,7 +947,7 @@ type DeliverRequest struct {
 
 func (x *DeliverRequest) Reset() {
 	*x = DeliverRequest{}
-	mi := &file_bus_proto_msgTypes[12]
+	mi := &file_bus_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +959,7 @@ func (x *DeliverRequest) String() string {
 func (*DeliverRequest) ProtoMessage() {}
 
 func (x *DeliverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[12]
+	mi := &file_bus_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +972,7 @@ func (x *DeliverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverRequest.ProtoReflect.Descriptor instead.
 func (*DeliverRequest) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{12}
+	return file_bus_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeliverRequest) GetFrom() *Introduction {
@@ -941,7 +1011,7 @@ type DeliverAnswer struct {
 
 func (x *DeliverAnswer) Reset() {
 	*x = DeliverAnswer{}
-	mi := &file_bus_proto_msgTypes[13]
+	mi := &file_bus_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1023,7 @@ func (x *DeliverAnswer) String() string {
 func (*DeliverAnswer) ProtoMessage() {}
 
 func (x *DeliverAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[13]
+	mi := &file_bus_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1036,7 @@ func (x *DeliverAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverAnswer.ProtoReflect.Descriptor instead.
 func (*DeliverAnswer) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{13}
+	return file_bus_proto_rawDescGZIP(), []int{14}
 }
 
 type StandRequest struct {
@@ -978,7 +1048,7 @@ type StandRequest struct {
 
 func (x *StandRequest) Reset() {
 	*x = StandRequest{}
-	mi := &file_bus_proto_msgTypes[14]
+	mi := &file_bus_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1060,7 @@ func (x *StandRequest) String() string {
 func (*StandRequest) ProtoMessage() {}
 
 func (x *StandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[14]
+	mi := &file_bus_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1073,7 @@ func (x *StandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandRequest.ProtoReflect.Descriptor instead.
 func (*StandRequest) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{14}
+	return file_bus_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StandRequest) GetFrom() *Introduction {
@@ -1023,7 +1093,7 @@ type StandAnswer struct {
 
 func (x *StandAnswer) Reset() {
 	*x = StandAnswer{}
-	mi := &file_bus_proto_msgTypes[15]
+	mi := &file_bus_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1105,7 @@ func (x *StandAnswer) String() string {
 func (*StandAnswer) ProtoMessage() {}
 
 func (x *StandAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[15]
+	mi := &file_bus_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1118,7 @@ func (x *StandAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StandAnswer.ProtoReflect.Descriptor instead.
 func (*StandAnswer) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{15}
+	return file_bus_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StandAnswer) GetEpoch() uint64 {
@@ -1076,7 +1146,7 @@ type OrderRequest struct {
 
 func (x *OrderRequest) Reset() {
 	*x = OrderRequest{}
-	mi := &file_bus_proto_msgTypes[16]
+	mi := &file_bus_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1158,7 @@ func (x *OrderRequest) String() string {
 func (*OrderRequest) ProtoMessage() {}
 
 func (x *OrderRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[16]
+	mi := &file_bus_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1171,7 @@ func (x *OrderRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderRequest.ProtoReflect.Descriptor instead.
 func (*OrderRequest) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{16}
+	return file_bus_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OrderRequest) GetFrom() *Introduction {
@@ -1133,7 +1203,7 @@ type OrderAnswer struct {
 
 func (x *OrderAnswer) Reset() {
 	*x = OrderAnswer{}
-	mi := &file_bus_proto_msgTypes[17]
+	mi := &file_bus_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1215,7 @@ func (x *OrderAnswer) String() string {
 func (*OrderAnswer) ProtoMessage() {}
 
 func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_bus_proto_msgTypes[17]
+	mi := &file_bus_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1228,7 @@ func (x *OrderAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderAnswer.ProtoReflect.Descriptor instead.
 func (*OrderAnswer) Descriptor() ([]byte, []int) {
-	return file_bus_proto_rawDescGZIP(), []int{17}
+	return file_bus_proto_rawDescGZIP(), []int{18}
 }
 
 var File_bus_proto protoreflect.FileDescriptor
@@ -1213,11 +1283,20 @@ const file_bus_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05taken\x18\x03 \x01(\x04R\x05taken\"%\n" +
 	"\aEntries\x12\x1a\n" +
-	"\bpayloads\x18\x01 \x03(\fR\bpayloads\"J\n" +
+	"\bpayloads\x18\x01 \x03(\fR\bpayloads\"y\n" +
 	"\x04Echo\x12\x14\n" +
 	"\x05stamp\x18\x01 \x01(\x03R\x05stamp\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\fR\x06digest\"\x90\x01\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\x12-\n" +
+	"\x04sums\x18\x04 \x01(\v2\x19.raptorpack.bus.StateSumsR\x04sums\"\xb1\x01\n" +
+	"\tStateSums\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\tR\aversion\x12:\n" +
+	"\x05kinds\x18\x03 \x03(\v2$.raptorpack.bus.StateSums.KindsEntryR\x05kinds\x1a8\n" +
+	"\n" +
+	"KindsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x90\x01\n" +
 	"\x0eProposeRequest\x120\n" +
 	"\x04from\x18\x01 \x01(\v2\x1c.raptorpack.bus.IntroductionR\x04from\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x126\n" +
@@ -1262,7 +1341,7 @@ func file_bus_proto_rawDescGZIP() []byte {
 	return file_bus_proto_rawDescData
 }
 
-var file_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_bus_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_bus_proto_goTypes = []any{
 	(*Introduction)(nil),   // 0: raptorpack.bus.Introduction
 	(*WatchRequest)(nil),   // 1: raptorpack.bus.WatchRequest
@@ -1273,17 +1352,19 @@ var file_bus_proto_goTypes = []any{
 	(*Standing)(nil),       // 6: raptorpack.bus.Standing
 	(*Entries)(nil),        // 7: raptorpack.bus.Entries
 	(*Echo)(nil),           // 8: raptorpack.bus.Echo
-	(*ProposeRequest)(nil), // 9: raptorpack.bus.ProposeRequest
-	(*Proposal)(nil),       // 10: raptorpack.bus.Proposal
-	(*ProposeAnswer)(nil),  // 11: raptorpack.bus.ProposeAnswer
-	(*DeliverRequest)(nil), // 12: raptorpack.bus.DeliverRequest
-	(*DeliverAnswer)(nil),  // 13: raptorpack.bus.DeliverAnswer
-	(*StandRequest)(nil),   // 14: raptorpack.bus.StandRequest
-	(*StandAnswer)(nil),    // 15: raptorpack.bus.StandAnswer
-	(*OrderRequest)(nil),   // 16: raptorpack.bus.OrderRequest
-	(*OrderAnswer)(nil),    // 17: raptorpack.bus.OrderAnswer
-	(*Mutation)(nil),       // 18: raptorpack.bus.Mutation
-	(*Fact)(nil),           // 19: raptorpack.bus.Fact
+	(*StateSums)(nil),      // 9: raptorpack.bus.StateSums
+	(*ProposeRequest)(nil), // 10: raptorpack.bus.ProposeRequest
+	(*Proposal)(nil),       // 11: raptorpack.bus.Proposal
+	(*ProposeAnswer)(nil),  // 12: raptorpack.bus.ProposeAnswer
+	(*DeliverRequest)(nil), // 13: raptorpack.bus.DeliverRequest
+	(*DeliverAnswer)(nil),  // 14: raptorpack.bus.DeliverAnswer
+	(*StandRequest)(nil),   // 15: raptorpack.bus.StandRequest
+	(*StandAnswer)(nil),    // 16: raptorpack.bus.StandAnswer
+	(*OrderRequest)(nil),   // 17: raptorpack.bus.OrderRequest
+	(*OrderAnswer)(nil),    // 18: raptorpack.bus.OrderAnswer
+	nil,                    // 19: raptorpack.bus.StateSums.KindsEntry
+	(*Mutation)(nil),       // 20: raptorpack.bus.Mutation
+	(*Fact)(nil),           // 21: raptorpack.bus.Fact
 }
 var file_bus_proto_depIdxs = []int32{
 	0,  // 0: raptorpack.bus.WatchRequest.from:type_name -> raptorpack.bus.Introduction
@@ -1292,30 +1373,32 @@ var file_bus_proto_depIdxs = []int32{
 	6,  // 3: raptorpack.bus.FollowAnswer.standing:type_name -> raptorpack.bus.Standing
 	7,  // 4: raptorpack.bus.FollowAnswer.entries:type_name -> raptorpack.bus.Entries
 	8,  // 5: raptorpack.bus.FollowAnswer.echo:type_name -> raptorpack.bus.Echo
-	0,  // 6: raptorpack.bus.ProposeRequest.from:type_name -> raptorpack.bus.Introduction
-	10, // 7: raptorpack.bus.ProposeRequest.proposals:type_name -> raptorpack.bus.Proposal
-	18, // 8: raptorpack.bus.Proposal.mutation:type_name -> raptorpack.bus.Mutation
-	0,  // 9: raptorpack.bus.DeliverRequest.from:type_name -> raptorpack.bus.Introduction
-	19, // 10: raptorpack.bus.DeliverRequest.facts:type_name -> raptorpack.bus.Fact
-	0,  // 11: raptorpack.bus.StandRequest.from:type_name -> raptorpack.bus.Introduction
-	0,  // 12: raptorpack.bus.OrderRequest.from:type_name -> raptorpack.bus.Introduction
-	1,  // 13: raptorpack.bus.Bus.Watch:input_type -> raptorpack.bus.WatchRequest
-	4,  // 14: raptorpack.bus.Bus.Follow:input_type -> raptorpack.bus.FollowRequest
-	9,  // 15: raptorpack.bus.Bus.Propose:input_type -> raptorpack.bus.ProposeRequest
-	12, // 16: raptorpack.bus.Bus.Deliver:input_type -> raptorpack.bus.DeliverRequest
-	14, // 17: raptorpack.bus.Bus.Stand:input_type -> raptorpack.bus.StandRequest
-	16, // 18: raptorpack.bus.Bus.Order:input_type -> raptorpack.bus.OrderRequest
-	2,  // 19: raptorpack.bus.Bus.Watch:output_type -> raptorpack.bus.Report
-	5,  // 20: raptorpack.bus.Bus.Follow:output_type -> raptorpack.bus.FollowAnswer
-	11, // 21: raptorpack.bus.Bus.Propose:output_type -> raptorpack.bus.ProposeAnswer
-	13, // 22: raptorpack.bus.Bus.Deliver:output_type -> raptorpack.bus.DeliverAnswer
-	15, // 23: raptorpack.bus.Bus.Stand:output_type -> raptorpack.bus.StandAnswer
-	17, // 24: raptorpack.bus.Bus.Order:output_type -> raptorpack.bus.OrderAnswer
-	19, // [19:25] is the sub-list for method output_type
-	13, // [13:19] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	9,  // 6: raptorpack.bus.Echo.sums:type_name -> raptorpack.bus.StateSums
+	19, // 7: raptorpack.bus.StateSums.kinds:type_name -> raptorpack.bus.StateSums.KindsEntry
+	0,  // 8: raptorpack.bus.ProposeRequest.from:type_name -> raptorpack.bus.Introduction
+	11, // 9: raptorpack.bus.ProposeRequest.proposals:type_name -> raptorpack.bus.Proposal
+	20, // 10: raptorpack.bus.Proposal.mutation:type_name -> raptorpack.bus.Mutation
+	0,  // 11: raptorpack.bus.DeliverRequest.from:type_name -> raptorpack.bus.Introduction
+	21, // 12: raptorpack.bus.DeliverRequest.facts:type_name -> raptorpack.bus.Fact
+	0,  // 13: raptorpack.bus.StandRequest.from:type_name -> raptorpack.bus.Introduction
+	0,  // 14: raptorpack.bus.OrderRequest.from:type_name -> raptorpack.bus.Introduction
+	1,  // 15: raptorpack.bus.Bus.Watch:input_type -> raptorpack.bus.WatchRequest
+	4,  // 16: raptorpack.bus.Bus.Follow:input_type -> raptorpack.bus.FollowRequest
+	10, // 17: raptorpack.bus.Bus.Propose:input_type -> raptorpack.bus.ProposeRequest
+	13, // 18: raptorpack.bus.Bus.Deliver:input_type -> raptorpack.bus.DeliverRequest
+	15, // 19: raptorpack.bus.Bus.Stand:input_type -> raptorpack.bus.StandRequest
+	17, // 20: raptorpack.bus.Bus.Order:input_type -> raptorpack.bus.OrderRequest
+	2,  // 21: raptorpack.bus.Bus.Watch:output_type -> raptorpack.bus.Report
+	5,  // 22: raptorpack.bus.Bus.Follow:output_type -> raptorpack.bus.FollowAnswer
+	12, // 23: raptorpack.bus.Bus.Propose:output_type -> raptorpack.bus.ProposeAnswer
+	14, // 24: raptorpack.bus.Bus.Deliver:output_type -> raptorpack.bus.DeliverAnswer
+	16, // 25: raptorpack.bus.Bus.Stand:output_type -> raptorpack.bus.StandAnswer
+	18, // 26: raptorpack.bus.Bus.Order:output_type -> raptorpack.bus.OrderAnswer
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_bus_proto_init() }
@@ -1335,7 +1418,7 @@ func file_bus_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_bus_proto_rawDesc), len(file_bus_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
