@@ -45,6 +45,7 @@ func (a *Attachment) plan(now time.Time, real bool) *delivery {
 	for _, f := range open {
 		d.flow(f)
 	}
+	d.probe()
 	if real && len(d.asks) > 0 {
 		d.ask()
 	}
@@ -67,8 +68,10 @@ type delivery struct {
 	flying   int     // flows that the client has
 	starts   []*Flow // to be sent
 	offered  []*Flow // to be offered first
+	offering bool    // an offer is on its way
 	cancels  []ids.Flow
 	asks     []*Flow
+	probes   []*Flow  // tasks to be asked about when nothing is offered
 	question question // about asks
 	table    *wirepb.VeloMessage
 }
@@ -131,10 +134,20 @@ func (d *delivery) task(f *Flow, e *errand) {
 	case held, e.ready.has(d.a.number):
 		d.start(f, e)
 	case e.offering == f.Turn:
-	case d.offers(f, e):
+		d.offering = true
+	case e.won == f.Turn, d.offers(f, e):
 		d.offered = append(d.offered, f)
-	default:
-		d.wonder(f, e)
+	case d.wonders(f, e):
+		d.probes = append(d.probes, f)
+	}
+}
+
+// probe asks about tasks, unless another one is being offered: a question ends a
+// poll over HTTP, and the offer would come to nobody. They are asked about beside
+// that task, a moment later.
+func (d *delivery) probe() {
+	if len(d.offered) == 0 && !d.offering {
+		d.asks = append(d.asks, d.probes...)
 	}
 }
 
@@ -143,16 +156,20 @@ func (d *delivery) start(f *Flow, e *errand) {
 	if d.real {
 		e.deliveredBy, e.deliveredAt = d.a, d.now
 		e.answered, e.ready = false, span{}
+		e.won, e.spent = 0, true
 	}
 }
 
-// wonder asks once per connection and turn of the flow and, when no answer comes,
-// once per silence.
 func (d *delivery) wonder(f *Flow, e *errand) {
-	if e.askedBy == d.a && e.question.asked >= f.Turn && !d.old(e.askedAt) {
-		return
+	if d.wonders(f, e) {
+		d.asks = append(d.asks, f)
 	}
-	d.asks = append(d.asks, f)
+}
+
+// wonders reports whether to ask: once per connection and turn of the flow and,
+// when no answer comes, once per silence.
+func (d *delivery) wonders(f *Flow, e *errand) bool {
+	return e.askedBy != d.a || e.question.asked < f.Turn || d.old(e.askedAt)
 }
 
 // ask makes one question of all flows that are wondered about.

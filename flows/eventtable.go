@@ -437,8 +437,5 @@ func (r *Room) LabelsChanged(org ids.Org, client ids.Client) {
 		wakes = v.wakes()
 	}
 	s.mu.Unlock()
-	signal(wakes)
-	if len(wakes) > 0 && r.o.Wake != nil {
-		r.o.Wake(org, client)
-	}
+	r.wakeAll(o, wakes)
 }

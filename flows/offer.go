@@ -20,7 +20,9 @@ import (
 //
 // Otherwise, as after each poll over HTTP, the answer stands in the ledger, and
 // whoever has the client now offers. The first offer after an answer wins; the
-// winner hands the task out when its own state says so.
+// winner hands the task out when its own state says so: over a connection that was
+// here then, or over a later one once it has looked again for what others have not
+// told yet.
 
 // span is a run of connection numbers, both ends included; zero: none.
 type span struct{ first, last uint64 }
@@ -69,6 +71,7 @@ func (r *Room) makeOffers(ctx context.Context) error {
 	if len(keys) == 0 {
 		return nil
 	}
+	here := r.newestConnections(keys)
 	spoken, err := r.untold(ctx)
 	if err != nil {
 		for _, key := range keys {
@@ -82,12 +85,59 @@ func (r *Room) makeOffers(ctx context.Context) error {
 			r.offers.keep(key) // until the fact is applied here
 			continue
 		}
+		if r.reopen(key, here[key]) {
+			continue
+		}
 		if err := r.offer(ctx, key); err != nil {
 			r.offers.keep(key)
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// newestConnections numbers the newest connection of each flow's client.
+func (r *Room) newestConnections(keys []Key) map[Key]uint64 {
+	out := make(map[Key]uint64, len(keys))
+	for _, key := range keys {
+		s := r.shard(key.owner())
+		s.mu.Lock()
+		if v := s.visits[key.owner()]; v != nil {
+			out[key] = v.number
+		}
+		s.mu.Unlock()
+	}
+	return out
+}
+
+// reopen lets the connections up to one that began before the look at what others
+// have not told hand out a task whose offer had won when nobody was there for it.
+func (r *Room) reopen(key Key, newest uint64) bool {
+	s := r.shard(key.owner())
+	s.mu.Lock()
+	f, _ := r.lookup(key)
+	v := s.visits[key.owner()]
+	if f == nil || f.State != Pending || v == nil || s.took(key) {
+		s.mu.Unlock()
+		return false
+	}
+	e := v.errands[key.Flow]
+	if e == nil || e.won != f.Turn {
+		s.mu.Unlock()
+		return false
+	}
+	e.ready = span{1, newest}
+	wakes := v.wakes()
+	s.mu.Unlock()
+	r.wakeAll(key.owner(), wakes)
+	return true
+}
+
+func (r *Room) wakeAll(o owner, wakes []chan struct{}) {
+	signal(wakes)
+	if len(wakes) > 0 && r.o.Wake != nil {
+		r.o.Wake(o.org, o.client)
+	}
 }
 
 // untold lists the flows of which some node has made a fact durable that is not
@@ -154,7 +204,7 @@ func (r *Room) offer(ctx context.Context, key Key) error {
 		return nil
 	}
 	o := &buspb.FlowOffer{Key: key.proto(), Incarnation: r.o.Incarnation, Turn: f.Turn, Sure: e.sure}
-	e.offering = f.Turn
+	e.offering, e.spent = f.Turn, false
 	s.mu.Unlock()
 
 	err := r.submitFacts(ctx, key, &buspb.FlowChange{Change: &buspb.FlowChange_Offer{Offer: o}})
@@ -172,10 +222,7 @@ func (r *Room) offer(ctx context.Context, key Key) error {
 		wakes = v.wakes()
 	}
 	s.mu.Unlock()
-	signal(wakes)
-	if len(wakes) > 0 && r.o.Wake != nil {
-		r.o.Wake(key.Org, key.Client)
-	}
+	r.wakeAll(key.owner(), wakes)
 	return err
 }
 
@@ -196,11 +243,15 @@ func (v *visit) turned(f *Flow, incarnation string) {
 	}
 	e.turn = f.Turn
 	ours := f.Offered != "" && f.Offered == incarnation && e.offering > 0
+	e.won = 0
 	switch {
 	case ours && !e.sure:
 		e.ready = span{1, v.number}
 	case !ours:
 		e.ready, e.answered = span{}, false
+	}
+	if ours && !e.spent {
+		e.won = f.Turn
 	}
 	e.offering, e.sure = 0, false
 }

@@ -247,8 +247,90 @@ func TestOfferIsNotForConnectionsThatComeLater(t *testing.T) {
 		at.Close()
 		back := a.attach()
 		defer back.Close()
+		wantNext(t, back, "")
+		p.hurry()
+		wantNext(t, back, "") // b's offer is seen in its outbox
+		p.deliver()
 		wantNext(t, back, "ask1")
 	}, "a", "b")
+}
+
+// poll is one poll over HTTP of a client that has the flows of known: the first
+// answer ends it, and then the client says what it has to say.
+func (m *member) poll(known map[string]int) {
+	at := m.attach()
+	var told []*wirepb.VeloMessage
+	for range 3 {
+		if told = at.Next(); len(told) > 0 {
+			break
+		}
+		m.pack.hurry()
+		m.pack.deliver()
+	}
+	at.Close()
+	var says []*wirepb.VeloMessage
+	for _, message := range told {
+		if message.FlowRequest != nil {
+			known[message.SessionId]++
+			says = append(says, running(m.pack.key(message.SessionId)))
+		}
+	}
+	for _, answer := range forgot(told) {
+		if known[answer.SessionId] > 0 {
+			answer = running(m.pack.key(answer.SessionId))
+		}
+		says = append(says, answer)
+	}
+	m.give(says...)
+}
+
+func (p *pack) key(flow string) flows.Key { return flows.Key{Client: p.client, Flow: mustFlow(flow)} }
+
+// An offer that won when its poll was over already is not wasted: nobody else had
+// the client since.
+func TestOfferThatWonTooLateIsForTheNextPoll(t *testing.T) {
+	inPack(t, func(t *testing.T, p *pack) {
+		a := p.nodes[0]
+		p.started()
+		poll := a.attach()
+		asked := wantNext(t, poll, "ask1")
+		poll.Close()
+		a.give(forgot(asked)...)
+		gone := a.attach()
+		wantNext(t, gone, "")
+		p.hurry()
+		gone.Close()
+		p.deliver()
+		next := a.attach()
+		wantNext(t, next, "")
+		p.hurry()
+		wantNext(t, next, "start")
+		next.Close()
+		after := a.attach()
+		defer after.Close()
+		wantNext(t, after, "ask1") // it was handed out
+	}, "a", "b")
+}
+
+// Each question ends a poll. Of several tasks none may keep the others from being
+// handed out by asking all the time, wherever the polls go.
+func TestManyTasksOverPollsAreAllHandedOut(t *testing.T) {
+	for _, nodes := range [][]string{{"a"}, {"a", "b", "c"}} {
+		inPack(t, func(t *testing.T, p *pack) {
+			known := map[string]int{}
+			keys := []flows.Key{p.started()}
+			p.nodes[0].poll(known) // it is asked about the first
+			keys = append(keys, p.started(), p.started())
+			for i := range 12 {
+				p.nodes[(i+1)%len(p.nodes)].poll(known)
+			}
+			for _, key := range keys {
+				if n := known[key.Flow.String()]; n != 1 {
+					t.Errorf("a flow was handed out %d times, want once", n)
+				}
+			}
+		}, nodes...)
+	}
 }
 
 // The node that has the reader hears by the ledger of what others take.

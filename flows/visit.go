@@ -43,6 +43,8 @@ type errand struct {
 	turn     uint64 // of the flow, as far as this errand followed it
 	offering uint64 // the turn at which an offer was made; 0: none is on its way
 	sure     bool   // of that offer: over the connection that asked
+	spent    bool   // what was offered last was handed out
+	won      uint64 // the turn that an offer of ours made and nothing was handed out in; 0: none
 	ready    span   // connections that may hand the task out
 
 	heard time.Time // the flow's newest sign of life
