@@ -23,9 +23,12 @@ func TestKilledMasterIsReplaced(t *testing.T) {
 	pack.StartAll()
 	agent := pack.AddAgent()
 	minion := pack.Nodes()[2]
-	var took []time.Duration
+	feed := pack.Feed(minion, 10)
+	var took, pauses, usual []time.Duration
 	for kill := range kills {
 		master := pack.Master()
+		_, pause := feed.Taken(time.Now().Add(-3*time.Second), time.Now())
+		usual = append(usual, pause)
 		begin := time.Now()
 		master.Kill()
 		label := fmt.Sprintf("after kill %d", kill)
@@ -34,11 +37,23 @@ func TestKilledMasterIsReplaced(t *testing.T) {
 			return err == nil, fmt.Sprint(err)
 		})
 		took = append(took, time.Since(begin))
+		posts, pause := feed.Taken(begin, time.Now())
+		pauses = append(pauses, pause)
+		if posts == 0 {
+			t.Errorf("the minion took nothing from agents while nobody led")
+		}
 		master.Rename(fmt.Sprintf("again-%d", kill))
 		master.Start()
 		master.WaitReady()
 	}
+	if err := feed.Stop(); err != nil {
+		t.Error(err)
+	}
 	slices.Sort(took)
+	slices.Sort(pauses)
+	slices.Sort(usual)
+	t.Logf("longest time without an acknowledgement of agents' data at the minion: p50 %v, max %v; in the 3 s before the kills p50 %v, max %v",
+		pauses[kills/2], pauses[kills-1], usual[kills/2], usual[kills-1])
 	t.Logf("kill -9 of the master to the first accepted write at a minion, %d kills: p50 %v, p99 %v, max %v",
 		kills, took[kills/2], took[(kills*99-1)/100], took[kills-1])
 	labels := pack.Labels(agent)
