@@ -44,11 +44,14 @@ func TestLapsedNodeAcknowledgesNothing(t *testing.T) {
 
 // Everything stops at once, and the disk keeps what was synced.
 func TestPowerCutsLoseNothingThatWasAcknowledged(t *testing.T) {
-	with := chance(t)
+	with, cuts := chance(t), 5
+	if *long {
+		cuts = 50
+	}
 	disk := filestoretest.NewPowerCut(t, with)
 	p := launch(t, wholepack.Options{Candidates: 2, Minions: 1, Disk: disk})
 	p.Work(wholepack.WorkOptions{Seed: with})
-	for range 3 {
+	for range cuts {
 		acked := p.History.Acknowledged()
 		p.Wait("changes to be acknowledged", func() (bool, string) { return p.History.Acknowledged() > acked+10, "" })
 		disk = disk.MustCut(t)
