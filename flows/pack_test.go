@@ -50,6 +50,11 @@ type member struct {
 	end       func()      // stops its goroutines, as a dead process has none
 }
 
+// outbox is one that a test looks into.
+type outbox func([]*buspb.Mutation) error
+
+func (o outbox) AppendSync(_ context.Context, facts []*buspb.Mutation) error { return o(facts) }
+
 // gated is a committer that can lose answers: what it did is done, and nobody hears.
 type gated struct {
 	*filestore.Committer

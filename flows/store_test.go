@@ -23,10 +23,6 @@ import (
 	"raptorpack/proto/wirepb"
 )
 
-type outbox func([]*buspb.Mutation) error
-
-func (o outbox) AppendSync(_ context.Context, facts []*buspb.Mutation) error { return o(facts) }
-
 // real is a room on a real store in a temporary directory.
 func real(tb testing.TB, ledger *flowstest.Ledger) (*flows.Room, *filestore.Store) {
 	tb.Helper()
