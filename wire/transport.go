@@ -186,6 +186,18 @@ func (t *Transport) roundTripper(u *url.URL) (*http.Transport, error) {
 	return made, nil
 }
 
+// forget makes what is sent to a host next go over a new connection. Requests that are
+// under way keep theirs.
+func (t *Transport) forget(u *url.URL) {
+	t.mu.Lock()
+	known := t.hosts[u.Host]
+	delete(t.hosts, u.Host)
+	t.mu.Unlock()
+	if known != nil {
+		known.CloseIdleConnections()
+	}
+}
+
 // resolve appends an endpoint to a base URL, which must end in a slash.
 func resolve(base, endpoint string) (*url.URL, error) {
 	u, err := url.Parse(base)
@@ -241,6 +253,9 @@ func (t *Transport) fetch(ctx context.Context, u *url.URL) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", u, err)
 	}
+	// A connection of before may lead to a machine that is there no more, which HTTP/2
+	// would notice minutes later.
+	t.forget(u)
 	response, err := t.roundTrip(request)
 	if err != nil {
 		return nil, fmt.Errorf("fetch: %w", err)
