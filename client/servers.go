@@ -157,6 +157,7 @@ func (s *servers) moveOn(p peer, cause error) time.Duration {
 		// to blame. When it is back they come first again.
 		delete(s.plain, p.base)
 	case errors.Is(cause, wire.ErrForged), errors.Is(cause, errAnswer): // the socket carried that
+	case unreached(cause): // a post would go the same way
 	default:
 		s.plain[p.base] = time.Now().Add(s.options.FallbackTime)
 		return 0

@@ -1,10 +1,16 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net"
+	"syscall"
 	"testing"
 	"time"
+
+	"raptorpack/wire"
 )
 
 func TestOnlyBlockedSocketsAreLeftForPost(t *testing.T) {
@@ -21,6 +27,8 @@ func TestOnlyBlockedSocketsAreLeftForPost(t *testing.T) {
 	want("nothing", "wss://one/")
 	s.moveOn(s.address(), fmt.Errorf("%w: status 503", errAnswer))
 	want("a refusal that came over a socket", "wss://one/")
+	s.moveOn(s.address(), fmt.Errorf("dial: %w", &net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}))
+	want("a server that is away", "wss://one/")
 	s.moveOn(s.address(), broken)
 	want("a socket that broke", "https://one/")
 	s.moveOn(s.address(), broken)
@@ -28,4 +36,37 @@ func TestOnlyBlockedSocketsAreLeftForPost(t *testing.T) {
 	s.moveOn(s.address(), broken)
 	s.answered(s.address())
 	want("a post that is answered where a socket broke", "https://one/")
+}
+
+// A machine without power lets each connection wait: other addresses come first.
+func TestServerThatIsAwayIsTriedOnce(t *testing.T) {
+	d := testDeployment()
+	server, err := wire.CheckServer(d.certificate, wire.Trust{CA: d.ca})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session, err := wire.NewSession(wire.SessionOptions{Key: d.clients[0].Key, Server: server, Nonce: testNonce})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{"https://one/", "wss://one/"} {
+		dialled := 0
+		transport, err := wire.NewTransport(wire.TransportOptions{
+			TLS: wire.TLSOptions{CA: d.ca}, Proxy: wire.ProxyOptions{IgnoreEnvironment: true},
+			Dial: func(context.Context, string, string) (net.Conn, error) {
+				dialled++
+				return nil, &net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := channel{
+			comms: &comms{options: &Options{Transport: transport}, nanny: newNanny(0, 0), logger: slog.New(slog.DiscardHandler)},
+			path:  wire.PathControl,
+		}
+		if _, err := c.try(t.Context(), peer{session: session, url: url}, false, nil); !unreached(err) || dialled != 1 {
+			t.Errorf("%s: %d tries, %v", url, dialled, err)
+		}
+	}
 }
