@@ -165,7 +165,8 @@ func (c *channel) close() error {
 	return e.Close()
 }
 
-// trouble moves on to the next server and says how long to wait first.
+// trouble moves on to the next server and says how long to wait first. That a server
+// is lost which the other loop has left tells nothing about the present one.
 func (c *channel) trouble(ctx context.Context, p peer, cause error) (outcome, error) {
 	if ctx.Err() != nil {
 		return outcome{}, context.Cause(ctx)
@@ -173,10 +174,10 @@ func (c *channel) trouble(ctx context.Context, p peer, cause error) (outcome, er
 	if err := c.close(); err != nil {
 		c.logger.Debug("close connection", "err", err)
 	}
-	pause := c.servers.moveOn(p, cause)
+	pause, present := c.servers.moveOn(p, cause)
 	c.mu.Lock()
-	first := !c.down
-	c.down = true
+	first := present && !c.down
+	c.down = c.down || present
 	c.mu.Unlock()
 	if first {
 		c.logger.Warn("lost contact with the server", "url", p.base, "err", cause)

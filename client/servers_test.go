@@ -1,11 +1,13 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -68,5 +70,25 @@ func TestServerThatIsAwayIsTriedOnce(t *testing.T) {
 		if _, err := c.try(t.Context(), peer{session: session, url: url}, false, nil); !unreached(err) || dialled != 1 {
 			t.Errorf("%s: %d tries, %v", url, dialled, err)
 		}
+	}
+}
+
+// One of the two loops may learn late that a server is gone which both have left.
+func TestLostContactIsToldOnce(t *testing.T) {
+	o := &Options{ServerURLs: []string{"http://one/", "http://two/"}, MaxPoll: time.Second, Metrics: NewMetrics(nil)}
+	var log bytes.Buffer
+	c := channel{comms: &comms{options: o, servers: newServers(o, nil, nil), logger: slog.New(slog.NewTextHandler(&log, nil))}}
+	gone := c.servers.address()
+	trouble := func() {
+		t.Helper()
+		if _, err := c.trouble(t.Context(), gone, errors.New("no answer")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trouble()
+	c.up(c.servers.address())
+	trouble()
+	if told := log.String(); strings.Count(told, "lost contact") != 1 || strings.Count(told, "is back") != 1 {
+		t.Errorf("told:\n%s", told)
 	}
 }
