@@ -65,8 +65,7 @@ func (c *channel) exchange(ctx context.Context, urgent bool, lists ...[]byte) (o
 	answer, err := c.try(ctx, p, urgent, lists)
 	if err != nil {
 		// A server that is away says nothing about the size of a packet.
-		var dial *net.OpError
-		broke := !errors.As(err, &dial) || dial.Op != "dial"
+		broke := !unreached(err)
 		out, err := c.trouble(ctx, p, err)
 		out.broke = broke
 		return out, err
@@ -100,10 +99,17 @@ func (c *channel) exchange(ctx context.Context, urgent bool, lists ...[]byte) (o
 	}
 }
 
+// unreached reports whether an error says that no connection came about: nobody has
+// seen the packet, and another try at this address would fare alike.
+func unreached(err error) bool {
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "dial"
+}
+
 var errAnswer = errors.New("server cannot serve us now")
 
 // try sends one packet, at most three times if the server says "later" or does
-// not answer.
+// not answer; where nobody is, other addresses do not wait for that.
 func (c *channel) try(ctx context.Context, p peer, urgent bool, lists [][]byte) (wire.Answer, error) {
 	packet, err := p.session.Seal(lists...)
 	if err != nil {
@@ -127,6 +133,9 @@ func (c *channel) try(ctx context.Context, p peer, urgent bool, lists [][]byte) 
 			return answer, nil
 		}
 		c.logger.Debug("packet was not taken", "url", p.url, "attempt", n+1, "status", answer.Code, "err", err)
+		if unreached(err) {
+			break
+		}
 	}
 	return answer, err
 }
@@ -156,7 +165,8 @@ func (c *channel) close() error {
 	return e.Close()
 }
 
-// trouble moves on to the next server and says how long to wait first.
+// trouble moves on to the next server and says how long to wait first. That a server
+// is lost which the other loop has left tells nothing about the present one.
 func (c *channel) trouble(ctx context.Context, p peer, cause error) (outcome, error) {
 	if ctx.Err() != nil {
 		return outcome{}, context.Cause(ctx)
@@ -164,10 +174,10 @@ func (c *channel) trouble(ctx context.Context, p peer, cause error) (outcome, er
 	if err := c.close(); err != nil {
 		c.logger.Debug("close connection", "err", err)
 	}
-	pause := c.servers.moveOn(p, cause)
+	pause, present := c.servers.moveOn(p, cause)
 	c.mu.Lock()
-	first := !c.down
-	c.down = true
+	first := present && !c.down
+	c.down = c.down || present
 	c.mu.Unlock()
 	if first {
 		c.logger.Warn("lost contact with the server", "url", p.base, "err", cause)

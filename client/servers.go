@@ -142,12 +142,13 @@ func (s *servers) answered(p peer) {
 
 // moveOn leaves p for the next address, forgets the server's key, and says how
 // long to wait first: nothing while there are addresses not yet tried. A
-// WebSocket that failed at an http URL is tried as POST before that.
-func (s *servers) moveOn(p peer, cause error) time.Duration {
+// WebSocket that failed at an http URL is tried as POST before that. It reports
+// whether p was the present server: the other loop may have moved already.
+func (s *servers) moveOn(p peer, cause error) (pause time.Duration, present bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.generation != s.generation {
-		return 0 // the other loop has moved already
+		return 0, false
 	}
 	s.generation++
 	s.session = nil
@@ -157,17 +158,18 @@ func (s *servers) moveOn(p peer, cause error) time.Duration {
 		// to blame. When it is back they come first again.
 		delete(s.plain, p.base)
 	case errors.Is(cause, wire.ErrForged), errors.Is(cause, errAnswer): // the socket carried that
+	case unreached(cause): // a post would go the same way
 	default:
 		s.plain[p.base] = time.Now().Add(s.options.FallbackTime)
-		return 0
+		return 0, true
 	}
 	s.at = (s.at + 1) % len(s.urls)
 	s.options.Metrics.rotations.Inc()
 	if s.at != s.worked {
-		return 0
+		return 0, true
 	}
 	s.failures++
-	return s.options.backOff(s.failures)
+	return s.options.backOff(s.failures), true
 }
 
 // redirect follows a 301. It says how long to wait first: a redirect that

@@ -154,6 +154,8 @@ func (l *link) read() {
 	for l.err == nil {
 		l.err = l.readOne()
 	}
+	// A write that waits for the other side has lost it too.
+	l.conn.Close()
 }
 
 func (l *link) readOne() error {

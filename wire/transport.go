@@ -39,7 +39,8 @@ type TransportOptions struct {
 
 	// ConnectionTimeout bounds connecting, the TLS handshake, the wait for the
 	// head of an answer, and how long an unused connection is kept
-	// (connection_timeout); zero is 300 s. There is no total timeout.
+	// (connection_timeout); zero is 300 s. There is no total timeout, and a TCP
+	// connection is given 15 s at most.
 	ConnectionTimeout time.Duration
 
 	// PingWait is ws_ping_wait_sec; zero is 60 s.
@@ -84,6 +85,15 @@ type Transport struct {
 // keptSessions is for the servers that an agent may know.
 const keptSessions = 16
 
+// dialPatience bounds a TCP connection: a machine without power answers nothing, and
+// other addresses wait for their turn. Linux has asked four times by then (after 0,
+// 1, 3 and 7 s: RFC 6298).
+const dialPatience = 15 * time.Second
+
+func newDialer(o TransportOptions) *net.Dialer {
+	return &net.Dialer{Timeout: min(o.ConnectionTimeout, dialPatience), KeepAlive: o.ConnectionTimeout}
+}
+
 // NewTransport checks the options; it connects to nobody yet.
 func NewTransport(o TransportOptions) (*Transport, error) {
 	setDefault(&o.ConnectionTimeout, 300*time.Second)
@@ -103,7 +113,7 @@ func NewTransport(o TransportOptions) (*Transport, error) {
 	t := &Transport{options: o, proxy: proxy, sessions: tls.NewLRUClientSessionCache(keptSessions), hosts: make(map[string]*http.Transport)}
 	t.dial = o.Dial
 	if t.dial == nil {
-		t.dial = (&net.Dialer{Timeout: o.ConnectionTimeout, KeepAlive: o.ConnectionTimeout}).DialContext
+		t.dial = newDialer(o).DialContext
 	}
 	return t, nil
 }
@@ -176,6 +186,18 @@ func (t *Transport) roundTripper(u *url.URL) (*http.Transport, error) {
 	return made, nil
 }
 
+// forget makes what is sent to a host next go over a new connection. Requests that are
+// under way keep theirs.
+func (t *Transport) forget(u *url.URL) {
+	t.mu.Lock()
+	known := t.hosts[u.Host]
+	delete(t.hosts, u.Host)
+	t.mu.Unlock()
+	if known != nil {
+		known.CloseIdleConnections()
+	}
+}
+
 // resolve appends an endpoint to a base URL, which must end in a slash.
 func resolve(base, endpoint string) (*url.URL, error) {
 	u, err := url.Parse(base)
@@ -231,6 +253,9 @@ func (t *Transport) fetch(ctx context.Context, u *url.URL) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", u, err)
 	}
+	// A connection of before may lead to a machine that is there no more, which HTTP/2
+	// would notice minutes later.
+	t.forget(u)
 	response, err := t.roundTrip(request)
 	if err != nil {
 		return nil, fmt.Errorf("fetch: %w", err)

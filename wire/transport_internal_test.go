@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"net/url"
 	"testing"
+	"time"
 )
 
 // A session outlives the certificate that it began with, as long as it is resumed
@@ -41,6 +42,14 @@ func TestSessionOfACertificateThatIsNoMoreGoodIsForgotten(t *testing.T) {
 		}
 		if _, ok := config.ClientSessionCache.Get(config.ServerName); ok != kept {
 			t.Errorf("resumed %t: session kept: %t", resumed, ok)
+		}
+	}
+}
+
+func TestConnectingIsGivenUpSoon(t *testing.T) {
+	for given, want := range map[time.Duration]time.Duration{300 * time.Second: dialPatience, time.Second: time.Second} {
+		if got := newDialer(TransportOptions{ConnectionTimeout: given}).Timeout; got != want {
+			t.Errorf("a connection_timeout of %v gives TCP %v, want %v", given, got, want)
 		}
 	}
 }

@@ -26,7 +26,7 @@ var meanings = map[string]string{
 	"Client.max_poll_std":                     "Seconds of random spread around it.",
 	"Client.min_poll":                         "Seconds between polls at least.",
 	"Client.ws_ping_wait_sec":                 "Seconds between WebSocket pings.",
-	"Client.connection_timeout":               "Seconds that the agent gives a connection attempt and an answer.",
+	"Client.connection_timeout":               "Seconds that the agent gives a connection attempt (TCP: 15 at most) and an answer.",
 	"Client.nanny_max_connection_delay":       "Seconds without a connection after which the agent restarts itself; 0: never.",
 	"Client.max_upload_size":                  "Bytes of a batch at most. A frontend takes bodies of four times as much, and of 32 MiB at least.",
 	"Client.local_buffer.memory_size":         "Bytes kept in memory where the buffer has no folder.",
