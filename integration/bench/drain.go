@@ -12,6 +12,10 @@ import (
 // drainArtifact is what clients collect while their node is drained.
 const drainArtifact = "Custom.Bench.Drained"
 
+// balancerLooks is how long a node is drained before the balancer in front of the
+// agents leads nobody there any more.
+const balancerLooks = time.Second
+
 // drained stops the last node while its clients are given work, and waits until they
 // are connected elsewhere and have done it.
 func (f *fleet) drained(ctx context.Context) error {
@@ -36,6 +40,12 @@ func (f *fleet) drained(ctx context.Context) error {
 	}
 	last.door.close()
 	f.pack = rest
+	time.Sleep(balancerLooks)
+	for _, w := range f.swarms {
+		if err := w.closeHome(); err != nil {
+			return err
+		}
+	}
 	if err := errors.Join(last.command.Wait(), last.log.Close()); err != nil {
 		return fmt.Errorf("drain (log in %s): %w", last.log.Name(), err)
 	}

@@ -50,8 +50,8 @@ type fleet struct {
 	swarms []*swarm
 }
 
-// herds are the fleet in processes. Some are at home at the last node, as long as it
-// serves.
+// herds are the fleet in processes. Those first in the list are at home at the last
+// node.
 func (b *bench) herds(pack []*server) []herd {
 	rest, last := pack[:len(pack)-1], pack[len(pack)-1]
 	var all []herd

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,7 +30,7 @@ type swarm struct {
 }
 
 // runSwarm is that process: it prints its status every second until its standard
-// input ends.
+// input ends. What comes there before says that the agents' home is closed.
 func runSwarm(ctx context.Context, args []string) error {
 	loaded, err := config.Load(args[0], config.Options{})
 	if err != nil {
@@ -50,18 +51,25 @@ func runSwarm(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	home := newBalancer(args[6])
+	var closed atomic.Bool // their home
 	p, err := pool.New(pool.Options{
-		First: first, Clients: count, Identities: identities, Base: base, Wire: agent.TransportOptions(loaded.Client), Ramp: ramp, Route: home.route,
+		First: first, Clients: count, Identities: identities, Base: base, Wire: agent.TransportOptions(loaded.Client), Ramp: ramp, Route: func(target string) string {
+			if args[6] == "" || closed.Load() {
+				return target
+			}
+			return args[6]
+		},
 	})
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go home.watch(ctx)
 	go func() {
 		defer cancel()
+		if n, _ := os.Stdin.Read(make([]byte, 1)); n > 0 {
+			closed.Store(true)
+		}
 		_, _ = io.Copy(io.Discard, os.Stdin) // its end is the word to stop
 	}()
 	go func() {
@@ -75,8 +83,8 @@ func runSwarm(ctx context.Context, args []string) error {
 }
 
 // herd is the agents of one process: count of them from first on, of which each
-// picks one of the nodes. If there is a home they are led there as long as it
-// serves.
+// picks one of the nodes. If there is a home they are led there, as by a balancer,
+// until it is closed.
 type herd struct {
 	first, count int
 	nodes        []*server
@@ -91,7 +99,7 @@ func (b *bench) swarm(ctx context.Context, h herd, ramp float64) (*swarm, error)
 	}
 	home := ""
 	if h.home != nil {
-		home = h.home.loaded.Client.ServerURLs[0]
+		home = fmt.Sprintf("127.0.0.1:%d", h.home.loaded.Frontend.BindPort)
 	}
 	w := &swarm{command: exec.CommandContext(ctx, os.Args[0], "swarm", h.nodes[0].loaded.Path, b.out+"/identities",
 		strconv.Itoa(h.first), strconv.Itoa(h.count), fmt.Sprint(ramp), strings.Join(urls, ","), home)}
@@ -123,6 +131,12 @@ func (w *swarm) now() pool.Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.status
+}
+
+// closeHome lets the agents go to the nodes that they know.
+func (w *swarm) closeHome() error {
+	_, err := w.in.Write([]byte{'\n'})
+	return err
 }
 
 func (w *swarm) end() error {
