@@ -62,7 +62,7 @@ func New(o Options) (*Client, error) {
 	c.comms = &comms{
 		options: &c.options, identity: identity, servers: c.servers, buffer: buffer, urgent: c.urgent, nanny: c.nanny,
 		logger: o.Logger, metric: o.Metrics, dispatch: c.dispatch,
-		enrolled: rate.NewLimiter(rate.Every(o.EnrolPause), 1),
+		enrolled: rate.NewLimiter(rate.Every(o.EnrolPause), 1), admitted: make(chan struct{}, 1),
 	}
 	return c, nil
 }
@@ -85,7 +85,7 @@ func (c *Client) Run(ctx context.Context) error {
 	c.runner.recover(work)
 	report := &selfReport{options: &c.options, identity: c.identity}
 	group.Go(func() error { return newReader(c.comms, c.monitor, report).run(work) })
-	group.Go(func() error { return newSender(c.comms).run(work) })
+	group.Go(func() error { return newSender(c.comms, c.runner).run(work) })
 	group.Go(func() error { return c.obey(work) })
 	if c.nanny.delay > 0 || c.nanny.memory > 0 {
 		group.Go(func() error { return c.nanny.run(work) })

@@ -222,6 +222,27 @@ func TestAgentEnrolsCollectsAndReports(t *testing.T) {
 	}
 }
 
+// With an hour between two polls and two posts, each round trip that need not be one
+// would show: the reader comes as soon as it is let in, and a collection's rows are
+// in one post with its end.
+func TestNewAgentIsDoneWithItsFirstCollectionWithoutAPause(t *testing.T) {
+	for _, carrier := range []string{"http", "ws"} {
+		t.Run(carrier, func(t *testing.T) {
+			s := newTestServer(t)
+			o := testOptions(t, "", strings.Replace(s.URL, "http", carrier, 1)+"/")
+			o.MinPoll = time.Hour
+			s.send(flowRequest("F.1", nil, "SELECT N, Text FROM numbers(count=3)", "SELECT N, Text FROM numbers(count=300, pause=100)"))
+			a := start(t, o)
+			final := a.waitFinal(s, "F.1")
+			wantStatus(t, final, wirepb.VeloStatus_OK, "")
+			wantRows(t, s.results("F.1", "Q1"), 300)
+			if err := a.stop(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 func TestAgentFallsBackToPostWhereSocketsAreBlocked(t *testing.T) {
 	s := newTestServer(t)
 	handler := s.Config.Handler

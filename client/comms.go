@@ -33,6 +33,7 @@ type comms struct {
 	metric   *Metrics
 	dispatch func(ctx context.Context, jobs []*wirepb.VeloMessage) error
 	enrolled *rate.Limiter // of enrolment requests
+	admitted chan struct{} // one slot: an enrolment request was answered; full: said already
 
 	mu   sync.Mutex
 	down bool // the last contact failed; told once

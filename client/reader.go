@@ -54,10 +54,14 @@ func (r *reader) run(ctx context.Context) error {
 				return nil //nolint:nilerr // ctx ended
 			}
 		}
-		if out.verdict == taken {
+		var wake <-chan struct{}
+		switch out.verdict {
+		case taken:
 			out.pause = r.options.MinPoll
+		case stranger: // until the request that the sender has of us is answered
+			wake = r.admitted
 		}
-		sleep(ctx, out.pause, nil)
+		sleep(ctx, out.pause, wake)
 	}
 	return nil
 }

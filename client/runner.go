@@ -29,6 +29,8 @@ type runner struct {
 
 	slots chan struct{} // one for each flow at work; when full flows wait (urgent ones never)
 
+	ended chan struct{} // one slot: a flow is over; full: said already
+
 	mu    sync.Mutex
 	flows map[string]*flow
 	tasks sync.WaitGroup
@@ -37,7 +39,7 @@ type runner struct {
 func newRunner(o Options, b *Buffer, u *urgentQueue) *runner {
 	return &runner{
 		options: o, buffer: b, urgent: u, logger: o.Logger, metric: o.Metrics,
-		slots: make(chan struct{}, o.Concurrency), flows: map[string]*flow{},
+		slots: make(chan struct{}, o.Concurrency), ended: make(chan struct{}, 1), flows: map[string]*flow{},
 	}
 }
 
@@ -133,12 +135,28 @@ func (r *runner) launch(ctx context.Context, record flowRecord) {
 	r.mu.Unlock()
 	r.tasks.Go(func() {
 		f.run(ctx, queries)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.flows[f.id] == f {
-			delete(r.flows, f.id)
-		}
+		r.over(f)
 	})
+}
+
+// over forgets a flow that is not at work any more.
+func (r *runner) over(f *flow) {
+	r.mu.Lock()
+	if r.flows[f.id] == f {
+		delete(r.flows, f.id)
+	}
+	r.mu.Unlock()
+	select {
+	case r.ended <- struct{}{}:
+	default:
+	}
+}
+
+// busy reports whether flows are at work.
+func (r *runner) busy() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.flows) > 0
 }
 
 // giveUp ends a flow that cannot even be begun.

@@ -19,19 +19,20 @@ const maxRefusals = 3
 // sender delivers what was produced, oldest first; urgent messages overtake.
 type sender struct {
 	channel
+	runner    *runner
 	bucket    *rate.Limiter
 	bytes     int64 // of the next batch at most; a single message may be larger
 	refusals  int   // of the oldest message, in a row
 	strangers int
 }
 
-func newSender(c *comms) *sender {
+func newSender(c *comms, r *runner) *sender {
 	period := c.options.MinPoll
 	if period <= 0 {
 		period = 100 * time.Millisecond
 	}
 	return &sender{
-		channel: channel{comms: c, path: wire.PathControl}, bucket: rate.NewLimiter(rate.Every(period), 100),
+		channel: channel{comms: c, path: wire.PathControl}, runner: r, bucket: rate.NewLimiter(rate.Every(period), 100),
 		bytes: c.options.MaxUploadSize,
 	}
 }
@@ -55,10 +56,34 @@ func (s *sender) run(ctx context.Context) error {
 		select { // nothing to do
 		case <-s.urgent.ready:
 		case <-s.buffer.Ready():
+			s.gather(ctx)
 		case <-ctx.Done():
 		}
 	}
 	return nil
+}
+
+// patience is the part of min_poll for which the first message after a rest waits for
+// company.
+const patience = 4
+
+// gather waits while collections are at work. A small one puts its rows and its end
+// within moments of each other, and what misses the first post waits a whole
+// min_poll for the next.
+func (s *sender) gather(ctx context.Context) {
+	limit := time.NewTimer(s.options.MinPoll / patience)
+	defer limit.Stop()
+	for s.runner.busy() {
+		select {
+		case <-s.runner.ended:
+		case <-s.urgent.ready:
+			return
+		case <-limit.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // round sends at most one urgent and one ordinary batch. It says how long to
@@ -70,8 +95,11 @@ func (s *sender) round(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 		switch out.verdict {
-		case taken, stranger, refused: // an enrolment request is answered by 406
+		case taken, refused:
 			s.urgent.commit(l)
+		case stranger: // an enrolment request is answered so
+			s.urgent.commit(l)
+			s.admit()
 		default:
 			return soon(out.pause), nil
 		}
@@ -88,6 +116,14 @@ func (s *sender) round(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	return s.settle(ctx, l, out)
+}
+
+// admit tells the reader that it may be known now.
+func (s *sender) admit() {
+	select {
+	case s.admitted <- struct{}{}:
+	default:
+	}
 }
 
 // soon is a pause that is not mistaken for "nothing waits".

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -41,6 +42,13 @@ const (
 	interrogateAtOnce = 500             // clients of one entry
 	interrogateRetry  = 5 * time.Second // after a failed entry or reading
 
+	// A new client is asked when a reader connection of it is open somewhere. A task
+	// that is older than the connection costs it a question and its answer first,
+	// which are seconds for a client that reads once in a second. One that does not
+	// come within interrogateAnyway is asked all the same.
+	interrogateLook   = 50 * time.Millisecond
+	interrogateAnyway = 10 * time.Second
+
 	// interrogateReads is how often one answer is read that cannot be: a mount
 	// that hangs comes back within these minutes. The next master tries again.
 	interrogateReads = 100
@@ -55,7 +63,7 @@ type Interrogator struct {
 
 	mu      sync.Mutex
 	running bool
-	ask     map[clientKey]bool
+	ask     map[clientKey]time.Time // since when; zero: they have waited enough
 	read    map[clientKey]ids.Flow
 	later   map[clientKey]unread // what could not be read, until the next try
 }
@@ -76,13 +84,14 @@ type clientKey struct {
 func NewInterrogator(o InterrogatorOptions) *Interrogator {
 	return &Interrogator{
 		o: o, signal: make(chan struct{}, 1),
-		ask: map[clientKey]bool{}, read: map[clientKey]ids.Flow{}, later: map[clientKey]unread{},
+		ask: map[clientKey]time.Time{}, read: map[clientKey]ids.Flow{}, later: map[clientKey]unread{},
 	}
 }
 
 // Enrolled says that a client is new.
 func (i *Interrogator) Enrolled(org ids.Org, client ids.Client) {
-	i.note(func() { i.ask[clientKey{org, client}] = true })
+	now := time.Now()
+	i.note(func() { i.ask[clientKey{org, client}] = now })
 }
 
 // Ended says that a flow has its final state. Only interrogations are of interest.
@@ -117,7 +126,7 @@ func (i *Interrogator) wake() {
 func (i *Interrogator) Run(ctx context.Context) error {
 	i.begin()
 	defer i.end()
-	var again <-chan time.Time
+	var again, look <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -125,6 +134,8 @@ func (i *Interrogator) Run(ctx context.Context) error {
 		case <-again:
 			again = nil
 			i.retry()
+		case <-look:
+			look = nil
 		case <-i.signal:
 		}
 		for ctx.Err() == nil {
@@ -140,7 +151,17 @@ func (i *Interrogator) Run(ctx context.Context) error {
 		if again == nil && i.failing() {
 			again = time.After(interrogateRetry)
 		}
+		if look == nil && i.expecting() {
+			look = time.After(interrogateLook)
+		}
 	}
+}
+
+// expecting reports whether new clients are to be asked when they come.
+func (i *Interrogator) expecting() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.ask) > 0
 }
 
 // failing reports whether answers wait for another try.
@@ -189,12 +210,13 @@ func (i *Interrogator) begin() {
 	i.mu.Lock()
 	i.running = true
 	i.mu.Unlock()
+	now := time.Now()
 	for _, org := range i.o.Room.Orgs() {
 		i.o.Room.inquiries(org, func(client ids.Client, q *inquiry) {
 			key := clientKey{org, client}
 			i.note(func() {
 				if q.asked.IsZero() {
-					i.ask[key] = true
+					i.ask[key] = now
 				} else {
 					i.read[key] = q.asked
 				}
@@ -236,7 +258,7 @@ func (i *Interrogator) end() {
 
 // step takes one batch of either kind and reports whether more may wait.
 func (i *Interrogator) step(ctx context.Context) (bool, error) {
-	org, ask, read := i.take()
+	org, ask, read := i.take(i.ready(time.Now()))
 	if len(ask) == 0 && len(read) == 0 {
 		return false, nil
 	}
@@ -244,7 +266,7 @@ func (i *Interrogator) step(ctx context.Context) (bool, error) {
 	if err != nil {
 		i.note(func() {
 			for _, client := range ask {
-				i.ask[clientKey{org, client}] = true
+				i.ask[clientKey{org, client}] = time.Time{}
 			}
 			for client, flow := range read {
 				i.read[clientKey{org, client}] = flow
@@ -254,21 +276,33 @@ func (i *Interrogator) step(ctx context.Context) (bool, error) {
 	return true, err
 }
 
+// ready lists the new clients who wait somewhere, or have been waited for long enough.
+func (i *Interrogator) ready(now time.Time) []clientKey {
+	i.mu.Lock()
+	ask := maps.Clone(i.ask)
+	i.mu.Unlock()
+	var out []clientKey
+	for key, since := range ask {
+		if now.Sub(since) >= interrogateAnyway || i.o.Room.Seen(key.org, key.client).Online {
+			out = append(out, key)
+		}
+	}
+	return out
+}
+
 // take removes a batch of one org from what waits.
-func (i *Interrogator) take() (org ids.Org, ask []ids.Client, read map[ids.Client]ids.Flow) {
+func (i *Interrogator) take(ready []clientKey) (org ids.Org, ask []ids.Client, read map[ids.Client]ids.Flow) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for key := range i.ask {
-		org = key.org
-		break
-	}
-	if len(i.ask) == 0 {
+	if len(ready) > 0 {
+		org = ready[0].org
+	} else {
 		for key := range i.read {
 			org = key.org
 			break
 		}
 	}
-	for key := range i.ask {
+	for _, key := range ready {
 		if key.org == org && len(ask) < interrogateAtOnce {
 			ask = append(ask, key.client)
 			delete(i.ask, key)

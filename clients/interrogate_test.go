@@ -25,6 +25,13 @@ type desk struct {
 	torn map[ids.Client]bool // whose answers cannot be read
 }
 
+// asked is who was asked so far, by entry.
+func (d *desk) asked() [][]ids.Client {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.asks)
+}
+
 func (d *desk) options() clients.InterrogatorOptions {
 	return clients.InterrogatorOptions{
 		Room: d.h.Room, Logger: slog.New(slog.DiscardHandler),
@@ -67,7 +74,7 @@ func TestInterrogatorAsksOnceAndReadsTheAnswer(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- i.Run(ctx) }()
 		synctest.Wait()
-		time.Sleep(10 * time.Second) // the first try failed
+		time.Sleep(time.Minute) // the first try failed
 		synctest.Wait()
 		if len(d.asks) != 1 || len(d.asks[0]) != 2 {
 			t.Fatalf("asked %v, want both clients in one entry", d.asks)
@@ -93,6 +100,41 @@ func TestInterrogatorAsksOnceAndReadsTheAnswer(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("run: %v", err)
 		}
+	})
+}
+
+// Who is here when its task is given needs no question first, so a new client is
+// waited for; not for ever, since its task waits for it as well.
+func TestNewClientIsAskedWhenItIsHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		d := &desk{h: h, done: map[ids.Client]bool{}}
+		i := clients.NewInterrogator(d.options())
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- i.Run(ctx) }()
+		synctest.Wait()
+		h.enrol(0, 1)
+		i.Enrolled(ids.RootOrg, id(0))
+		i.Enrolled(ids.RootOrg, id(1))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if asked := d.asked(); len(asked) != 0 {
+			t.Fatalf("asked %v before they came", asked)
+		}
+		h.RemoteOnline("n2-1", ids.RootOrg, []ids.Client{id(1)}, nil)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if asked := d.asked(); len(asked) != 1 || !slices.Equal(asked[0], []ids.Client{id(1)}) {
+			t.Fatalf("asked %v, want the one who came", asked)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if asked := d.asked(); len(asked) != 2 || !slices.Equal(asked[1], []ids.Client{id(0)}) {
+			t.Errorf("asked %v, want the other one at last", asked)
+		}
+		stop()
+		<-ended
 	})
 }
 

@@ -29,6 +29,7 @@ func address(first netip.Addr, n int) (netip.Addr, error) {
 // count of its connections.
 func (p *Pool) dial(ctx context.Context, network, target string) (net.Conn, error) {
 	a, _ := ctx.Value(whose{}).(*agent)
+	target = p.options.Route(target)
 	dialer := net.Dialer{Timeout: p.options.Wire.ConnectionTimeout}
 	if a != nil && loopback(target) {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(a.address, 0))

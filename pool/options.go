@@ -45,6 +45,11 @@ type Options struct {
 	// from whatever address the system takes.
 	FirstAddress string
 
+	// Route says at which address a target is dialled, as a balancer in front of the
+	// servers would [the target itself]. It is called for each connection, by many
+	// goroutines.
+	Route func(target string) string
+
 	// Restart is the pause before an agent that ended by itself is started again [5 s].
 	Restart time.Duration
 
@@ -63,6 +68,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Restart == 0 {
 		o.Restart = 5 * time.Second
+	}
+	if o.Route == nil {
+		o.Route = func(target string) string { return target }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

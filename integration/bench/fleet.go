@@ -4,50 +4,130 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"syscall"
+	"os/exec"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"raptorpack/pool"
 )
 
-// fleet measures a pack of five under a connected fleet: how soon a label is seen at
-// all nodes, and how a node is drained.
+// fleet measures a pack of five under a connected fleet: what it costs when nothing
+// happens, how soon a label is seen at all nodes, and how a node is drained.
 func (b *bench) fleet(ctx context.Context) error {
+	if b.drainable > b.settings.fleet {
+		return fmt.Errorf("%w: %d clients of %d at the node that is drained", errSettings, b.drainable, b.settings.fleet)
+	}
+	var err error
+	// All processes read the same file: none of them may have to make keys.
+	if b.identities, err = pool.LoadIdentities(ctx, filepath.Join(b.out, "identities"), max(b.clients, b.settings.fleet)); err != nil {
+		return err
+	}
 	pack, err := b.startPack(ctx, "fleet", nodeCount)
 	if err != nil {
 		return err
 	}
-	swarms, err := b.swarmed(ctx, pack, b.settings.fleet)
-	if err == nil {
-		err = b.labelsSeen(ctx, pack)
+	f := &fleet{bench: b, pack: pack}
+	if f.swarms, err = b.swarmed(ctx, b.herds(pack)); err != nil {
+		err = fmt.Errorf("%w: %+v", err, total(f.swarms))
 	}
-	if err == nil {
-		err = b.drained(ctx, pack, swarms)
+	for _, measure := range []func(context.Context) error{f.restful, f.labelsSeen, f.drained} {
+		if err == nil {
+			err = measure(ctx)
+		}
 	}
-	for _, w := range swarms {
+	for _, w := range f.swarms {
 		err = errors.Join(err, w.end())
 	}
-	return errors.Join(err, stopPack(pack[:nodeCount-1]))
+	return errors.Join(err, stopPack(f.pack))
 }
 
-// labelsSeen sets a label at one node after the other and asks all others for it.
-func (b *bench) labelsSeen(ctx context.Context, pack []*server) error {
-	names, err := b.ids(500)
+// fleet is a pack with its clients.
+type fleet struct {
+	*bench
+	pack   []*server
+	swarms []*swarm
+}
+
+// herds are the fleet in processes. Those first in the list are at home at the last
+// node.
+func (b *bench) herds(pack []*server) []herd {
+	rest, last := pack[:len(pack)-1], pack[len(pack)-1]
+	var all []herd
+	for first := 0; first < b.settings.fleet; {
+		h := herd{first: first, count: min(perProcess, b.settings.fleet-first), nodes: rest}
+		if first < b.drainable {
+			h.count, h.home = min(h.count, b.drainable-first), last
+		}
+		all = append(all, h)
+		first += h.count
+	}
+	return all
+}
+
+// restful measures the processor time of a fleet that does nothing, at both ends.
+func (f *fleet) restful(ctx context.Context) error {
+	for _, s := range f.pack {
+		if err := s.quiet(ctx); err != nil {
+			return err
+		}
+	}
+	servers, agents, err := f.cpu()
 	if err != nil {
 		return err
 	}
+	begun := time.Now()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(f.idle):
+	}
+	elapsed := time.Since(begun)
+	serversNow, agentsNow, err := f.cpu()
+	if err != nil {
+		return err
+	}
+	samples := fmt.Sprintf("%d clients, %v", f.settings.fleet, f.idle)
+	f.add(figure{what: fmt.Sprintf("CPU of %d nodes with an idle fleet", len(f.pack)), unit: "% of a core", measured: (serversNow - servers).Seconds() / elapsed.Seconds() * 100, samples: samples})
+	f.add(figure{what: "CPU of the idle fleet's agents", unit: "% of a core", measured: (agentsNow - agents).Seconds() / elapsed.Seconds() * 100, samples: samples})
+	return nil
+}
+
+// cpu is the processor time used so far by all nodes, and by all agents.
+func (f *fleet) cpu() (servers, agents time.Duration, err error) {
+	add := func(sum *time.Duration, command *exec.Cmd) {
+		used, wrong := cpuOf(command)
+		*sum += used
+		err = errors.Join(err, wrong)
+	}
+	for _, s := range f.pack {
+		add(&servers, s.command)
+	}
+	for _, w := range f.swarms {
+		add(&agents, w.command)
+	}
+	return servers, agents, err
+}
+
+// labelsSeen sets a label at one node after the other and asks all for it.
+func (f *fleet) labelsSeen(ctx context.Context) error {
+	names, err := f.ids(min(500, f.settings.fleet))
+	if err != nil {
+		return err
+	}
+	profiled := f.pack[0].profile(ctx, "fleet-labels")
 	var took []time.Duration
-	for i := range 500 {
-		from := pack[i%len(pack)]
+	for i, name := range names {
+		from := f.pack[i%len(f.pack)]
 		begin := time.Now()
-		index, err := from.door.label(ctx, names[i], "seen")
+		index, err := from.door.label(ctx, name, "seen")
 		if err != nil {
 			return err
 		}
 		g, ctx := errgroup.WithContext(ctx)
-		for _, s := range pack {
-			g.Go(func() error { return s.door.sees(ctx, names[i], "seen", index) })
+		for _, s := range f.pack {
+			g.Go(func() error { return s.door.sees(ctx, name, "seen", index) })
 		}
 		if err := g.Wait(); err != nil {
 			return err
@@ -55,37 +135,6 @@ func (b *bench) labelsSeen(ctx context.Context, pack []*server) error {
 		took = append(took, time.Since(begin))
 		time.Sleep(10 * time.Millisecond)
 	}
-	b.percentiles(fmt.Sprintf("label set to seen at all of %d nodes through their doors, %d clients connected", len(pack), b.settings.fleet), took, 0, 50)
-	return nil
-}
-
-// drained stops the last node and waits until its clients are connected elsewhere.
-func (b *bench) drained(ctx context.Context, pack []*server, swarms []*swarm) error {
-	last := pack[len(pack)-1]
-	var before struct{ Connected int }
-	if err := last.door.call(ctx, http.MethodGet, "/status", nil, &before); err != nil {
-		return err
-	}
-	begin := time.Now()
-	if err := last.command.Process.Signal(syscall.SIGTERM); err != nil {
-		return err
-	}
-	last.door.close()
-	if err := errors.Join(last.command.Wait(), last.log.Close()); err != nil {
-		return fmt.Errorf("drain (log in %s): %w", last.log.Name(), err)
-	}
-	stopped := time.Since(begin)
-	err := until(ctx, 100*time.Millisecond, 2*time.Minute, func() (bool, error) {
-		connected := 0
-		for _, w := range swarms {
-			connected += w.now().Connected
-		}
-		return connected == b.settings.fleet, nil
-	})
-	if err != nil {
-		return err
-	}
-	samples := fmt.Sprintf("%d clients; all connected again after %.1f s", before.Connected, time.Since(begin).Seconds())
-	b.add(figure{what: "drain of a node", aim: 20, unit: "s", measured: stopped.Seconds(), samples: samples})
-	return nil
+	f.percentiles(fmt.Sprintf("label set to seen at all of %d nodes through their doors, %d clients connected", len(f.pack), f.settings.fleet), took, 0, 50)
+	return profiled.end(ctx, f.table[len(f.table)-1].misses())
 }

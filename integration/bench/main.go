@@ -24,18 +24,22 @@ import (
 	"raptorpack/pool"
 )
 
+// errSettings means that what was asked for cannot be measured.
+var errSettings = errors.New("invalid settings")
+
 // settings are the command line.
 type settings struct {
-	clients  int
-	idle     time.Duration
-	ramp     float64
-	flows    int
-	rows     int
-	repeats  int
-	uploadMB int64
-	fleet    int
-	out      string
-	only     string
+	clients   int
+	idle      time.Duration
+	ramp      float64
+	flows     int
+	rows      int
+	repeats   int
+	uploadMB  int64
+	fleet     int
+	drainable int
+	out       string
+	only      string
 }
 
 func main() {
@@ -53,20 +57,21 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case len(args) >= 2 && args[0] == "serve":
 		return serve(ctx, args[1:])
-	case len(args) == 6+1 && args[0] == "swarm":
+	case len(args) == 7+1 && args[0] == "swarm":
 		return runSwarm(ctx, args[1:])
 	}
 	s := settings{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.IntVar(&s.clients, "clients", 10_000, "idle agents; bounded by the descriptors that a process may have")
 	flags.DurationVar(&s.idle, "idle", time.Minute, "how long agents are idle; the long form is 10m")
-	flags.Float64Var(&s.ramp, "ramp", 150, "agents that start in a second")
+	flags.Float64Var(&s.ramp, "ramp", 150, "agents that start in a second, in all processes together")
 	flags.IntVar(&s.flows, "flows", 5000, "small collections")
 	flags.IntVar(&s.rows, "rows", 100_000, "rows of the collection of rows")
 	flags.IntVar(&s.repeats, "repeats", 5, "how often the collection of rows runs")
 	flags.Int64Var(&s.uploadMB, "upload", 1024, "MiB of the upload")
 	flags.StringVar(&s.out, "out", "", "folder for raw output; empty: a new one in the folder for temporary files")
 	flags.IntVar(&s.fleet, "fleet", 20_000, "idle agents of a pack, in several processes")
+	flags.IntVar(&s.drainable, "drained", 5000, "those of them at the node that is drained; the others share the other nodes")
 	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload,labels,cut,wake,newcomers,fleet", "what to measure")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -22,6 +22,9 @@ const portsOfNode = 10
 // waits until all are ready. The first may lead, and so may a second.
 func (b *bench) startPack(ctx context.Context, name string, nodes int) ([]*server, error) {
 	folder := filepath.Join(b.out, name)
+	if err := os.RemoveAll(folder); err != nil { // a store of an earlier run knows the clients already
+		return nil, err
+	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}

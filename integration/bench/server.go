@@ -35,6 +35,9 @@ func (b *bench) start(ctx context.Context, name string, tls bool) (*server, erro
 		return nil, err
 	}
 	folder := filepath.Join(b.out, name)
+	if err := os.RemoveAll(folder); err != nil { // a store of an earlier run knows the clients already
+		return nil, err
+	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,7 +30,7 @@ type swarm struct {
 }
 
 // runSwarm is that process: it prints its status every second until its standard
-// input ends.
+// input ends. What comes there before says that the agents' home is closed.
 func runSwarm(ctx context.Context, args []string) error {
 	loaded, err := config.Load(args[0], config.Options{})
 	if err != nil {
@@ -50,8 +51,14 @@ func runSwarm(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	var closed atomic.Bool // their home
 	p, err := pool.New(pool.Options{
-		First: first, Clients: count, Identities: identities, Base: base, Wire: agent.TransportOptions(loaded.Client), Ramp: ramp,
+		First: first, Clients: count, Identities: identities, Base: base, Wire: agent.TransportOptions(loaded.Client), Ramp: ramp, Route: func(target string) string {
+			if args[6] == "" || closed.Load() {
+				return target
+			}
+			return args[6]
+		},
 	})
 	if err != nil {
 		return err
@@ -60,6 +67,9 @@ func runSwarm(ctx context.Context, args []string) error {
 	defer cancel()
 	go func() {
 		defer cancel()
+		if n, _ := os.Stdin.Read(make([]byte, 1)); n > 0 {
+			closed.Store(true)
+		}
 		_, _ = io.Copy(io.Discard, os.Stdin) // its end is the word to stop
 	}()
 	go func() {
@@ -72,14 +82,27 @@ func runSwarm(ctx context.Context, args []string) error {
 	return p.Run(ctx)
 }
 
-// swarm starts agents first to first+count, of which each picks one of the servers.
-func (b *bench) swarm(ctx context.Context, pack []*server, first, count int) (*swarm, error) {
+// herd is the agents of one process: count of them from first on, of which each
+// picks one of the nodes. If there is a home they are led there, as by a balancer,
+// until it is closed.
+type herd struct {
+	first, count int
+	nodes        []*server
+	home         *server
+}
+
+// swarm starts the process of a herd.
+func (b *bench) swarm(ctx context.Context, h herd, ramp float64) (*swarm, error) {
 	var urls []string
-	for _, s := range pack {
+	for _, s := range h.nodes {
 		urls = append(urls, s.loaded.Client.ServerURLs...)
 	}
-	w := &swarm{command: exec.CommandContext(ctx, os.Args[0], "swarm", pack[0].loaded.Path, b.out+"/identities",
-		strconv.Itoa(first), strconv.Itoa(count), fmt.Sprint(b.ramp), strings.Join(urls, ","))}
+	home := ""
+	if h.home != nil {
+		home = fmt.Sprintf("127.0.0.1:%d", h.home.loaded.Frontend.BindPort)
+	}
+	w := &swarm{command: exec.CommandContext(ctx, os.Args[0], "swarm", h.nodes[0].loaded.Path, b.out+"/identities",
+		strconv.Itoa(h.first), strconv.Itoa(h.count), fmt.Sprint(ramp), strings.Join(urls, ","), home)}
 	w.command.Stderr = os.Stderr
 	w.command.Cancel = func() error { return w.command.Process.Signal(syscall.SIGTERM) }
 	var err error
@@ -110,31 +133,58 @@ func (w *swarm) now() pool.Status {
 	return w.status
 }
 
+// closeHome lets the agents go to the nodes that they know.
+func (w *swarm) closeHome() error {
+	_, err := w.in.Write([]byte{'\n'})
+	return err
+}
+
 func (w *swarm) end() error {
 	w.in.Close()
 	return w.command.Wait()
 }
 
-// swarmed runs so many agents in as many processes as they need, and waits until all
-// are enrolled and interrogated.
-func (b *bench) swarmed(ctx context.Context, pack []*server, count int) ([]*swarm, error) {
-	const perProcess = 7000
+// perProcess is how many agents share a process: each has two sockets.
+const perProcess = 7000
+
+// swarmed starts herds, all in the time that their ramp gives them, and waits until
+// each agent is connected, interrogated and done with that.
+func (b *bench) swarmed(ctx context.Context, herds []herd) ([]*swarm, error) {
+	count := 0
+	for _, h := range herds {
+		count += h.count
+	}
 	var all []*swarm
-	for first := 0; first < count; first += perProcess {
-		w, err := b.swarm(ctx, pack, first, min(perProcess, count-first))
+	for _, h := range herds {
+		w, err := b.swarm(ctx, h, b.ramp*float64(h.count)/float64(count))
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		all = append(all, w)
 	}
-	err := until(ctx, time.Second, 30*time.Minute, func() (bool, error) {
-		connected, flows := 0, int64(0)
-		for _, w := range all {
-			s := w.now()
-			connected += s.Connected
-			flows += s.Flows
+	last := time.Now()
+	err := until(ctx, 200*time.Millisecond, 30*time.Minute, func() (bool, error) {
+		s := total(all)
+		if time.Since(last) > 10*time.Second {
+			last = time.Now()
+			b.note("%+v, load average %s", s, loadAverage())
 		}
-		return connected == count && flows >= int64(count), nil
+		return s.Connected == count && s.Delivered == count && s.Flows >= int64(count), nil
 	})
 	return all, err
+}
+
+// total adds up what swarms said last.
+func total(all []*swarm) pool.Status {
+	var t pool.Status
+	for _, w := range all {
+		s := w.now()
+		t.Clients, t.Started = t.Clients+s.Clients, t.Started+s.Started
+		t.Connected, t.Enrolled = t.Connected+s.Connected, t.Enrolled+s.Enrolled
+		t.Delivered, t.Sockets = t.Delivered+s.Delivered, t.Sockets+s.Sockets
+		t.Flows, t.FailedFlows = t.Flows+s.Flows, t.FailedFlows+s.FailedFlows
+		t.Rows, t.Logs, t.UploadBytes = t.Rows+s.Rows, t.Logs+s.Logs, t.UploadBytes+s.UploadBytes
+		t.Failures, t.DialErrors = t.Failures+s.Failures, t.DialErrors+s.DialErrors
+	}
+	return t
 }

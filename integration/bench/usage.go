@@ -42,13 +42,18 @@ func (s *server) usage(ctx context.Context) (usage, error) {
 	return u, err
 }
 
-func (s *server) proc(file string) (string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", s.command.Process.Pid, file))
+func proc(command *exec.Cmd, file string) (string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", command.Process.Pid, file))
 	return string(text), err
 }
 
-func (s *server) cpu() (time.Duration, error) {
-	text, err := s.proc("stat")
+func (s *server) proc(file string) (string, error) { return proc(s.command, file) }
+
+func (s *server) cpu() (time.Duration, error) { return cpuOf(s.command) }
+
+// cpuOf is the processor time that a process has used.
+func cpuOf(command *exec.Cmd) (time.Duration, error) {
+	text, err := proc(command, "stat")
 	if err != nil {
 		return 0, err
 	}
