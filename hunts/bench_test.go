@@ -293,3 +293,27 @@ func BenchmarkApplyEnds(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(fleetSize/2), "ns/flow")
 }
+
+// BenchmarkHuntFlows lists what there is to be deleted of a hunt over everybody.
+func BenchmarkHuntFlows(b *testing.B) {
+	s := newStage()
+	k := s.create(b, hunts.Conditions{})
+	s.nominateAll(b, k)
+	m := hunts.NewManager(hunts.ManagerOptions{
+		Room: s.room, Flows: s.flows, Now: func() time.Time { return noon },
+		Connected: func(ids.Org, ids.Client) bool { return true },
+		Propose:   oneByOne(func(m *buspb.Mutation) { s.apply(b, m) }),
+	})
+	for left := fleetSize; left > 0; {
+		admitted, err := m.Step(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		left -= admitted
+	}
+	for b.Loop() {
+		if got := len(s.flows.HuntFlows(k.Org, k.Hunt)); got != fleetSize {
+			b.Fatal(got)
+		}
+	}
+}

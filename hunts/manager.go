@@ -104,9 +104,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
-// complain logs what goes wrong when it begins. Refusals are part of the work.
+// complain logs what goes wrong when it begins.
 func (m *Manager) complain(ctx context.Context, err error) {
-	if errors.Is(err, ErrNotAdmitted) || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return
 	}
 	if err != nil && !m.failing {
@@ -149,12 +149,15 @@ func (m *Manager) admit(ctx context.Context, batches []batch) (int, error) {
 	_ = g.Wait() // they are in errs
 	n := 0
 	for i, b := range batches {
-		if errs[i] != nil {
+		switch err := errs[i]; {
+		case err == nil:
+			n += b.clients
+		case errors.Is(err, ErrNotAdmitted): // something came in between: the next plan knows it
 			m.room.metrics.refused.Inc()
-			errs[i] = fmt.Errorf("admit %d clients to hunt %s: %w", b.clients, b.hunt.Hunt, errs[i])
-			continue
+			errs[i] = nil
+		default:
+			errs[i] = fmt.Errorf("admit %d clients to hunt %s: %w", b.clients, b.hunt.Hunt, err)
 		}
-		n += b.clients
 	}
 	m.room.metrics.admitted.Add(float64(n))
 	return n, errors.Join(errs...)

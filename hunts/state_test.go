@@ -390,3 +390,38 @@ func TestStateKeepsItsPromises(t *testing.T) {
 	w := newWorld(t, 40)
 	statetest.Run(t, func() replication.State { return hunts.New(hunts.Options{Clients: w.clients}) }, story(t))
 }
+
+// The rate holds at the ledger too: a plan that comes late finds it used up.
+func TestRateHoldsWhateverComesBetween(t *testing.T) {
+	w := newWorld(t, 10)
+	at := noon
+	w.now = func() time.Time { return at }
+	k := w.create(t, func(c *hunts.Create) { c.Rate = 120 })
+	w.nominate(t, k, 0, 1, 2, 3, 4, 5, 6, 7, 8)
+	refused := func(who ...int) {
+		t.Helper()
+		if err := w.propose(admission(t, k, 0, who...)); !errors.Is(err, hunts.ErrNotAdmitted) {
+			t.Errorf("%v at %s: %v", who, at.Sub(noon), err)
+		}
+	}
+	refused(0, 1, 2) // two a second
+	w.must(t)(admission(t, k, 0, 0), nil)
+	w.must(t)(admission(t, k, 0, 1), nil)
+	refused(2)
+	at = at.Add(499 * time.Millisecond)
+	refused(2)
+	at = at.Add(time.Millisecond)
+	w.must(t)(admission(t, k, 0, 2), nil)
+	w.must(t)(w.PlanEdit(k, hunts.Edit{Rate: to(int64(1))}, "", at)) // two were ahead, and stay so
+	refused(3)
+	at = at.Add(time.Minute)
+	refused(3)
+	at = at.Add(time.Minute)
+	w.must(t)(admission(t, k, 0, 3), nil)
+	refused(4)
+	w.must(t)(w.PlanEdit(k, hunts.Edit{Rate: to(int64(0))}, "", at))
+	w.must(t)(admission(t, k, 0, 4, 5), nil)
+	w.must(t)(w.PlanEdit(k, hunts.Edit{Rate: to(int64(60))}, "", at))
+	refused(6, 7)
+	w.must(t)(admission(t, k, 0, 6), nil)
+}
