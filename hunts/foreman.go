@@ -160,20 +160,15 @@ func (f *Foreman) ask(w Want, client ids.Client) {
 	f.o.Ask(q)
 }
 
-// Answer takes what a client's condition, and the filter over its rows, said. A no
-// counts only if nothing is known otherwise of the client since it was asked: then
-// it is asked again.
+// Answer takes what a client's condition, and the filter over its rows, said. It
+// counts only if the question is the newest one, and if nothing is known otherwise
+// of the client since it was asked: else it is asked again.
 func (f *Foreman) Answer(q Question, yes bool) {
-	valid := f.settle(q)
 	switch {
-	case yes:
-		if !f.note(q.Key, q.Client, true) {
-			q.rule.seen.remove(q.ordinal)
-		}
-	case !valid:
+	case !f.settle(q):
 	case !q.rule.seen.has(q.ordinal):
 		f.Arrived(q.Org, q.Client)
-	case !f.note(q.Key, q.Client, false):
+	case !f.note(q.Key, q.Client, yes):
 		q.rule.seen.remove(q.ordinal)
 	}
 }

@@ -154,6 +154,29 @@ func TestForemanTellsEachOnce(t *testing.T) {
 	})
 }
 
+// Whatever a foreman is looking at when a client changes, it finds the client by what
+// it is in the end.
+func TestForemanMissesNoChange(t *testing.T) {
+	w := newWorld(t, 1)
+	w.create(t, func(c *hunts.Create) { c.Conditions.Include = []string{"x"} })
+	p := newPost(w)
+	for i := range 300 {
+		var looking sync.WaitGroup
+		for range 2 {
+			looking.Go(func() { p.Match(ids.RootOrg, id(0)) })
+		}
+		add, remove := []string{"x"}, []string(nil)
+		if i%2 == 1 {
+			add, remove = remove, add
+		}
+		w.must(t)(w.clients.PlanLabels(ids.RootOrg, idsOf(0), add, remove))
+		looking.Wait()
+		if wanted := len(p.Match(ids.RootOrg, id(0))) == 1; wanted != (i%2 == 0) {
+			t.Fatalf("after change %d wanted: %v", i, wanted)
+		}
+	}
+}
+
 // A client whose condition must be asked is nominated or declined by its answer, and
 // asked again when it changes, also while the question is out.
 func TestForemanAsks(t *testing.T) {
