@@ -229,6 +229,52 @@ func TestWatchIsToldOncePerChange(t *testing.T) {
 	}
 }
 
+// Rooms that keep sets of ordinals learn which one a deleted client had, and find
+// each client by its ordinal as long as it is there.
+func TestFollowersLearnOrdinals(t *testing.T) {
+	h := newHouse(t)
+	var told []string
+	h.Follow(func(e clients.Event) {
+		now, known := h.Ordinal(e.Org, e.Client)
+		if known != (e.What != clients.Deleted) || known && now != e.Ordinal || e.At.IsZero() {
+			t.Errorf("told %+v, asked %d %v", e, now, known)
+		}
+		told = append(told, fmt.Sprint(e.Client, " ", e.Ordinal, " ", e.What))
+	})
+	h.enrol(0, 1)
+	h.must(h.PlanLabels(ids.RootOrg, []ids.Client{id(1)}, []string{"x"}, nil))
+	h.must(h.PlanDelete(ids.RootOrg, id(0)))
+	h.enrol(0)
+	want := []string{
+		fmt.Sprint(id(0), " 0 ", clients.Enrolled), fmt.Sprint(id(1), " 1 ", clients.Enrolled),
+		fmt.Sprint(id(1), " 1 ", clients.Labelled), fmt.Sprint(id(0), " 0 ", clients.Deleted),
+		fmt.Sprint(id(0), " 2 ", clients.Enrolled),
+	}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Error(diff)
+	}
+	for ordinal, want := range []ids.Client{{}, id(1), id(0), {}} {
+		if got, ok := h.ByOrdinal(ids.RootOrg, uint32(ordinal)); got != want || ok == want.IsZero() {
+			t.Errorf("ordinal %d is %q, %v; want %q", ordinal, got, ok, want)
+		}
+	}
+	other, err := ids.ParseOrg("O1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := h.ByOrdinal(other, 1); ok {
+		t.Error("an org without clients has one")
+	}
+	for _, who := range []ids.Client{ids.Server, id(3)} {
+		if _, ok := h.Ordinal(ids.RootOrg, who); ok {
+			t.Errorf("%s has an ordinal", who)
+		}
+	}
+	if _, ok := h.Ordinal(other, id(1)); ok {
+		t.Error("a client of another org is found")
+	}
+}
+
 func searchHouse(t *testing.T) *house {
 	h := newHouse(t)
 	h.enrol(0, 1, 2, 3)

@@ -30,8 +30,10 @@ type Room struct {
 	due  chan struct{} // one slot: a merge is due; a full slot says so already
 	tune tuning
 
-	// watch is told of clients whose record changed, after the lock is released.
-	watch func(org ids.Org, client ids.Client, what Change)
+	// watch is told of clients whose record changed, after the lock is released;
+	// follow before it.
+	watch  func(org ids.Org, client ids.Client, what Change)
+	follow []func(Event)
 }
 
 // Change says what Apply did to a client.
@@ -55,6 +57,24 @@ func New(watch func(org ids.Org, client ids.Client, what Change)) *Room {
 		orgs: map[ids.Org]*table{}, soft: softState{orgs: map[ids.Org]*presence{}},
 		due: make(chan struct{}, 1), tune: usual, watch: watch,
 	}
+}
+
+// Follow adds a room whose state depends on that of clients: it is told of each
+// change together with the ordinal, which a deleted client has no longer. f is
+// called from Apply's goroutine with no lock held, in the order of the ledger, also
+// while that is replayed; not by Restore, as the other room restores its own. It
+// must not block. Call Follow before the first Apply.
+func (r *Room) Follow(f func(Event)) {
+	r.follow = append(r.follow, f)
+}
+
+// Event is a change as the ledger has it.
+type Event struct {
+	At      time.Time // of the entry
+	Org     ids.Org
+	Client  ids.Client
+	Ordinal uint32
+	What    Change
 }
 
 // Kind implements replication.State.
@@ -97,15 +117,18 @@ func (r *Room) Apply(e *buspb.Entry) error {
 	if due {
 		r.signal()
 	}
-	r.tell(org, b.events)
+	r.tell(time.UnixMicro(e.GetTime()).UTC(), org, b.events)
 	return errors.Join(b.refused...)
 }
 
 // tell says what happened to those who keep something about clients.
-func (r *Room) tell(org ids.Org, events []event) {
+func (r *Room) tell(at time.Time, org ids.Org, events []event) {
 	for _, ev := range events {
 		if ev.what == Enrolled {
 			r.soft.enrolled(org, ev.number, ev.ordinal)
+		}
+		for _, follow := range r.follow {
+			follow(Event{at, org, ev.client, ev.ordinal, ev.what})
 		}
 		r.watch(org, ev.client, ev.what)
 	}
@@ -162,6 +185,38 @@ func (r *Room) Lookup(org ids.Org, client ids.Client) (*Record, error) {
 		return nil, err
 	}
 	return g.record(org, client), nil
+}
+
+// Ordinal returns the dense number of a client; false if there is no such client.
+// It allocates nothing, and tells the same on every node that has applied the same
+// entries.
+func (r *Room) Ordinal(org ids.Org, client ids.Client) (uint32, bool) {
+	n, ok := numberOf(client.String())
+	if !ok {
+		return 0, false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	t := r.orgs[org]
+	if t == nil {
+		return 0, false
+	}
+	ordinal, ok := t.byID[n]
+	return ordinal, ok
+}
+
+// ByOrdinal returns the client that has an ordinal; false if nobody ever had it, or
+// its client was deleted.
+func (r *Room) ByOrdinal(org ids.Org, ordinal uint32) (ids.Client, bool) {
+	r.mu.RLock()
+	t := r.orgs[org]
+	if t == nil || ordinal >= t.n || t.cell(ordinal).text == "" {
+		r.mu.RUnlock()
+		return ids.Client{}, false
+	}
+	id := t.birth(ordinal).id
+	r.mu.RUnlock()
+	return id.client(), true
 }
 
 // Labels returns a client's labels, or ErrUnknownClient. It costs a fraction of a

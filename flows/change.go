@@ -22,6 +22,8 @@ type applier struct {
 	entry *buspb.Entry
 	now   time.Time
 	dirty []Key
+
+	hunted []HuntChange // of flows of hunts
 }
 
 func (a *applier) change(c *buspb.FlowChange) {
@@ -36,6 +38,9 @@ func (a *applier) change(c *buspb.FlowChange) {
 		a.edit(c.End.Key, func(f *Flow) { a.end(f, c.End) })
 	case *buspb.FlowChange_Cancel:
 		a.edit(c.Cancel.Key, func(f *Flow) {
+			if c.Cancel.IfOpen && f.State.Final() {
+				return
+			}
 			f.CancelledAt, f.CancelledBy = a.now, a.entry.Mutation.Principal
 			a.turn(f)
 			f.CancelDue = f.Outcome == buspb.FlowEnd_OUTCOME_UNSPECIFIED
@@ -211,6 +216,7 @@ func (a *applier) put(f *Flow) {
 	}
 	a.reindex(c, old, f)
 	a.dirty = append(a.dirty, f.Key)
+	a.hunt(old, f)
 }
 
 // queue puts a new flow behind the older ones. The ledger's order is the order
@@ -279,4 +285,5 @@ func (a *applier) remove(k *buspb.FlowKey) {
 	}
 	a.deleted[key] = tombstone{a.now, a.entry.Index}
 	a.dirty = append(a.dirty, key)
+	a.hunt(f, nil)
 }

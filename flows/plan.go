@@ -66,17 +66,30 @@ func PlanStart(s Start) (*buspb.Mutation, ids.Flow, error) {
 }
 
 func planStart(s *Start) (*buspb.Mutation, error) {
-	if n := len(s.Clients); n == 0 || n > maxStartClients {
-		return nil, fmt.Errorf("%d clients: %w", n, ErrInvalid)
-	}
-	for _, c := range s.Clients {
-		if c.IsZero() {
-			return nil, fmt.Errorf("a client without an id: %w", ErrInvalid)
-		}
+	if err := checkClients(s.Clients); err != nil {
+		return nil, err
 	}
 	if s.Flow == ids.Monitoring {
 		return nil, fmt.Errorf("the session of event queries: %w", ErrInvalid)
 	}
+	spec, err := planSpec(s)
+	if err != nil {
+		return nil, err
+	}
+	return startMutation(s.Org, spec, s.Clients)
+}
+
+func checkClients(clients []ids.Client) error {
+	if n := len(clients); n == 0 || n > maxStartClients {
+		return fmt.Errorf("%d clients: %w", n, ErrInvalid)
+	}
+	if slices.ContainsFunc(clients, ids.Client.IsZero) {
+		return fmt.Errorf("a client without an id: %w", ErrInvalid)
+	}
+	return nil
+}
+
+func planSpec(s *Start) (*buspb.FlowSpec, error) {
 	if err := checkRequest(s.Request, s.Names); err != nil {
 		return nil, err
 	}
@@ -98,11 +111,15 @@ func planStart(s *Start) (*buspb.Mutation, error) {
 	for _, token := range slices.Sorted(maps.Keys(s.Names)) {
 		spec.Names = append(spec.Names, &buspb.FlowName{Token: token, Name: s.Names[token]})
 	}
-	start := &buspb.FlowStart{Spec: spec}
-	for _, c := range s.Clients {
-		start.Clients = append(start.Clients, c.String())
+	return spec, nil
+}
+
+func startMutation(org ids.Org, spec *buspb.FlowSpec, clients []ids.Client) (*buspb.Mutation, error) {
+	start := &buspb.FlowStart{Spec: spec, Clients: make([]string, len(clients))}
+	for i, c := range clients {
+		start.Clients[i] = c.String()
 	}
-	return mutation(s.Org, s.Creator, &buspb.FlowChange{Change: &buspb.FlowChange_Start{Start: start}})
+	return mutation(org, spec.Creator, &buspb.FlowChange{Change: &buspb.FlowChange_Start{Start: start}})
 }
 
 func checkRequest(request *wirepb.FlowRequest, names map[string]string) error {

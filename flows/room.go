@@ -45,6 +45,7 @@ type Options struct {
 	Store       *filestore.Store // views and uploads
 	Incarnation string           // "<node>-<n>": who holds what is taken in here
 
+	Hunts  hunts                                  // told of the flows that hunts started; nil: none
 	Info   clientInfo                             // nil: self-reports are dead letters
 	Labels func(ids.Org, ids.Client) []string     // a client's labels; nil: none
 	Wake   func(ids.Org, ids.Client)              // a client has something to fetch; must not block; nil: none
@@ -143,6 +144,7 @@ func New(o Options) *Room {
 	r.due = newDirtySet(0)
 	r.views = newDirtySet(maxViews)
 	r.Table = newTable(r.applied, r.reloaded)
+	r.hunts = o.Hunts
 	r.Events = newEventTable(r.eventsChanged)
 	return r
 }

@@ -52,6 +52,7 @@ type clientFlows struct {
 type Table struct {
 	changed  func([]Key) // told after each entry, without a lock
 	restored func()      // told after each Restore, likewise
+	hunts    hunts       // nil: none
 
 	mu         sync.RWMutex
 	index      uint64 // the newest entry seen
@@ -91,11 +92,21 @@ func (t *Table) Apply(e *buspb.Entry) error {
 	if err != nil {
 		return err
 	}
-	dirty, err := t.apply(e, org, body)
-	if err == nil && len(dirty) > 0 {
-		t.changed(dirty)
+	at := time.UnixMicro(e.Time).UTC()
+	if err := t.mayStart(at, org, body); err != nil {
+		return err
 	}
-	return err
+	a, err := t.apply(e, at, org, body)
+	if err != nil {
+		return err
+	}
+	if len(a.hunted) > 0 {
+		t.hunts.FlowsChanged(at, org, a.hunted)
+	}
+	if len(a.dirty) > 0 {
+		t.changed(a.dirty)
+	}
+	return nil
 }
 
 func decode(e *buspb.Entry) (ids.Org, *buspb.FlowsBody, error) {
@@ -110,7 +121,7 @@ func decode(e *buspb.Entry) (ids.Org, *buspb.FlowsBody, error) {
 	return org, &body, nil
 }
 
-func (t *Table) apply(e *buspb.Entry, org ids.Org, body *buspb.FlowsBody) ([]Key, error) {
+func (t *Table) apply(e *buspb.Entry, at time.Time, org ids.Org, body *buspb.FlowsBody) (*applier, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	started := map[string]bool{}
@@ -126,11 +137,11 @@ func (t *Table) apply(e *buspb.Entry, org ids.Org, body *buspb.FlowsBody) ([]Key
 		}
 	}
 	t.index = max(t.index, e.Index)
-	a := applier{Table: t, org: org, entry: e, now: time.UnixMicro(e.Time).UTC()}
+	a := &applier{Table: t, org: org, entry: e, now: at}
 	for _, c := range body.Changes {
 		a.change(c)
 	}
-	return a.dirty, nil
+	return a, nil
 }
 
 // check says whether a change can be refused, and is. Facts cannot.
@@ -139,6 +150,9 @@ func (t *Table) check(org ids.Org, c *buspb.FlowChange) error {
 	case *buspb.FlowChange_Start:
 		return t.checkStart(org, c.Start)
 	case *buspb.FlowChange_Cancel:
+		if c.Cancel.IfOpen {
+			return nil
+		}
 		f, err := t.find(org, c.Cancel.Key)
 		if err == nil && f.State.Final() {
 			err = fmt.Errorf("cancel flow %s of %s: %w", f.Flow, f.Client, ErrFinished)

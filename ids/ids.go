@@ -123,6 +123,44 @@ func (h Hunt) String() string { return h.text }
 // IsZero reports whether h is none.
 func (h Hunt) IsZero() bool { return h.text == "" }
 
+// MaxAttempt bounds how often one client may take part in one hunt again.
+const MaxAttempt = 999
+
+// Plain reports whether h is made as NewHunt makes it, in one piece of at most 30
+// letters and digits. Only then are the flows of two hunts never named alike.
+func (h Hunt) Plain() bool { return len(h.text) <= 32 && strings.Count(h.text, ".") == 1 }
+
+// Flow is the flow of a hunt on each of its clients: "F.<hunt>.H" the first time,
+// attempt 0, and "F.<hunt>.<attempt>.H" when a client takes part again. It is none
+// if there can be no such attempt.
+func (h Hunt) Flow(attempt int) Flow {
+	rest, ok := strings.CutPrefix(h.text, "H.")
+	switch {
+	case !ok || attempt < 0 || attempt > MaxAttempt:
+		return Flow{}
+	case attempt == 0:
+		return Flow{"F." + rest + ".H"}
+	}
+	return Flow{"F." + rest + "." + strconv.Itoa(attempt) + ".H"}
+}
+
+// Attempt returns which attempt at h the flow is; false if it is none of that hunt.
+func (f Flow) Attempt(h Hunt) (int, bool) {
+	if h.IsZero() {
+		return 0, false
+	}
+	rest, ours := strings.CutPrefix(f.text, "F."+h.text[len("H."):]+".")
+	if !ours {
+		return 0, false
+	}
+	number, more := strings.CutSuffix(rest, ".H")
+	if !more {
+		return 0, rest == "H"
+	}
+	n, err := strconv.Atoi(number)
+	return n, err == nil && h.Flow(n) == f
+}
+
 // Org is a tenant: "" is the root org, others are "O" and base32hex characters.
 type Org struct{ text string }
 

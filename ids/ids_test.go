@@ -119,3 +119,45 @@ func TestClientsHaveNumbers(t *testing.T) {
 		}
 	}
 }
+
+func TestFlowsOfAHuntAreNumbered(t *testing.T) {
+	h, err := ids.ParseHunt("H.D4K8M2O9P1Q3R")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for attempt, want := range map[int]string{
+		0: "F.D4K8M2O9P1Q3R.H", 1: "F.D4K8M2O9P1Q3R.1.H", ids.MaxAttempt: "F.D4K8M2O9P1Q3R.999.H",
+		-1: "", ids.MaxAttempt + 1: "",
+	} {
+		f := h.Flow(attempt)
+		if f.String() != want {
+			t.Errorf("attempt %d is %q, want %q", attempt, f, want)
+		}
+		if _, err := ids.ParseFlow(want); want != "" && err != nil {
+			t.Error(err)
+		}
+		if got, ok := f.Attempt(h); ok != (want != "") || ok && got != attempt {
+			t.Errorf("%q is attempt %d, %v", f, got, ok)
+		}
+	}
+	other := ids.NewHunt(time.Now())
+	for _, text := range []string{
+		"F.D4K8M2O9P1Q3R", "F.D4K8M2O9P1Q3R.Q", "F.D4K8M2O9P1Q3R.0.H", "F.D4K8M2O9P1Q3R.01.H", "F.D4K8M2O9P1Q3R.1000.H",
+		"F.D4K8M2O9P1Q3R.x.H", "F.D4K8M2O9P1Q3R.1.1.H", "F.Monitoring", other.Flow(0).String(),
+	} {
+		f, err := ids.ParseFlow(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, ok := f.Attempt(h); ok {
+			t.Errorf("%s is taken for attempt %d", f, n)
+		}
+	}
+	if n, ok := h.Flow(0).Attempt(ids.Hunt{}); ok || !(ids.Hunt{}).Flow(0).IsZero() {
+		t.Errorf("no hunt has flows: %d", n)
+	}
+	dotted, err := ids.ParseHunt("H.a.1")
+	if err != nil || dotted.Plain() || !h.Plain() || !other.Plain() {
+		t.Errorf("plain: %v %v %v, %v", dotted.Plain(), h.Plain(), other.Plain(), err)
+	}
+}

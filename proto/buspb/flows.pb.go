@@ -1197,6 +1197,7 @@ func (x *FlowTotals) GetExpectedUploadBytes() int64 {
 type FlowCancel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           *FlowKey               `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	IfOpen        bool                   `protobuf:"varint,2,opt,name=if_open,json=ifOpen,proto3" json:"if_open,omitempty"` // a flow that is not there or has ended is left alone; otherwise that is a refusal
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1236,6 +1237,13 @@ func (x *FlowCancel) GetKey() *FlowKey {
 		return x.Key
 	}
 	return nil
+}
+
+func (x *FlowCancel) GetIfOpen() bool {
+	if x != nil {
+		return x.IfOpen
+	}
+	return false
 }
 
 type FlowDelete struct {
@@ -1571,10 +1579,11 @@ const file_flows_proto_rawDesc = "" +
 	"\x04logs\x18\x02 \x01(\x03R\x04logs\x12\x18\n" +
 	"\auploads\x18\x03 \x01(\x03R\auploads\x12!\n" +
 	"\fupload_bytes\x18\x04 \x01(\x03R\vuploadBytes\x122\n" +
-	"\x15expected_upload_bytes\x18\x05 \x01(\x03R\x13expectedUploadBytes\"7\n" +
+	"\x15expected_upload_bytes\x18\x05 \x01(\x03R\x13expectedUploadBytes\"P\n" +
 	"\n" +
 	"FlowCancel\x12)\n" +
-	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\"7\n" +
+	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\x12\x17\n" +
+	"\aif_open\x18\x02 \x01(\bR\x06ifOpen\"7\n" +
 	"\n" +
 	"FlowDelete\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\"9\n" +

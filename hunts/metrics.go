@@ -1,0 +1,51 @@
+package hunts
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are one room's; without a Registerer they count and nobody looks.
+type metrics struct {
+	nominated prometheus.Counter
+	declined  prometheus.Counter
+	asked     prometheus.Counter
+	overflow  prometheus.Counter
+	admitted  prometheus.Counter
+	refused   prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, r *Room) *metrics {
+	var all []prometheus.Collector
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "raptorpack", Subsystem: "hunts", Name: name, Help: help})
+		all = append(all, c)
+		return c
+	}
+	gauge := func(name, help string, value func() float64) {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "raptorpack", Subsystem: "hunts", Name: name, Help: help,
+		}, value))
+	}
+	m := &metrics{
+		nominated: counter("nominated_clients_total", "Clients that this node found for hunts and told the ledger of."),
+		declined:  counter("declined_clients_total", "Clients that a hunt's own condition said no of, at this node."),
+		asked:     counter("asked_clients_total", "Clients that were asked for a hunt's own condition, at this node."),
+		overflow:  counter("overflow_total", "Clients that were not taken because too many findings wait."),
+		admitted:  counter("admitted_clients_total", "Clients that this node admitted to hunts while it led."),
+		refused:   counter("refused_admissions_total", "Batches of admissions that the ledger refused, and that are planned anew."),
+	}
+	gauge("running", "Hunts that run.", func() float64 { return float64(len(r.all(Running))) })
+	gauge("pending_clients", "Clients that wait in hunts that run.", func() float64 { return r.sum(PendingClients) })
+	gauge("running_clients", "Clients on which hunts that run collect now.", func() float64 { return r.sum(RunningClients) })
+	if reg != nil {
+		reg.MustRegister(all...)
+	}
+	return m
+}
+
+// sum adds up one set of the hunts that run.
+func (r *Room) sum(s Set) float64 {
+	n := 0
+	for _, h := range r.all(Running) {
+		n += h.Counts[s]
+	}
+	return float64(n)
+}
