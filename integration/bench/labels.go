@@ -63,7 +63,7 @@ func (b *bench) labels(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fleet, err := p.enrolled(ctx, b.identities, 1000)
+	fleet, err := p.enrolled(ctx, b.identities, min(1000, b.identities.Count()))
 	for _, measure := range []func(context.Context, *ledgers, []ids.Client) error{b.labelLatency, b.labelsEach, b.labelsInBatches} {
 		if err == nil {
 			err = measure(ctx, p, fleet)

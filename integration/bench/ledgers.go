@@ -128,6 +128,9 @@ func (p *ledgers) run(ctx context.Context) error {
 	p.end = func() error {
 		cancel()
 		running.Wait()
+		if err := term.Release(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
 		for _, l := range p.nodes {
 			if err := l.store.Close(context.WithoutCancel(ctx)); err != nil {
 				return err

@@ -38,6 +38,7 @@ type settings struct {
 	uploadMB  int64
 	fleet     int
 	drainable int
+	known     int
 	out       string
 	only      string
 }
@@ -72,7 +73,8 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&s.out, "out", "", "folder for raw output; empty: a new one in the folder for temporary files")
 	flags.IntVar(&s.fleet, "fleet", 20_000, "idle agents of a pack, in several processes")
 	flags.IntVar(&s.drainable, "drained", 5000, "those of them at the node that is drained; the others share the other nodes")
-	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload,labels,cut,wake,newcomers,fleet", "what to measure")
+	flags.IntVar(&s.known, "known", 1_000_000, "clients of the node that has very many")
+	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload,labels,cut,wake,newcomers,million,fleet", "what to measure")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -179,6 +181,7 @@ func (b *bench) measure(ctx context.Context) error {
 		{"cut", b.busCut},
 		{"wake", b.wake},
 		{"newcomers", b.newcomers},
+		{"million", b.million},
 		{"fleet", b.fleet},
 	} {
 		if !slices.Contains(wanted, part.name) {

@@ -30,14 +30,19 @@ type server struct {
 
 // start runs a server on an empty store and waits until it is ready.
 func (b *bench) start(ctx context.Context, name string, tls bool) (*server, error) {
+	if err := os.RemoveAll(filepath.Join(b.out, name)); err != nil { // a store of an earlier run knows the clients already
+		return nil, err
+	}
+	return b.startOn(ctx, name, tls)
+}
+
+// startOn is start on the store that is there.
+func (b *bench) startOn(ctx context.Context, name string, tls bool) (*server, error) {
 	ports, err := freePorts(6)
 	if err != nil {
 		return nil, err
 	}
 	folder := filepath.Join(b.out, name)
-	if err := os.RemoveAll(folder); err != nil { // a store of an earlier run knows the clients already
-		return nil, err
-	}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}

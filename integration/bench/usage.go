@@ -63,12 +63,15 @@ func cpuOf(command *exec.Cmd) (time.Duration, error) {
 	return time.Duration(user+system) * tick, errors.Join(err, again)
 }
 
-func (s *server) rss() (int64, error) {
+func (s *server) rss() (int64, error) { return s.memory("VmRSS:") }
+
+// memory reads one of the kernel's figures about the process, in bytes.
+func (s *server) memory(which string) (int64, error) {
 	text, err := s.proc("status")
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := strings.Cut(text, "VmRSS:")
+	_, rest, _ := strings.Cut(text, which)
 	kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 	return kib << 10, err
 }

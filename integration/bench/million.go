@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"raptorpack/clients"
+	"raptorpack/ids"
+)
+
+// million measures how a node starts and is searched that has very many clients.
+func (b *bench) million(ctx context.Context) error {
+	dir := filepath.Join(b.out, "million")
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	p, err := openLedgers(ctx, dir, 1)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := errors.Join(p.settle(ctx, b.settings.known), p.end()); err != nil {
+		return err
+	}
+	b.note("million: ledger of %d clients written in %.0f s", b.settings.known, time.Since(begin).Seconds())
+	begin = time.Now()
+	s, err := b.startOn(ctx, "million", false)
+	if err != nil {
+		return err
+	}
+	samples := fmt.Sprintf("%d clients", b.settings.known)
+	b.add(figure{what: "start of a node with many clients to ready", aim: 10, unit: "s", measured: time.Since(begin).Seconds(), samples: samples})
+	err = b.searches(ctx, s)
+	if err == nil {
+		err = b.peak(s, samples)
+	}
+	return errors.Join(err, s.stop())
+}
+
+var errNobody = errors.New("the search finds nobody")
+
+// peak is the most memory that the server ever had.
+func (b *bench) peak(s *server, samples string) error {
+	bytes, err := s.memory("VmHWM:")
+	b.add(figure{what: "  its memory at most", aim: 1500, unit: "MB", measured: float64(bytes) / 1e6, samples: samples})
+	return err
+}
+
+// searches asks the door for clients as operators do.
+func (b *bench) searches(ctx context.Context, s *server) error {
+	for _, kind := range []struct {
+		what  string
+		aim   float64
+		words []string
+	}{
+		{"search for three letters and more through the door", 20, []string{"web", "host:web-ber*", "build-sin-0001234", "user:ada", "label:tier3", "os:linux", "ber-0000"}},
+		{"search for fewer", 100, []string{"we", "b", "12"}},
+	} {
+		var took []time.Duration
+		for i := range 210 {
+			var found struct{ Total int }
+			word := kind.words[i%len(kind.words)]
+			begin := time.Now()
+			if err := s.door.call(ctx, http.MethodGet, "/clients?limit=50&q="+url.QueryEscape(word), nil, &found); err != nil {
+				return err
+			}
+			took = append(took, time.Since(begin))
+			if found.Total == 0 {
+				return fmt.Errorf("%q: %w", word, errNobody)
+			}
+		}
+		b.percentiles(kind.what, took, 0, kind.aim)
+	}
+	return nil
+}
+
+// settle enrols many clients and tells of their hosts.
+func (p *ledgers) settle(ctx context.Context, count int) error {
+	const each = 500
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(32)
+	for first := 0; first < count; first += each {
+		g.Go(func() error { return p.nodes[0].settle(ctx, first, min(each, count-first)) })
+	}
+	return g.Wait()
+}
+
+func (l *ledger) settle(ctx context.Context, first, count int) error {
+	r := rand.New(rand.NewPCG(1, uint64(first)))
+	var enrolments []clients.Enrolment
+	var fleet []ids.Client
+	for range count {
+		key := publicKey(r)
+		client := ids.ClientOfKey(key)
+		enrolments, fleet = append(enrolments, clients.Enrolment{Client: client, Key: key}), append(fleet, client)
+	}
+	m, err := l.room.PlanEnrol(ids.RootOrg, enrolments...)
+	if err != nil {
+		return err
+	}
+	if err := l.node.Propose(ctx, m); err != nil {
+		return err
+	}
+	g, work := errgroup.WithContext(ctx)
+	for i, client := range fleet {
+		g.Go(func() error { return l.inform(work, client, first+i) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if m, err = l.room.PlanLabels(ids.RootOrg, fleet, []string{fmt.Sprint("tier", first/count%10)}, nil); err != nil {
+		return err
+	}
+	return l.node.Propose(ctx, m)
+}
+
+// publicKey looks like that of an agent; nobody has the other half.
+func publicKey(r *rand.Rand) *rsa.PublicKey {
+	n := make([]byte, 256)
+	for i := range n {
+		n[i] = byte(r.Uint32())
+	}
+	n[0] |= 0x80
+	n[255] |= 1
+	return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}
+}
+
+var (
+	roles = []string{"web", "db", "app", "mail", "build"}
+	sites = []string{"ber", "nyc", "sin", "syd"}
+	users = []string{"ada", "alan", "grace", "edsger", "barbara"}
+)
+
+func (l *ledger) inform(ctx context.Context, client ids.Client, i int) error {
+	host := fmt.Sprintf("%s-%s-%07d", roles[i%len(roles)], sites[i%len(sites)], i)
+	row := fmt.Sprintf(`{"Hostname":%q,"Fqdn":"%s.example.com","OS":"linux","Platform":"debian","PlatformVersion":"12.%d","Architecture":"amd64",`+
+		`"Version":"0.7%d","Name":"velociraptor","MACAddresses":["52:54:00:%02x:%02x:%02x"]}`, host, host, i%9, i%4, i>>16&0xff, i>>8&0xff, i&0xff)
+	m, err := l.room.PlanInfo(ids.RootOrg, client, []byte(row), ids.Flow{}, []string{"root", users[i%len(users)]})
+	if err != nil {
+		return err
+	}
+	return l.node.Propose(ctx, m)
+}
