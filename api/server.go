@@ -214,9 +214,9 @@ func (s *Server) Run(ctx context.Context) error {
 		BaseContext: func(net.Listener) context.Context { return life },
 	}
 	failed := make(chan error, 2) // one value of each door
-	var serving sync.WaitGroup
+	var serving, accepting sync.WaitGroup
 	if s.o.HTTP != nil {
-		serving.Go(func() { failed <- s.serveHTTP(server) })
+		accepting.Go(func() { failed <- s.serveHTTP(server) })
 	}
 	if s.o.GRPC != nil {
 		serving.Go(func() { failed <- s.grpc.Serve(s.o.GRPC) })
@@ -238,6 +238,9 @@ func (s *Server) Run(ctx context.Context) error {
 	var calls sync.WaitGroup
 	calls.Go(func() { s.stopGRPC(grace) })
 	err := stopHTTP(grace, server)
+	// A connection that was being accepted meanwhile is known to the server only now.
+	accepting.Wait()
+	err = errors.Join(err, stopHTTP(grace, server))
 	calls.Wait()
 	cancel()
 	serving.Wait()
