@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,7 @@ func (idleLedger) Earlier(string, string) (uint64, bool, error) { return 0, fals
 type pipes struct {
 	connections chan net.Conn
 	closed      chan struct{}
+	once        sync.Once
 }
 
 func (p *pipes) Accept() (net.Conn, error) {
@@ -47,14 +49,14 @@ func (p *pipes) Accept() (net.Conn, error) {
 	}
 }
 
-func (p *pipes) Close() error   { close(p.closed); return nil }
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // timed runs test beside a server whose operation POST /test calls handle. dial
 // connects to it, stop ends it and waits.
 func timed(t *testing.T, handle func(context.Context, *Server) error, test func(dial func() net.Conn, stop func())) {
 	synctest.Test(t, func(t *testing.T) {
-		door := &pipes{make(chan net.Conn), make(chan struct{})}
+		door := &pipes{connections: make(chan net.Conn), closed: make(chan struct{})}
 		s, err := New(Options{Authority: &x509.Certificate{}, Ledger: idleLedger{}, Users: users.New(), HTTP: door, PlainHTTP: true})
 		if err != nil {
 			t.Fatal(err)
@@ -117,6 +119,28 @@ func TestTheBoundOnReadingABodyDoesNotEndTheRequest(t *testing.T) {
 		}
 		c.Close()
 		stop()
+	})
+}
+
+// Whoever has a connection when the server is told to stop is answered on it.
+func TestAStopAnswersWhoHasJustConnected(t *testing.T) {
+	answered := func(context.Context, *Server) error { return nil }
+	timed(t, answered, func(dial func() net.Conn, stop func()) {
+		c, silent := dial(), dial()
+		synctest.Wait() // both are accepted
+		begin, stopped := time.Now(), make(chan struct{})
+		go func() { defer close(stopped); stop() }()
+		synctest.Wait() // and the server is stopping
+		fmt.Fprintf(c, testRequest, 2, "{}")
+		if got := answerOf(t, c); got != http.StatusOK {
+			t.Errorf("a request on a new connection: %d", got)
+		}
+		c.Close()
+		<-stopped
+		if took := time.Since(begin); took > finishWithin+time.Second { // of the bubble
+			t.Errorf("a connection that says nothing kept the server for %v", took)
+		}
+		silent.Close()
 	})
 }
 

@@ -213,6 +213,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return life },
 	}
+	arriving := watch(server)
 	failed := make(chan error, 2) // one value of each door
 	var serving, accepting sync.WaitGroup
 	if s.o.HTTP != nil {
@@ -237,14 +238,25 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	var calls sync.WaitGroup
 	calls.Go(func() { s.stopGRPC(grace) })
+	s.stopAccepting(&accepting)
+	arriving.settle(grace, server)
 	err := stopHTTP(grace, server)
-	// A connection that was being accepted meanwhile is known to the server only now.
-	accepting.Wait()
-	err = errors.Join(err, stopHTTP(grace, server))
 	calls.Wait()
 	cancel()
 	serving.Wait()
 	return errors.Join(failure, err)
+}
+
+// stopAccepting closes the listener; when it returns, the server knows all
+// connections that it ever will.
+func (s *Server) stopAccepting(accepting *sync.WaitGroup) {
+	if s.o.HTTP == nil {
+		return
+	}
+	if err := s.o.HTTP.Close(); err != nil {
+		s.log.Debug("listener was closed before", "err", err)
+	}
+	accepting.Wait()
 }
 
 // stopHTTP lets requests end by themselves as long as the grace lasts; those that
@@ -269,10 +281,12 @@ func (s *Server) serveHTTP(server *http.Server) error {
 		server.TLSConfig = s.tlsConfig(tls.VerifyClientCertIfGiven)
 		err = server.ServeTLS(s.o.HTTP, "", "")
 	}
-	if errors.Is(err, http.ErrServerClosed) {
+	select {
+	case <-s.leaving: // the listener was closed
 		return nil
+	default:
+		return err
 	}
-	return err
 }
 
 func (s *Server) tlsConfig(mode tls.ClientAuthType) *tls.Config {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"slices"
@@ -17,7 +16,7 @@ import (
 )
 
 // operator writes labels through one node after the other, as through a balancer: a
-// node that takes no connection, or loses it, is passed over, any other answer than yes is a
+// node that takes no connection is passed over, any other answer than yes is a
 // failed write.
 type operator struct {
 	pack    *integration.Pack
@@ -70,13 +69,12 @@ func (o *operator) write(worker int) {
 	}
 }
 
-// refused reports a connection that was never made, or that the server closed before
-// it answered, as one that was in its backlog when it stopped: a balancer tries the
-// next node, and the key makes that harmless.
+// refused reports a connection that was never made, or one that an idle client kept
+// and the server had closed: a balancer tries the next node.
 func refused(err error) bool {
 	var dial *net.OpError
 	var request *url.Error
-	return errors.As(err, &request) && (errors.As(err, &dial) || errors.Is(err, io.EOF))
+	return errors.As(err, &request) && errors.As(err, &dial)
 }
 
 // check ends the operator and holds what it was told against the client's record.
