@@ -16,6 +16,7 @@ import (
 
 	"raptorpack/clients"
 	"raptorpack/ids"
+	"raptorpack/internal/testkit"
 	"raptorpack/proto/buspb"
 )
 
@@ -216,12 +217,8 @@ func TestRunKeepsTheIndexWhileAllGoesOn(t *testing.T) {
 
 // waitIndexed waits until Run has nothing to do.
 func (c *city) waitIndexed() {
-	for deadline := time.Now().Add(30 * time.Second); !c.Indexed(); {
-		if time.Now().After(deadline) {
-			c.t.Fatal("the index does not catch up")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	c.t.Helper()
+	testkit.Eventually(c.t, "the index catches up", func() (any, bool) { return "", c.Indexed() })
 }
 
 func TestWildcardsAreThoseOfPathMatch(t *testing.T) {
