@@ -138,8 +138,11 @@ func (a *agent) stop() error {
 	return err
 }
 
-// kill ends the agent as kill -9 does: from one moment on it writes nothing.
-func (a *agent) kill() {
+// kill ends the agent as kill -9 does: from one moment on it writes nothing, and when
+// it returns it asks for nothing.
+func (a *agent) kill(s *testServer) {
+	a.t.Helper()
+	defer s.waitDeserted()
 	a.buffer.turn <- struct{}{}
 	a.buffer.mu.Lock()
 	a.buffer.broken = errors.Join(ErrClosed, errors.New("killed"))
@@ -375,7 +378,7 @@ func killRun(t *testing.T, plan killPlan) {
 	for ; s.final("F.1") == nil && kills < plan.kills; kills++ {
 		have := s.count()
 		waitFor(t, "some progress", func() bool { return s.count() >= have+plan.every || s.final("F.1") != nil }, nil)
-		a.kill()
+		a.kill(s)
 		a = start(t, o)
 	}
 	final := a.waitFinal(s, "F.1")
@@ -425,7 +428,7 @@ func TestFlowThatDoesNotRepeatEndsWithAClearErrorAndKeepsItsRows(t *testing.T) {
 	a := start(t, o)
 	s.send(flowRequest("F.1", nil, "SELECT N, marker() AS Marker FROM numbers(count=1000, wait=TRUE)"))
 	waitFor(t, "rows", func() bool { return len(s.results("F.1", "Q0")) >= 900 }, nil)
-	a.kill()
+	a.kill(s)
 	os.WriteFile(marker, []byte("second"), 0o600)
 	a = start(t, o)
 	final := a.waitFinal(s, "F.1")
@@ -448,7 +451,7 @@ func TestFlowThatNeverGetsAnywhereIsGivenUp(t *testing.T) {
 		if s.final("F.1") != nil {
 			break
 		}
-		a.kill()
+		a.kill(s)
 		a = start(t, o)
 	}
 	wantStatus(t, a.waitFinal(s, "F.1"), wirepb.VeloStatus_GENERIC_ERROR, "without progress")
@@ -481,7 +484,7 @@ func TestFlowRequestedTwiceRunsOnce(t *testing.T) {
 	request := flowRequest("F.1", nil, "SELECT * FROM numbers(count=10)")
 	s.send(request, request)
 	a.waitDelivered(s, "F.1")
-	a.kill() // the end is known after a restart, too
+	a.kill(s) // the end is known after a restart, too
 	start(t, o)
 	before := len(s.received())
 	s.send(request)

@@ -177,7 +177,7 @@ func TestEventTableRunsSurvivesRestartsAndIsReplacedOnlyByNewerOnes(t *testing.T
 		defer s.mu.Unlock()
 		return s.checkIns[len(s.checkIns)-1] == 10
 	}, nil)
-	a.kill()
+	a.kill(s)
 	s.setControl(func() int { return 503 }) // no contact yet
 	a = start(t, o)
 	waitFor(t, "events before any contact", func() bool { return a.Pending() >= 3 }, nil)

@@ -88,6 +88,7 @@ type testServer struct {
 	messages []*wirepb.VeloMessage
 	checkIns []uint64
 	sockets  int
+	readers  int // that wait for jobs
 	conns    []wire.Conn
 	urgent   int
 	serving  sync.WaitGroup
@@ -272,6 +273,8 @@ func (s *testServer) key(c ids.Client) *rsa.PublicKey {
 
 // waitJobs takes everything that is queued, or waits for it.
 func (s *testServer) waitJobs(ctx context.Context) []*wirepb.VeloMessage {
+	s.reads(1)
+	defer s.reads(-1)
 	for {
 		s.mu.Lock()
 		jobs, wake := s.jobs, s.wake
@@ -309,6 +312,23 @@ func (s *testServer) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.messages)
+}
+
+func (s *testServer) reads(more int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readers += more
+}
+
+// waitDeserted returns when nobody waits for jobs: a killed agent's poll would take
+// what is meant for the next.
+func (s *testServer) waitDeserted() {
+	s.t.Helper()
+	waitFor(s.t, "the last poll to be over", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.readers == 0
+	}, nil)
 }
 
 func (s *testServer) setControl(verdict func() int) {
