@@ -78,49 +78,23 @@ func (s *Server) start(ctx context.Context, who *Principal, client ids.Client, r
 		}
 		return s.startedBy(client, index)
 	}
-	if _, err := s.o.Clients.Lookup(ids.RootOrg, client); err != nil {
-		return nil, err
-	}
-	wish := artifacts.Collect{ClearNames: s.o.ClearNames, AllowCustom: r.preferCustom, Resources: artifacts.Resources{
-		Timeout: r.Limits.TimeoutSeconds, CPULimit: r.Limits.CPUPercent, IOPSLimit: r.Limits.IOPS,
-		MaxRows: r.Limits.MaxRows, MaxUploadBytes: r.Limits.MaxUploadBytes,
-	}}
-	var named []flows.Artifact
-	for _, spec := range r.Artifacts {
-		one, shown := artifacts.Spec{Name: spec.Name}, flows.Artifact{Name: spec.Name}
-		for _, name := range sortedKeys(spec.Parameters) {
-			one.Parameters = append(one.Parameters, artifacts.Value{Name: name, Value: spec.Parameters[name]})
-			shown.Parameters = append(shown.Parameters, flows.Parameter{Name: name, Value: spec.Parameters[name]})
-		}
-		wish.Artifacts = append(wish.Artifacts, one)
-		named = append(named, shown)
-	}
-	if record, err := s.o.Clients.Lookup(ids.RootOrg, client); err == nil {
-		wish.Metadata = record.Metadata
-	}
-	request, err := s.o.Artifacts.Repository(ids.RootOrg).Compile(wish)
+	record, err := s.o.Clients.Lookup(ids.RootOrg, client)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.mayLaunch(who, request.Definitions); err != nil {
-		return nil, err
-	}
-	if err := knownParameters(named, request.Definitions); err != nil {
-		return nil, err
-	}
-	hideRedacted(named, request.Definitions)
-	m, flow, err := flows.PlanStart(flows.Start{
-		Org: ids.RootOrg, Clients: []ids.Client{client}, Creator: who.Name, Artifacts: named, Urgent: r.Urgent,
-		Request: &wirepb.FlowRequest{
-			VqlClientActions: request.Queries, MaxRows: request.MaxRows, MaxUploadBytes: request.MaxUploadBytes,
-			Compression: wirepb.FlowRequest_ZLIB, LogErrorRegex: s.o.ErrorPattern,
-		},
-		Names: request.Names,
-	})
+	wish, definitions, err := s.compile(r, record.Metadata)
 	if err != nil {
 		return nil, err
 	}
-	c := &change{m, "collect", client.String(), map[string]string{"flow": flow.String(), "artifacts": artifactNames(named)}}
+	if err := s.mayLaunch(who, users.CollectClient, definitions); err != nil {
+		return nil, err
+	}
+	wish.Clients, wish.Creator = []ids.Client{client}, who.Name
+	m, flow, err := flows.PlanStart(*wish)
+	if err != nil {
+		return nil, err
+	}
+	c := &change{m, "collect", client.String(), map[string]string{"flow": flow.String(), "artifacts": artifactNames(wish.Artifacts)}}
 	index, err := s.propose(ctx, who, w, c)
 	if err != nil {
 		return nil, err
@@ -132,9 +106,49 @@ func (s *Server) start(ctx context.Context, who *Principal, client ids.Client, r
 	return &Collected{Flow: flow.String(), Index: index}, nil
 }
 
-// mayLaunch asks for COLLECT_CLIENT and for all that the artifacts require.
-func (s *Server) mayLaunch(who *Principal, definitions []*artifacts.Definition) error {
-	if err := s.check(who, users.CollectClient); err != nil {
+// compile makes what is to run of a wish, as far as it is the same for all clients but
+// for the metadata that parameters may ask for.
+func (s *Server) compile(r CollectRequest, metadata map[string]string) (*flows.Start, []*artifacts.Definition, error) {
+	wish := artifacts.Collect{
+		ClearNames: s.o.ClearNames, AllowCustom: r.preferCustom, Metadata: metadata, Resources: artifacts.Resources{
+			Timeout: r.Limits.TimeoutSeconds, CPULimit: r.Limits.CPUPercent, IOPSLimit: r.Limits.IOPS,
+			MaxRows: r.Limits.MaxRows, MaxUploadBytes: r.Limits.MaxUploadBytes,
+		},
+	}
+	var named []flows.Artifact
+	for _, spec := range r.Artifacts {
+		one, shown := artifacts.Spec{Name: spec.Name}, flows.Artifact{Name: spec.Name}
+		for _, name := range sortedKeys(spec.Parameters) {
+			one.Parameters = append(one.Parameters, artifacts.Value{Name: name, Value: spec.Parameters[name]})
+			shown.Parameters = append(shown.Parameters, flows.Parameter{Name: name, Value: spec.Parameters[name]})
+		}
+		wish.Artifacts = append(wish.Artifacts, one)
+		named = append(named, shown)
+	}
+	request, err := s.o.Artifacts.Repository(ids.RootOrg).Compile(wish)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := knownParameters(named, request.Definitions); err != nil {
+		return nil, nil, err
+	}
+	hideRedacted(named, request.Definitions)
+	return &flows.Start{
+		Org: ids.RootOrg, Artifacts: named, Urgent: r.Urgent, Request: s.flowRequest(request), Names: request.Names,
+	}, request.Definitions, nil
+}
+
+// flowRequest is what a client is sent of a compiled collection.
+func (s *Server) flowRequest(r *artifacts.Request) *wirepb.FlowRequest {
+	return &wirepb.FlowRequest{
+		VqlClientActions: r.Queries, MaxRows: r.MaxRows, MaxUploadBytes: r.MaxUploadBytes,
+		Compression: wirepb.FlowRequest_ZLIB, LogErrorRegex: s.o.ErrorPattern,
+	}
+}
+
+// mayLaunch asks for a permission, and for all that the artifacts require.
+func (s *Server) mayLaunch(who *Principal, launch users.Permission, definitions []*artifacts.Definition) error {
+	if err := s.check(who, launch); err != nil {
 		return err
 	}
 	for _, d := range definitions {

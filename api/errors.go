@@ -14,6 +14,7 @@ import (
 	"raptorpack/clients"
 	"raptorpack/filestore"
 	"raptorpack/flows"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/users"
 )
@@ -44,16 +45,21 @@ var kinds = []struct {
 	{users.ErrForbidden, http.StatusForbidden, codes.PermissionDenied},
 	{clients.ErrUnknownClient, http.StatusNotFound, codes.NotFound},
 	{flows.ErrNotFound, http.StatusNotFound, codes.NotFound},
+	{hunts.ErrNotFound, http.StatusNotFound, codes.NotFound},
 	{artifacts.ErrUnknown, http.StatusNotFound, codes.NotFound},
 	{users.ErrUnknownUser, http.StatusNotFound, codes.NotFound},
 	{fs.ErrNotExist, http.StatusNotFound, codes.NotFound},
 	{ErrUnknownNode, http.StatusNotFound, codes.NotFound},
+	{hunts.ErrExists, http.StatusConflict, codes.AlreadyExists},
+	{hunts.ErrState, http.StatusConflict, codes.FailedPrecondition},
+	{hunts.ErrLimit, http.StatusConflict, codes.FailedPrecondition},
 	{flows.ErrExists, http.StatusConflict, codes.AlreadyExists},
 	{flows.ErrFinished, http.StatusConflict, codes.FailedPrecondition},
 	{flows.ErrUnfinished, http.StatusConflict, codes.FailedPrecondition},
 	{artifacts.ErrBuiltIn, http.StatusConflict, codes.FailedPrecondition},
 	{errSuccessor, http.StatusConflict, codes.FailedPrecondition},
 	{ids.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{hunts.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{flows.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{clients.ErrRefused, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{clients.ErrQuery, http.StatusUnprocessableEntity, codes.InvalidArgument},

@@ -120,24 +120,31 @@ func (s *Server) flowRoutes() {
 	get(s, one+"/uploads", "flowUploads", "List the finished uploads", s.flowUploads)
 	get(s, one+"/uploads/{number}/content", "downloadUpload", "Download one upload", s.downloadUpload)
 	s.mux.HandleFunc("GET "+prefix+one+"/events", s.flowEvents)
-	s.describeEvents(prefix + one + "/events")
+	s.describeStream(prefix+one+"/events", "flowEvents", "Follow one collection until it has ended",
+		"Server-sent events named flow; the data of each is a Flow.", "client", "flow")
 }
 
-// describeEvents puts the event stream, which huma does not serve, into the
-// document.
-func (s *Server) describeEvents(path string) {
+// describeStream puts an event stream, which huma does not serve, into the document.
+func (s *Server) describeStream(path, id, summary, events string, parameters ...string) {
 	text := &huma.Schema{Type: huma.TypeString}
-	parameter := func(name string) *huma.Param {
-		return &huma.Param{Name: name, In: "path", Required: true, Schema: text}
+	var all []*huma.Param
+	for _, name := range parameters {
+		all = append(all, &huma.Param{Name: name, In: "path", Required: true, Schema: text})
 	}
 	s.api.OpenAPI().AddOperation(&huma.Operation{
-		Method: http.MethodGet, Path: path, OperationID: "flowEvents", Summary: "Follow one collection until it has ended",
-		Parameters: []*huma.Param{parameter("client"), parameter("flow")},
+		Method: http.MethodGet, Path: path, OperationID: id, Summary: summary, Parameters: all,
 		Responses: map[string]*huma.Response{"200": {
-			Description: "Server-sent events named flow; the data of each is a Flow.",
+			Description: events,
 			Content:     map[string]*huma.MediaType{"text/event-stream": {Schema: text}},
 		}},
 	})
+}
+
+// beginEvents answers with a stream of events.
+func beginEvents(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Accel-Buffering", "no")
 }
 
 func (s *Server) listFlows(ctx context.Context, in *struct {
@@ -379,9 +386,7 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	watch := s.o.Flows.Watch(f.Key)
 	defer watch.Close()
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Accel-Buffering", "no")
+	beginEvents(w)
 	flush := http.NewResponseController(w)
 	beat := time.NewTicker(15 * time.Second)
 	defer beat.Stop()
@@ -403,7 +408,7 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 		if f.State.Final() {
 			return
 		}
-		if !s.waitEvent(ctx, w, watch.C(), beat.C) {
+		if !waitEvent(ctx, s, w, watch.C(), beat.C) {
 			return
 		}
 		select {
@@ -417,7 +422,7 @@ func (s *Server) flowEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // waitEvent waits for a change, keeping the connection alive meanwhile.
-func (s *Server) waitEvent(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, beat <-chan time.Time) bool {
+func waitEvent[T any](ctx context.Context, s *Server, w http.ResponseWriter, changed <-chan T, beat <-chan time.Time) bool {
 	for {
 		select {
 		case <-ctx.Done():

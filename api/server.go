@@ -21,6 +21,7 @@ import (
 	"raptorpack/artifacts"
 	"raptorpack/clients"
 	"raptorpack/flows"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 	"raptorpack/users"
@@ -93,6 +94,7 @@ type Options struct {
 	Users     *users.Room
 	Clients   *clients.Room
 	Flows     *flows.Room
+	Hunts     *hunts.Room
 	Artifacts *artifacts.Room
 	Audit     Auditor
 	Status    func() Status
@@ -302,6 +304,7 @@ func (s *Server) routes() {
 	s.sessionRoutes()
 	s.clientRoutes()
 	s.flowRoutes()
+	s.huntRoutes()
 	s.artifactRoutes()
 	s.userRoutes()
 	s.statusRoutes()

@@ -26,6 +26,7 @@ import (
 	"raptorpack/config"
 	"raptorpack/filestore"
 	"raptorpack/flows"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
@@ -216,6 +217,7 @@ type world struct {
 	trail  *trail
 	users  *users.Room
 	flows  *flows.Room
+	hunts  *hunts.Room
 	server *api.Server
 	client ids.Client
 	base   string // of the JSON door
@@ -247,9 +249,11 @@ func newWorld(t *testing.T, change ...func(*api.Options)) *world {
 	builtIn, err := library()
 	w.check(err)
 	definitions := artifacts.NewRoom(builtIn)
+	w.hunts = hunts.New(hunts.Options{Clients: room})
+	room.Follow(w.hunts.ClientChanged)
 	w.openFlows()
 	w.ledger.states = map[string]state{}
-	for _, s := range []state{w.users, room, definitions, w.flows.Table, w.flows.Events} {
+	for _, s := range []state{w.users, room, definitions, w.flows.Table, w.flows.Events, w.hunts} {
 		w.ledger.states[s.Kind()] = s
 	}
 	w.populate(room)
@@ -295,7 +299,7 @@ func (w *world) openFlows() {
 		w.check(errors.Join(<-ended, store.Close(context.Background())))
 	})
 	w.flows = flows.New(flows.Options{
-		Committer: committer, Reader: filestore.NewReader(filestore.ReaderOptions{Store: store}), Store: store, Incarnation: "n1-1",
+		Committer: committer, Reader: filestore.NewReader(filestore.ReaderOptions{Store: store}), Store: store, Incarnation: "n1-1", Hunts: w.hunts,
 	})
 }
 
@@ -337,7 +341,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 	pair, err := tls.X509KeyPair([]byte(pki().server.Certificate), []byte(pki().server.PrivateKey))
 	w.check(err)
 	return api.Options{
-		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Artifacts: definitions, Audit: w.trail,
+		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
 		Pack:   func() []api.NodeStatus { return api.PackOf(w.nodes) },
 		Order:  w.order,

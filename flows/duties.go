@@ -125,7 +125,7 @@ func (r *Room) WriteViews(ctx context.Context) error {
 		}
 		for _, key := range r.views.take() {
 			f, _ := r.lookup(key)
-			if f == nil || !f.Spec.Hunt.IsZero() {
+			if f == nil {
 				continue
 			}
 			err := r.tidy(ctx, f)
@@ -150,6 +150,13 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// viewed reports whether there is something to tidy once a flow stands where it does.
+// That of a hunt has no view of its own: there may be a hundred thousand of them.
+func (f *Flow) viewed() bool {
+	over := f.State.Final() || f.State == Waiting
+	return over && (f.Spec.Hunt.IsZero() || f.Uploads.Len() > 0)
+}
+
 // tidy writes the view of a flow and, when nothing of it can come any more,
 // removes what its uploads left behind.
 func (r *Room) tidy(ctx context.Context, f *Flow) error {
@@ -157,6 +164,9 @@ func (r *Room) tidy(ctx context.Context, f *Flow) error {
 		if err := r.o.Committer.CleanUploads(ctx, f.Org, f.Client, f.Flow); err != nil {
 			return err
 		}
+	}
+	if !f.Spec.Hunt.IsZero() {
+		return nil
 	}
 	return r.writeView(ctx, f)
 }

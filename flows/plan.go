@@ -93,7 +93,7 @@ func planSpec(s *Start) (*buspb.FlowSpec, error) {
 	if err := checkRequest(s.Request, s.Names); err != nil {
 		return nil, err
 	}
-	request, err := packRequest(s.Request)
+	request, err := PackRequest(s.Request)
 	if err != nil {
 		return nil, err
 	}
@@ -182,9 +182,9 @@ func planLimits(l Limits, request *wirepb.FlowRequest) *buspb.FlowLimits {
 // deflaters keeps compressors, each of which takes about a megabyte.
 var deflaters = freelist.New(func() *zlib.Writer { return zlib.NewWriter(nil) })
 
-// packRequest serialises and compresses a request. The tick of a stock server,
+// PackRequest serialises and compresses a request, as a flow's spec has it. The tick of a stock server,
 // seconds where clients read milliseconds, is never passed on.
-func packRequest(request *wirepb.FlowRequest) ([]byte, error) {
+func PackRequest(request *wirepb.FlowRequest) ([]byte, error) {
 	request = proto.CloneOf(request)
 	if request.LogBatchTime == 0 {
 		request.LogBatchTime = tickMillis

@@ -163,7 +163,7 @@ func (r *Room) applied(keys []Key) {
 	for _, key := range keys {
 		f, _ := r.lookup(key)
 		wake := r.follow(key, f)
-		if f == nil || f.State.Final() || f.State == Waiting {
+		if f == nil || f.viewed() {
 			r.views.add(key)
 		}
 		if f != nil && f.State.Final() && r.o.Ended != nil {

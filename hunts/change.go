@@ -221,6 +221,11 @@ func defineBy(creator string, spec *buspb.FlowSpec, raw []byte, c Conditions) *D
 		}
 		d.Artifacts = append(d.Artifacts, one)
 	}
+	for _, name := range spec.Names {
+		d.Results = append(d.Results, name.Name)
+	}
+	slices.Sort(d.Results)
+	d.Results = slices.Compact(d.Results)
 	l := spec.Limits
 	d.Limits = flows.Limits{
 		Rows: l.GetRows(), RowBytes: l.GetRowBytes(), Uploads: l.GetUploads(), UploadBytes: l.GetUploadBytes(), Logs: l.GetLogs(),

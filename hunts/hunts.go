@@ -151,6 +151,7 @@ func (c *Conditions) Asks() bool { return c.Condition != "" || c.Filter != "" }
 type Definition struct {
 	Creator    string
 	Artifacts  []flows.Artifact
+	Results    []string // names that rows lie under, sorted
 	Limits     flows.Limits
 	Urgent     bool
 	Conditions Conditions

@@ -94,10 +94,13 @@ func (c *collections) DeadLetter(ctx context.Context, peer frontend.Peer, reason
 	return c.n.flows.DeadLetter(ctx, flows.Peer{Org: peer.Org, Client: peer.Client, Received: peer.Received}, reason, data)
 }
 
-// Attach also tells the clients room who is online: soft state, for search.
+// Attach also tells the clients room who is online, soft state for search, and has
+// the foreman look which hunts want the client.
 func (c *collections) Attach(org ids.Org, client ids.Client) frontend.Attachment {
 	c.note(org, client)
-	return &attachment{c.n.flows.Attach(org, client), c, org, client}
+	a := &attachment{c.n.flows.Attach(org, client), c, org, client}
+	c.n.foreman.Arrived(org, client)
+	return a
 }
 
 // note tells the clients room what the board says, whoever came or went.
@@ -130,7 +133,7 @@ func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 	d := n.o.Config.Defaults
 	return flows.Options{
 		Committer: c, Store: n.store, Reader: n.reader, Incarnation: n.incarnation.Name(),
-		Info: selfReports{n}, Wake: func(org ids.Org, client ids.Client) { n.board.Wake(org, client) },
+		Hunts: n.hunts, Info: selfReports{n}, Wake: func(org ids.Org, client ids.Client) { n.board.Wake(org, client) },
 		Labels: func(org ids.Org, client ids.Client) []string {
 			labels, err := n.clients.Labels(org, client)
 			if err != nil {

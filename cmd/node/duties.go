@@ -14,6 +14,7 @@ import (
 	"raptorpack/artifacts"
 	"raptorpack/filestore"
 	"raptorpack/flows"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/master"
 	"raptorpack/proto/wirepb"
@@ -41,6 +42,8 @@ func (n *Node) duties() []master.Duty {
 		plain("interrogate", n.interrogate.Run),
 		plain("views", n.flows.WriteViews),
 		plain("expire", n.expire),
+		plain("hunts", n.manageHunts().Run),
+		plain("views of hunts", n.writeHunts),
 		plain("remove", n.remove),
 		plain("first events", n.firstEvents),
 		plain("bury", n.bury),
@@ -73,7 +76,10 @@ func (n *Node) expire(ctx context.Context) error {
 func (n *Node) Settled() uint64 {
 	_, applied, _ := n.ledger.Position()
 	if oldest, some := n.flows.Unclosed(); some {
-		return min(applied, oldest-1)
+		applied = min(applied, oldest-1)
+	}
+	if oldest, some := n.huntFiles.unclosed(n.hunts.Deletions()); some {
+		applied = min(applied, oldest-1)
 	}
 	return applied
 }
@@ -95,31 +101,37 @@ func (n *Node) settledByAll(index uint64) bool {
 
 func (n *Node) remove(ctx context.Context) error { return n.removeWhen(ctx, n.settledByAll) }
 
-// removeWhen takes away the files of deleted flows that no live node has open any
-// more, once in each term: what an earlier master left is seen again. settled tells
+// removeWhen takes away the files of deleted flows and hunts that no live node has open
+// any more, once in each term: what an earlier master left is seen again. settled tells
 // whether all live nodes have done with an entry.
 func (n *Node) removeWhen(ctx context.Context, settled func(index uint64) bool) error {
 	removed := map[flows.Key]bool{}
+	removedHunts := map[hunts.Key]bool{}
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
-		for _, gone := range n.flows.Deletions() {
-			if removed[gone.Key] || !settled(gone.Index) {
-				continue
-			}
-			if err := n.flows.RemoveTree(ctx, gone.Key); err != nil {
-				if ctx.Err() == nil {
-					n.component("flows").Warn("files of a deleted flow are still there", "client", gone.Client.String(), "flow", gone.Flow.String(), "err", err)
-				}
-				continue
-			}
-			removed[gone.Key] = true
-		}
+		n.removeFlows(ctx, settled, removed)
+		n.removeHunts(ctx, settled, removedHunts)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+func (n *Node) removeFlows(ctx context.Context, settled func(index uint64) bool, removed map[flows.Key]bool) {
+	for _, gone := range n.flows.Deletions() {
+		if removed[gone.Key] || !settled(gone.Index) {
+			continue
+		}
+		if err := n.flows.RemoveTree(ctx, gone.Key); err != nil {
+			if ctx.Err() == nil {
+				n.component("flows").Warn("files of a deleted flow are still there", "client", gone.Client.String(), "flow", gone.Flow.String(), "err", err)
+			}
+			continue
+		}
+		removed[gone.Key] = true
 	}
 }
 
@@ -274,8 +286,13 @@ func (n *Node) seal(ctx context.Context, info filestore.IncarnationInfo) error {
 // coverage stands in the ledger.
 func (n *Node) lengthsOf(ctx context.Context, incarnation string) (map[string]int64, error) {
 	lengths := map[string]int64{}
+	looked := map[filestore.Set]bool{} // flows of a hunt share theirs
 	for _, flow := range n.flows.Unfinished() {
 		for _, set := range flow.Sets() {
+			if looked[set] {
+				continue
+			}
+			looked[set] = true
 			segments, _, err := n.reader.Segments(ctx, set)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, fmt.Errorf("measure %s: %w", set, err)

@@ -22,6 +22,7 @@ import (
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/frontend"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/master"
 	"raptorpack/minion"
@@ -87,8 +88,11 @@ type Node struct {
 	users       *users.Room
 	artifacts   *artifacts.Room
 	flows       *flows.Room
+	hunts       *hunts.Room
+	foreman     *hunts.Foreman
 	interrogate *clients.Interrogator
 	seals       *seals
+	huntFiles   huntFiles
 
 	pack           *pack // nil: alone
 	presence       *presence
@@ -219,6 +223,7 @@ func (n *Node) wire(ctx context.Context) error {
 	n.users = users.New()
 	n.artifacts = artifacts.NewRoom(builtIn)
 	n.clients = clients.New(n.clientChanged)
+	n.wireHunts()
 	late := &lateCommitter{}
 	n.flows = flows.New(n.flowOptions(late))
 	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())
@@ -228,7 +233,7 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
-		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events},
+		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.hunts},
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
 	if err != nil {

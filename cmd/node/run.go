@@ -178,6 +178,8 @@ func (n *Node) parts() []*part {
 		&part{name: "outbox", run: n.ledger.Run},
 		&part{name: "committer", run: n.committer.Run},
 		&part{name: "flows", run: n.flows.Run},
+		&part{name: "foreman", run: n.foreman.Run},
+		&part{name: "files of hunts", run: n.closeHunts},
 		&part{name: "doors", run: n.doors.run},
 		&part{name: "memory", run: n.thrift},
 		&part{name: "frontend", run: n.frontend.Run},

@@ -42,16 +42,21 @@ cancelled, 6 completed but rows are missing.`,
 			return f.start(c, args[0], "/clients"+escaped(args[0])+"/flows", body)
 		},
 	}
+	o.declare(c)
+	c.Flags().BoolVar(&f.wait, "wait", false, "wait for the end and print the rows; Ctrl-C cancels the collection")
+	return c
+}
+
+// declare adds what one may wish of a collection to a command.
+func (o *collectFlags) declare(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringArrayVar(&o.params, "param", nil, "NAME=VALUE for all artifacts, or Artifact.Name.NAME=VALUE for one; may be repeated")
-	flags.BoolVar(&f.wait, "wait", false, "wait for the end and print the rows; Ctrl-C cancels the collection")
 	flags.StringVar(&o.timeout, "timeout", "", "how long each query may run on the client, as 10m or 600 (seconds)")
 	flags.Uint64Var(&o.maxRows, "max-rows", 0, "rows at most; 0: as the artifacts say")
 	flags.Uint64Var(&o.maxUpload, "max-upload-bytes", 0, "bytes of uploads at most; 0: as the artifacts say")
 	flags.Float64Var(&o.cpu, "cpu-limit", 0, "percent of a CPU at most; 0: as the artifacts say")
 	flags.Float64Var(&o.iops, "iops-limit", 0, "file operations per second at most; 0: as the artifacts say")
 	flags.BoolVar(&o.urgent, "urgent", false, "beside the client's limit on running collections")
-	return c
 }
 
 // collectSpec is one artifact as the JSON door wants it.

@@ -25,7 +25,7 @@ var mayImport = map[string]string{
 	"master":       "filestore replication clients flows",
 	"minion":       "replication clients flows",
 	"frontend":     "wire notifier clients flows",
-	"api":          "artifacts clients filestore flows users vql",
+	"api":          "artifacts clients filestore flows hunts users vql",
 	"client":       "artifacts wire vql vql/endpoint",
 	"pool":         "artifacts client wire vql vql/endpoint",
 }
