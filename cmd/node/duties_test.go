@@ -10,9 +10,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"raptorpack/clients"
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/flows/flowstest"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/proto/wirepb"
 )
@@ -33,7 +35,7 @@ func TestFilesAreRemovedWhenAllNodesHaveSettledTheDeletion(t *testing.T) {
 		must(t, os.MkdirAll(files, 0o750))
 
 		var settled atomic.Uint64
-		n := &Node{flows: room, log: slog.New(slog.DiscardHandler)}
+		n := &Node{flows: room, hunts: hunts.New(hunts.Options{Clients: clients.New(nil)}), log: slog.New(slog.DiscardHandler)}
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- n.removeWhen(ctx, func(index uint64) bool { return index <= settled.Load() }) }()
