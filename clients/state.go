@@ -70,6 +70,7 @@ func (r *Room) Follow(f func(Event)) {
 
 // Event is a change as the ledger has it.
 type Event struct {
+	Index   uint64    // of the entry
 	At      time.Time // of the entry
 	Org     ids.Org
 	Client  ids.Client
@@ -117,18 +118,19 @@ func (r *Room) Apply(e *buspb.Entry) error {
 	if due {
 		r.signal()
 	}
-	r.tell(time.UnixMicro(e.GetTime()).UTC(), org, b.events)
+	r.tell(e, org, b.events)
 	return errors.Join(b.refused...)
 }
 
 // tell says what happened to those who keep something about clients.
-func (r *Room) tell(at time.Time, org ids.Org, events []event) {
+func (r *Room) tell(e *buspb.Entry, org ids.Org, events []event) {
+	at := time.UnixMicro(e.GetTime()).UTC()
 	for _, ev := range events {
 		if ev.what == Enrolled {
 			r.soft.enrolled(org, ev.number, ev.ordinal)
 		}
 		for _, follow := range r.follow {
-			follow(Event{at, org, ev.client, ev.ordinal, ev.what})
+			follow(Event{e.GetIndex(), at, org, ev.client, ev.ordinal, ev.what})
 		}
 		r.watch(org, ev.client, ev.what)
 	}

@@ -21,7 +21,7 @@ func (a *Attachment) Next() []*wirepb.VeloMessage {
 // due reports whether there is something to say or to do.
 func (a *Attachment) due(now time.Time) bool {
 	d := a.plan(now, false)
-	return len(d.starts)+len(d.cancels)+len(d.asks)+len(d.offered) > 0 || d.table != nil
+	return len(d.starts)+len(d.cancels)+len(d.asks)+len(d.offered)+len(d.inquiries) > 0 || d.table != nil
 }
 
 // plan decides what to send. Unless it is for real it changes nothing.
@@ -45,6 +45,7 @@ func (a *Attachment) plan(now time.Time, real bool) *delivery {
 	for _, f := range open {
 		d.flow(f)
 	}
+	d.inquire()
 	d.probe()
 	if real && len(d.asks) > 0 {
 		d.ask()
@@ -65,15 +66,16 @@ type delivery struct {
 	events *orgEvents // the event tables, nil when there are none
 	labels []string   // the client's
 
-	flying   int     // flows that the client has
-	starts   []*Flow // to be sent
-	offered  []*Flow // to be offered first
-	offering bool    // an offer is on its way
-	cancels  []ids.Flow
-	asks     []*Flow
-	probes   []*Flow  // tasks to be asked about when nothing is offered
-	question question // about asks
-	table    *wirepb.VeloMessage
+	flying    int     // flows that the client has
+	starts    []*Flow // to be sent
+	offered   []*Flow // to be offered first
+	offering  bool    // an offer is on its way
+	cancels   []ids.Flow
+	asks      []*Flow
+	probes    []*Flow    // tasks to be asked about when nothing is offered
+	question  question   // about asks
+	inquiries []*inquiry // to be sent
+	table     *wirepb.VeloMessage
 }
 
 // old reports that a moment is longer ago than a flow may be silent.
@@ -124,8 +126,7 @@ func (d *delivery) flow(f *Flow) {
 // it already, from another node or a connection that broke, it is asked first, and
 // the task offered to it when it does not know it.
 func (d *delivery) task(f *Flow, e *errand) {
-	bound := d.a.room.o.Concurrency + 2
-	if !f.Spec.Urgent && d.flying >= bound {
+	if !f.Spec.Urgent && d.flying >= d.bound(f.late()) {
 		return
 	}
 	d.flying++
@@ -141,6 +142,11 @@ func (d *delivery) task(f *Flow, e *errand) {
 		d.probes = append(d.probes, f)
 	}
 }
+
+// bound is how many flows a client may have before it is given another one. Beyond
+// what it runs at a time it is given only what others overtake nothing for: of hunts
+// none waits there.
+func (d *delivery) bound(late int) int { return d.a.room.o.Concurrency + 2 - 2*late }
 
 // probe asks about tasks, unless another one is being offered: a question ends a
 // poll over HTTP, and the offer would come to nobody. They are asked about beside
@@ -218,6 +224,11 @@ func (d *delivery) messages() []*wirepb.VeloMessage {
 			out = append(out, m)
 		}
 	}
+	for _, q := range d.inquiries {
+		if m := r.inquiryMessage(q); m != nil {
+			out = append(out, m)
+		}
+	}
 	if len(d.asks) > 0 {
 		flows := make([]string, len(d.asks))
 		for i, f := range d.asks {
@@ -240,12 +251,14 @@ func (r *Room) requestMessage(f *Flow) *wirepb.VeloMessage {
 	if packed == nil {
 		return nil
 	}
+	return r.startMessage(f.Client, f.Flow, packed, f.Spec.Urgent)
+}
+
+func (r *Room) startMessage(client ids.Client, flow ids.Flow, packed []byte, urgent bool) *wirepb.VeloMessage {
 	request, err := unpackRequest(packed)
 	if err != nil {
-		r.log.Error("request of a task cannot be read", "client", f.Client.String(), "flow", f.Flow.String(), "err", err)
+		r.log.Error("request of a task cannot be read", "client", client.String(), "flow", flow.String(), "err", err)
 		return nil
 	}
-	return &wirepb.VeloMessage{
-		SessionId: f.Flow.String(), RequestId: 1, Urgent: f.Spec.Urgent, FlowRequest: request,
-	}
+	return &wirepb.VeloMessage{SessionId: flow.String(), RequestId: 1, Urgent: urgent, FlowRequest: request}
 }

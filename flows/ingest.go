@@ -57,7 +57,11 @@ func (r *Room) ingest(ctx context.Context, peer Peer, messages []*wirepb.VeloMes
 	for _, m := range messages {
 		p.take(m)
 	}
-	return p.store(ctx)
+	if err := p.store(ctx); err != nil {
+		return err
+	}
+	r.hear(p)
+	return nil
 }
 
 // unsure reports whether a message names what this node does not know, though
@@ -67,6 +71,9 @@ func (p *packet) unsure(messages []*wirepb.VeloMessage) bool {
 	return slices.ContainsFunc(messages, func(m *wirepb.VeloMessage) bool {
 		flow, err := ids.ParseFlow(m.GetSessionId())
 		if _, asked := parseQuestion(m.GetSessionId()); err != nil || asked {
+			return false
+		}
+		if _, _, asked := flow.Question(); asked {
 			return false
 		}
 		if flow == ids.Monitoring {

@@ -26,6 +26,8 @@ type metrics struct {
 	asked       prometheus.Counter
 	stale       prometheus.Counter
 	offered     prometheus.Counter
+	inquiries   prometheus.Counter
+	answered    prometheus.Counter
 	views       prometheus.Counter
 	caughtUp    prometheus.Histogram
 }
@@ -67,6 +69,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		asked:     counter("asked_total", "Flows that clients were asked about."),
 		stale:     counter("stale_answers_total", "Answers about flows that tell nothing: to no question, or to an old one."),
 		offered:   counter("offered_total", "Tasks offered to clients that did not know them."),
+		inquiries: counter("inquiries_total", "Conditions of hunts handed to connections."),
+		answered:  counter("answers_total", "Answers to conditions of hunts, asked here or elsewhere."),
 		views:     counter("views_written_total", "Views of flows written to the filestore."),
 	}
 	if reg != nil {

@@ -37,6 +37,7 @@ type packet struct {
 	parts    []*part   // by flow, in the order of their first message
 	question *question // that the newest message between answers
 	events   []eventBatch
+	heard    []answerPiece // to inquiries
 	letters  []letter
 	gripes   []string        // flows with conflicts, to be logged without a lock
 	report   *buspb.Mutation // what the newest self-report changes
@@ -119,6 +120,10 @@ func (p *packet) take(m *wirepb.VeloMessage) {
 	}
 	if flow == ids.Monitoring {
 		p.takeEvent(m)
+		return
+	}
+	if _, _, asked := flow.Question(); asked {
+		p.takeAnswer(flow, m)
 		return
 	}
 	part, reason := p.part(flow)

@@ -1,6 +1,7 @@
 package flows
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -108,8 +109,8 @@ func (t *Table) Unfinished() []*Flow {
 	return out
 }
 
-// open lists what a connection of the client may have to speak about, oldest
-// first, with the newest entry seen.
+// open lists what a connection of the client may have to speak about, with the newest
+// entry seen: oldest first, but what people wait for before what hunts want.
 func (t *Table) open(o owner) ([]*Flow, uint64) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -122,12 +123,17 @@ func (t *Table) open(o owner) ([]*Flow, uint64) {
 		out = append(out, t.flows[Key{o.org, o.client, id}])
 	}
 	slices.SortFunc(out, func(a, b *Flow) int {
-		if a.Index != b.Index {
-			return int(int64(a.Index) - int64(b.Index))
-		}
-		return compareText(a.Flow.String(), b.Flow.String())
+		return cmp.Or(a.late()-b.late(), cmp.Compare(a.Index, b.Index), compareText(a.Flow.String(), b.Flow.String()))
 	})
 	return out, t.index
+}
+
+// late is 1 for flows that others overtake.
+func (f *Flow) late() int {
+	if f.Spec.Hunt.IsZero() {
+		return 0
+	}
+	return 1
 }
 
 // lookup is what taking in a message needs to know in one look.

@@ -50,6 +50,7 @@ type Options struct {
 	Labels func(ids.Org, ids.Client) []string     // a client's labels; nil: none
 	Wake   func(ids.Org, ids.Client)              // a client has something to fetch; must not block; nil: none
 	Ended  func(Key)                              // a flow reached its final state here; must not block; nil: none
+	Heard  func(Heard)                            // a client answered an inquiry; must not block; nil: dropped
 	Alert  func(Key, string /*artifact*/, []byte) // an alert line was made durable; must not block; nil: none
 
 	// Fresh returns when this node has applied everything that the ledger held when
@@ -106,6 +107,9 @@ type Room struct {
 	shards  [64]shard
 	asks    atomic.Uint64 // questions asked
 
+	inquired    atomic.Uint64 // inquiries made
+	answerBytes atomic.Int64  // of rows that wait for their end
+
 	fresh   *barrier
 	fences  fences
 	offers  dirtySet // tasks to be offered
@@ -120,6 +124,8 @@ type shard struct {
 	locals     map[Key]*local
 	visits     map[owner]*visit
 	allowances map[owner]*allowance
+	inquiries  map[owner][]*inquiry
+	answers    map[Key]*answer
 	watch      map[Key]map[*Watch]struct{}
 
 	tellMu sync.Mutex
@@ -138,6 +144,8 @@ func New(o Options) *Room {
 		r.shards[i].visits = map[owner]*visit{}
 		r.shards[i].told = map[complaint]int64{}
 		r.shards[i].allowances = map[owner]*allowance{}
+		r.shards[i].inquiries = map[owner][]*inquiry{}
+		r.shards[i].answers = map[Key]*answer{}
 		r.shards[i].watch = map[Key]map[*Watch]struct{}{}
 	}
 	r.offers = newDirtySet(0)

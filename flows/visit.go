@@ -196,7 +196,11 @@ func (r *Room) rouse(now time.Time) {
 		s.mu.Lock()
 		all := s.forget(now)
 		owed := r.rest(s, now)
+		expired := r.expireInquiries(s, now)
 		s.mu.Unlock()
+		for _, q := range expired {
+			q.Expired()
+		}
 		for _, key := range owed {
 			r.due.add(key)
 		}

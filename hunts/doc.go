@@ -3,8 +3,8 @@
 // It owns the replicated record of each hunt (kind "hunts"), its sets of clients,
 // sums and curve, and the table that every node matches clients against. It never
 // starts a collection itself: an admission is the start of a flow, which the room of
-// flows applies. It never runs VQL, compiles an artifact, reads a row, or speaks to
-// clients, operators or the ledger.
+// flows applies. It never compiles an artifact, reads a stored row, or speaks to
+// clients, operators or the ledger. The only VQL it runs are filters of conditions.
 //
 // Main walk: PlanCreate and PlanStart make mutations; Apply keeps the hunt and
 // publishes it to the Foreman, who matches the clients of this node (Arrived) and

@@ -143,7 +143,7 @@ func (r *Room) ClientChanged(e clients.Event) {
 	}
 	changed := len(r.dirty) > 0
 	r.mu.Unlock()
-	r.unsettle(e.Org, e.Ordinal)
+	r.unsettle(e.Org, e.Ordinal, e.Index)
 	if changed {
 		r.tell()
 	}

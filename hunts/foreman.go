@@ -42,9 +42,13 @@ type ForemanOptions struct {
 	IsHere func(ids.Org, ids.Client) bool
 
 	// Ask lets a client run a hunt's own condition; it is called without a lock and
-	// must not block. In the end Answer or Unanswered is called with the question.
-	// Nil: hunts with a condition find nobody by themselves.
+	// must not block. In the end Answer is called, on the node that the answer comes
+	// to, or Unanswered on this one. Nil: hunts with a condition find nobody by
+	// themselves.
 	Ask func(Question)
+
+	// Index is the newest entry that was applied here; required with Ask.
+	Index func() uint64
 }
 
 // Want is a hunt that wants a client.
@@ -61,6 +65,7 @@ type Question struct {
 	Key
 	Client     ids.Client
 	Conditions *Conditions // shared, not to be changed
+	Asked      uint64      // what was known of the client when it was asked: up to this entry
 
 	rule    *rule
 	ordinal uint32
@@ -151,33 +156,47 @@ func (f *Foreman) Arrived(org ids.Org, client ids.Client) {
 }
 
 func (f *Foreman) ask(w Want, client ids.Client) {
+	asked := f.o.Index()
 	f.mu.Lock()
 	f.number++
-	q := Question{w.rule.key, client, w.rule.c, w.rule, w.ordinal, f.number}
+	q := Question{w.rule.key, client, w.rule.c, asked, w.rule, w.ordinal, f.number}
 	f.asked[asking{w.rule, w.ordinal}] = q.number
 	f.mu.Unlock()
 	f.room.metrics.asked.Inc()
 	f.o.Ask(q)
 }
 
-// Answer takes what a client's condition, and the filter over its rows, said. It
-// counts only if the question is the newest one, and if nothing is known otherwise
-// of the client since it was asked: else it is asked again.
-func (f *Foreman) Answer(q Question, yes bool) {
-	switch {
-	case !f.settle(q):
-	case !q.rule.seen.has(q.ordinal):
-		f.Arrived(q.Org, q.Client)
-	case !f.note(q.Key, q.Client, yes):
-		q.rule.seen.remove(q.ordinal)
+// Answer takes what a client's condition, and the filter over its rows, said, whichever
+// node asked. asked is that of the question. It does not count if the client has
+// changed since: then it was asked again, or will be when it checks in.
+func (f *Foreman) Answer(key Key, client ids.Client, asked uint64, yes bool) {
+	rule := f.room.rule(key)
+	ordinal, known := f.room.o.Clients.Ordinal(key.Org, client)
+	if rule == nil || !known || ordinal > maxOrdinal || !rule.c.Asks() || rule.stale(ordinal, asked) {
+		return
+	}
+	record, err := f.room.o.Clients.Lookup(key.Org, client)
+	if err != nil || !rule.wants(record) {
+		return // nobody asked for it
+	}
+	f.mu.Lock()
+	delete(f.asked, asking{rule, ordinal})
+	f.mu.Unlock()
+	rule.seen.add(ordinal)
+	if !f.note(key, client, yes) {
+		rule.seen.remove(ordinal)
 	}
 }
 
-// Unanswered gives up a question, as when the client was cut off. It is asked again
-// when it checks in.
+// Unanswered gives up a question that nothing came of. The client is asked again, if
+// no other node had its answer: at once if it is connected here, else when it checks in.
 func (f *Foreman) Unanswered(q Question) {
-	if f.settle(q) {
-		q.rule.seen.remove(q.ordinal)
+	if !f.settle(q) {
+		return
+	}
+	q.rule.seen.remove(q.ordinal)
+	if f.o.IsHere != nil && f.o.IsHere(q.Org, q.Client) {
+		f.Arrived(q.Org, q.Client)
 	}
 }
 

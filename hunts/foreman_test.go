@@ -36,7 +36,7 @@ func newPost(w *world, here ...int) *post {
 		Room: w.Room, Tell: p.send,
 		Here:   func(ids.Org) iter.Seq[ids.Client] { return slices.Values(p.here) },
 		IsHere: func(_ ids.Org, c ids.Client) bool { return slices.Contains(p.here, c) },
-		Ask:    p.ask,
+		Ask:    p.ask, Index: func() uint64 { return w.index },
 	})
 	return p
 }
@@ -57,6 +57,9 @@ func (p *post) ask(q hunts.Question) {
 	defer p.mu.Unlock()
 	p.questions = append(p.questions, q)
 }
+
+// reply answers a question, as any node would.
+func (p *post) reply(q hunts.Question, yes bool) { p.Answer(q.Key, q.Client, q.Asked, yes) }
 
 // running runs test with the foreman inside a bubble.
 func (p *post) running(t *testing.T, test func(settle func())) {
@@ -196,19 +199,19 @@ func TestForemanAsks(t *testing.T) {
 			for i := range 4 {
 				p.Arrived(ids.RootOrg, id(i)) // a question is out
 			}
-			p.Answer(byClient[id(0)], true)
-			p.Answer(byClient[id(1)], false)
+			p.reply(byClient[id(0)], true)
+			p.reply(byClient[id(1)], false)
 			p.Unanswered(byClient[id(2)])
 			w.must(t)(w.clients.PlanLabels(ids.RootOrg, idsOf(3), []string{"x"}, nil))
 			settle()
-			p.Answer(byClient[id(3)], false) // of before the change
+			p.reply(byClient[id(3)], false) // of before the change
 			settle()
 			w.counts(t, k, 1, 0, 0, 0, 1, 0, 0)
-			if n := len(p.questions); n != 5 || p.questions[4].Client != id(3) {
+			if n := len(p.questions); n != 6 || p.questions[4].Client != id(2) || p.questions[5].Client != id(3) {
 				t.Fatalf("%d questions", n)
 			}
-			p.Answer(p.questions[4], false)
-			p.Arrived(ids.RootOrg, id(2))
+			p.reply(p.questions[5], false)
+			p.Arrived(ids.RootOrg, id(2)) // a question is out again
 			w.must(t)(w.clients.PlanLabels(ids.RootOrg, idsOf(1), []string{"x"}, nil))
 			settle()
 			w.counts(t, k, 1, 0, 0, 0, 1, 0, 0)

@@ -7,6 +7,8 @@ type metrics struct {
 	nominated prometheus.Counter
 	declined  prometheus.Counter
 	asked     prometheus.Counter
+	undecided prometheus.Counter
+	scattered prometheus.Counter
 	overflow  prometheus.Counter
 	admitted  prometheus.Counter
 	refused   prometheus.Counter
@@ -28,6 +30,8 @@ func newMetrics(reg prometheus.Registerer, r *Room) *metrics {
 		nominated: counter("nominated_clients_total", "Clients that this node found for hunts and told the ledger of."),
 		declined:  counter("declined_clients_total", "Clients that a hunt's own condition said no of, at this node."),
 		asked:     counter("asked_clients_total", "Clients that were asked for a hunt's own condition, at this node."),
+		undecided: counter("undecided_clients_total", "Clients of which a hunt's condition or filter could say nothing, for an error; they count as declined."),
+		scattered: counter("scattered_answers_total", "Answers to conditions that came to several nodes, and are asked for again."),
 		overflow:  counter("overflow_total", "Clients that were not taken because too many findings wait."),
 		admitted:  counter("admitted_clients_total", "Clients that this node admitted to hunts while it led."),
 		refused:   counter("refused_admissions_total", "Batches of admissions that the ledger refused, and that are planned anew."),

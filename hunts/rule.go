@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"sync"
 
 	"raptorpack/clients"
 	"raptorpack/ids"
@@ -19,6 +20,41 @@ type rule struct {
 	index uint64
 	c     *Conditions
 	seen  seen // settled on this node: not wanted, nominated, or being asked
+
+	mu      sync.Mutex
+	changed map[uint32]uint64 // of hunts that ask: the newest entry that changed a client
+}
+
+// change notes that an entry changed a client, so that what it answered before counts
+// no more.
+func (r *rule) change(ordinal uint32, index uint64) {
+	r.seen.remove(ordinal)
+	if !r.c.Asks() {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.changed == nil {
+		r.changed = map[uint32]uint64{}
+	}
+	r.changed[ordinal] = index
+}
+
+// stale reports whether a client has changed since it was asked.
+func (r *rule) stale(ordinal uint32, asked uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed[ordinal] > asked
+}
+
+// rule finds a hunt that recruits; nil: it does not.
+func (r *Room) rule(key Key) *rule {
+	for _, rule := range (*r.rules.Load())[key.Org] {
+		if rule.key == key {
+			return rule
+		}
+	}
+	return nil
 }
 
 // wants reports whether a client fits by what is known of it.
@@ -71,13 +107,13 @@ type place struct {
 
 // unsettle makes the foreman look at a client again. What it is looking at right now
 // it marked before, so the mark that is taken away here is not set after.
-func (r *Room) unsettle(org ids.Org, ordinal uint32) {
+func (r *Room) unsettle(org ids.Org, ordinal uint32, index uint64) {
 	rules := (*r.rules.Load())[org]
 	if len(rules) == 0 {
 		return
 	}
 	for _, rule := range rules {
-		rule.seen.remove(ordinal)
+		rule.change(ordinal, index)
 	}
 	r.recheckMu.Lock()
 	if len(r.recheck) < maxRechecks {

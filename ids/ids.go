@@ -144,6 +144,25 @@ func (h Hunt) Flow(attempt int) Flow {
 	return Flow{"F." + rest + "." + strconv.Itoa(attempt) + ".H"}
 }
 
+// Question is the flow in which a client runs the hunt's condition:
+// "F.<hunt>.<asked>.<by>.Q". asked is the newest entry that the asking node knew of
+// when it asked, by tells its questions from all others: 1 to 11 letters and digits.
+func (h Hunt) Question(asked uint64, by string) Flow {
+	return Flow{"F." + strings.TrimPrefix(h.text, "H.") + "." + strconv.FormatUint(asked, 36) + "." + by + ".Q"}
+}
+
+// Question reads the id of a flow that runs a hunt's condition.
+func (f Flow) Question() (h Hunt, asked uint64, ok bool) {
+	rest, ours := strings.CutSuffix(f.text, ".Q")
+	parts := strings.Split(strings.TrimPrefix(rest, "F."), ".")
+	if !ours || len(parts) != 3 {
+		return Hunt{}, 0, false
+	}
+	h, err := ParseHunt("H." + parts[0])
+	asked, bad := strconv.ParseUint(parts[1], 36, 64)
+	return h, asked, err == nil && bad == nil && parts[2] != ""
+}
+
 // Attempt returns which attempt at h the flow is; false if it is none of that hunt.
 func (f Flow) Attempt(h Hunt) (int, bool) {
 	if h.IsZero() {

@@ -7,14 +7,20 @@ import (
 	"time"
 
 	"raptorpack/filestore"
+	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
+	"raptorpack/vql"
 )
 
 // wireHunts makes the room of hunts over that of clients, before either knows an
 // entry, and the foreman, who tells through the outbox.
-func (n *Node) wireHunts() {
+func (n *Node) wireHunts() error {
+	engine, err := vql.NewEngine(nil, nil)
+	if err != nil {
+		return err
+	}
 	n.hunts = hunts.New(hunts.Options{Clients: n.clients, Registerer: n.registry, Logger: n.component("hunts")})
 	n.clients.Follow(n.hunts.ClientChanged)
 	n.foreman = hunts.NewForeman(hunts.ForemanOptions{
@@ -22,7 +28,12 @@ func (n *Node) wireHunts() {
 		Tell: func(ctx context.Context, facts []*buspb.Mutation) error {
 			return n.ledger.Outbox().AppendSync(ctx, facts)
 		},
+		Ask: func(q hunts.Question) { n.asker.Ask(q) }, Index: func() uint64 { return n.ledger.Reached() },
 	})
+	n.asker = hunts.NewAsker(hunts.AskerOptions{
+		Room: n.hunts, Foreman: n.foreman, Engine: engine, Inquire: func(q flows.Inquiry) { n.flows.Inquire(q) },
+	})
+	return nil
 }
 
 // clientsHere lists the clients of an org that are connected to this node.

@@ -90,6 +90,7 @@ type Node struct {
 	flows       *flows.Room
 	hunts       *hunts.Room
 	foreman     *hunts.Foreman
+	asker       *hunts.Asker
 	interrogate *clients.Interrogator
 	seals       *seals
 	huntFiles   huntFiles
@@ -223,7 +224,9 @@ func (n *Node) wire(ctx context.Context) error {
 	n.users = users.New()
 	n.artifacts = artifacts.NewRoom(builtIn)
 	n.clients = clients.New(n.clientChanged)
-	n.wireHunts()
+	if err := n.wireHunts(); err != nil {
+		return err
+	}
 	late := &lateCommitter{}
 	n.flows = flows.New(n.flowOptions(late))
 	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())

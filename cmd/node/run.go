@@ -179,6 +179,7 @@ func (n *Node) parts() []*part {
 		&part{name: "committer", run: n.committer.Run},
 		&part{name: "flows", run: n.flows.Run},
 		&part{name: "foreman", run: n.foreman.Run},
+		&part{name: "conditions of hunts", run: n.asker.Run},
 		&part{name: "files of hunts", run: n.closeHunts},
 		&part{name: "doors", run: n.doors.run},
 		&part{name: "memory", run: n.thrift},
