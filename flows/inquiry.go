@@ -155,7 +155,7 @@ func (p *packet) takeAnswer(flow ids.Flow, m *wirepb.VeloMessage) {
 			}
 		}
 		piece.bytes, piece.fault = int64(len(text)), reason
-	case m.FlowStats != nil && m.FlowStats.FlowComplete:
+	case m.FlowStats != nil && m.FlowStats.FlowComplete && !unknownFlow(m.FlowStats):
 		piece.end = m.FlowStats
 	default:
 		return

@@ -26,6 +26,7 @@ type post struct {
 	failures  int
 	sent      int
 	questions []hunts.Question
+	forward   func(hunts.Question) // nil: questions are only kept
 }
 
 var errOutbox = errors.New("no outbox")
@@ -56,6 +57,9 @@ func (p *post) ask(q hunts.Question) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.questions = append(p.questions, q)
+	if p.forward != nil {
+		p.forward(q)
+	}
 }
 
 // reply answers a question, as any node would.
