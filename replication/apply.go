@@ -52,6 +52,11 @@ func (n *Node) apply(e *buspb.Entry, payload []byte, at place) (outcome, error) 
 	if err != nil {
 		return out, err
 	}
+	if v == applied && e.Mutation.Kind == kindLevel {
+		if err := n.takeLevel(e); err != nil {
+			return out, err
+		}
+	}
 	if v == applied {
 		if cause := n.change(e); cause != nil {
 			v, out.no = refused, shorten(cause)
@@ -89,7 +94,7 @@ func (n *Node) admit(e *buspb.Entry, at place) (verdict, outcome, error) {
 // change lets the State, or the ledger itself, take e.
 func (n *Node) change(e *buspb.Entry) error {
 	switch kind := e.Mutation.Kind; kind {
-	case kindEpoch:
+	case kindEpoch, kindLevel:
 		return nil
 	case kindRetire:
 		return n.retire(e)
@@ -104,6 +109,22 @@ func (n *Node) change(e *buspb.Entry) error {
 		}
 		return s.Apply(e)
 	}
+}
+
+// takeLevel takes over another level of the ledger. A program that does not know it must
+// not go on.
+func (n *Node) takeLevel(e *buspb.Entry) error {
+	level, err := levelOf(e)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.checkLevel(level); err != nil {
+		return fmt.Errorf("apply entry %d: %w", e.Index, err)
+	}
+	n.memory.level = max(n.memory.level, level)
+	return nil
 }
 
 func (n *Node) retire(e *buspb.Entry) error {

@@ -210,7 +210,7 @@ func (b *bus) meet(i *buspb.Introduction) error {
 func (b *bus) status() *buspb.NodeStatus {
 	n := b.n
 	at := n.place()
-	s := &buspb.NodeStatus{Incarnation: n.o.Incarnation, Epoch: at.epoch, Index: at.index, Age: -1, Outbox: n.outbox.Lag()}
+	s := &buspb.NodeStatus{Incarnation: n.o.Incarnation, Level: n.o.Level, Epoch: at.epoch, Index: at.index, Age: -1, Outbox: n.outbox.Lag()}
 	if r := n.reign(); r != nil && r.term.Valid() {
 		s.Leads = r.term.Epoch()
 	}

@@ -40,7 +40,7 @@ type catLine struct {
 // parse, is printed as base64. It stops at the first break with Verify's
 // errors, after the lines before it.
 func Cat(ctx context.Context, store *filestore.Store, w io.Writer, bodies map[string]proto.Message) error {
-	known := map[string]proto.Message{kindEpoch: &buspb.EpochStart{}, kindRetire: &buspb.OriginsRetired{}}
+	known := map[string]proto.Message{kindEpoch: &buspb.EpochStart{}, kindRetire: &buspb.OriginsRetired{}, kindLevel: &buspb.LedgerLevel{}}
 	for kind, m := range bodies {
 		known[kind] = m
 	}

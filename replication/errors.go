@@ -62,6 +62,10 @@ var (
 
 	// ErrVersion means that a file was written by a newer release.
 	ErrVersion = errors.New("format version is not known")
+
+	// ErrLevel means that the ledger speaks of what this program does not know: it
+	// was raised to a level that only newer ones have. Running a newer one helps.
+	ErrLevel = errors.New("ledger is of a newer level")
 )
 
 // errTorn ends a valid prefix: what follows was never complete, or is not any

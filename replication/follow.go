@@ -22,8 +22,8 @@ var followRetry = retry.Policy{First: 20 * time.Millisecond, Cap: time.Second}
 
 // Follow keeps this node's state in step with whichever other node leads, and
 // hands it this node's proposals and facts, until ctx ends (nil). ErrDamaged,
-// ErrUnknownKind and ErrVersion mean that somebody must look: the state cannot
-// go on, and the node must not serve.
+// ErrUnknownKind, ErrVersion and ErrLevel mean that somebody must look: the state
+// cannot go on, and the node must not serve.
 func (n *Node) Follow(ctx context.Context) error {
 	end, err := n.begin("follow")
 	if err != nil {
@@ -68,6 +68,8 @@ func (n *Node) Follow(ctx context.Context) error {
 func (n *Node) recover(ctx context.Context, cause error, epoch, index uint64) error {
 	var err error
 	switch {
+	case errors.Is(cause, ErrLevel):
+		return cause
 	case errors.Is(cause, errBehind):
 		err = n.catchUp(ctx, epoch, index)
 	case errors.Is(cause, ErrDiverged):
@@ -76,11 +78,16 @@ func (n *Node) recover(ctx context.Context, cause error, epoch, index uint64) er
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
-	if errors.Is(err, ErrUnknownKind) || errors.Is(err, ErrVersion) {
+	if hopeless(err) {
 		return err
 	}
 	n.log.Error("cannot catch up from files", "epoch", epoch, "index", n.place().index, "err", err)
 	return nil
+}
+
+// hopeless reports whether trying again does not help.
+func hopeless(err error) bool {
+	return errors.Is(err, ErrUnknownKind) || errors.Is(err, ErrVersion) || errors.Is(err, ErrLevel)
 }
 
 // reload throws the state away and reads it from files.

@@ -122,6 +122,7 @@ func (r *reign) serve(ctx, work context.Context) error {
 	g.Go(func() error { return r.n.adopt(life, r) })
 	g.Go(func() error { return r.n.shots.run(life, r.n) })
 	g.Go(func() error { return r.compare(life) })
+	g.Go(func() error { return r.raise(life) })
 	r.n.props.follow(r, r.n.taken(origin{r.n.o.Incarnation, buspb.Origin_STREAM_PROPOSE}))
 	r.n.bus.tell()
 	err := r.loop(ctx, work)

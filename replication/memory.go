@@ -20,6 +20,7 @@ const (
 	kindEpoch   = "ledger.epoch"   // buspb.EpochStart, first entry of each epoch
 	kindRetire  = "ledger.retire"  // buspb.OriginsRetired
 	kindCompare = "ledger.compare" // no body; see comparisons
+	kindLevel   = "ledger.level"   // buspb.LedgerLevel; see level.go
 	kindSection = "replication"    // snapshot file of the memory
 )
 
@@ -59,10 +60,11 @@ type memory struct {
 	// order is append-only between compactions, so that a view may keep it.
 	order []*request
 	head  int // order[:head] is forgotten
+	level uint32
 }
 
 func newMemory() *memory {
-	return &memory{origins: map[origin]uint64{}, requests: map[requestKey]*request{}}
+	return &memory{origins: map[origin]uint64{}, requests: map[requestKey]*request{}, level: firstLevel}
 }
 
 // originOf returns the stream of e and its number; none has an empty name.
@@ -128,14 +130,18 @@ func (m *memory) retire(incarnations []string) {
 type memoryView struct {
 	origins  map[origin]uint64
 	requests []*request
+	level    uint32
 }
 
 func (m *memory) view() *memoryView {
-	return &memoryView{origins: maps.Clone(m.origins), requests: m.order[m.head:len(m.order):len(m.order)]}
+	return &memoryView{origins: maps.Clone(m.origins), requests: m.order[m.head:len(m.order):len(m.order)], level: m.level}
 }
 
-// memoryLine is one line of the memory's snapshot file: an origin or a request.
+// memoryLine is one line of the memory's snapshot file: an origin, a request, or the
+// level if it is not the first.
 type memoryLine struct {
+	Level uint32 `json:"level,omitempty"`
+
 	Incarnation string `json:"incarnation,omitempty"`
 	Stream      string `json:"stream,omitempty"`
 	Seq         uint64 `json:"seq,omitempty"`
@@ -147,7 +153,7 @@ type memoryLine struct {
 	Refusal   *string `json:"refusal,omitempty"`
 }
 
-// WriteTo writes origins in their order, then request ids in theirs.
+// WriteTo writes the level, origins in their order, then request ids in theirs.
 func (v *memoryView) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	line := func(l memoryLine) error {
@@ -158,6 +164,11 @@ func (v *memoryView) WriteTo(w io.Writer) (int64, error) {
 		n, err := w.Write(append(b, '\n'))
 		total += int64(n)
 		return err
+	}
+	if v.level != firstLevel {
+		if err := line(memoryLine{Level: v.level}); err != nil {
+			return total, err
+		}
 	}
 	for _, o := range slices.SortedFunc(maps.Keys(v.origins), origin.compare) {
 		if err := line(memoryLine{Incarnation: o.incarnation, Stream: o.stream.String(), Seq: v.origins[o]}); err != nil {
@@ -198,6 +209,10 @@ func (m *memory) restoreLine(b []byte) error {
 	var l memoryLine
 	if err := json.Unmarshal(b, &l); err != nil {
 		return fmt.Errorf("read memory: %w: %w", ErrDamaged, err)
+	}
+	if l.Level != 0 {
+		m.level = l.Level
+		return nil
 	}
 	if l.RequestID == "" {
 		stream, ok := buspb.Origin_Stream_value[l.Stream]

@@ -65,6 +65,14 @@ type Options struct {
 	// have in memory (1 min; rarer where that takes long).
 	CompareEvery time.Duration
 
+	// Level is the highest level of the ledger that this program knows (1), and
+	// LevelEvery how often a master looks whether all know a higher one (2 s). Living
+	// names the incarnations that have not ended, as far as that is known; nil: it is
+	// not, and the level stays.
+	Level      uint32
+	LevelEvery time.Duration
+	Living     func() (incarnations []string, known bool)
+
 	// WindowBytes bounds the newest entries kept for nodes that follow (64 MiB);
 	// who is farther behind reads files.
 	WindowBytes int64
@@ -96,8 +104,13 @@ func (o *Options) setDefaults() {
 	orDefault(&o.MaxPendingBytes, 64<<20)
 	orDefault(&o.WindowBytes, 64<<20)
 	orDefault(&o.CompareEvery, time.Minute)
+	orDefault(&o.LevelEvery, 2*time.Second)
 	orDefault(&o.SnapshotEntries, 100_000)
 	orDefault(&o.SnapshotBytes, 64<<20)
+	o.Level = max(o.Level, firstLevel)
+	if o.Living == nil {
+		o.Living = func() ([]string, bool) { return nil, false }
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -240,7 +241,7 @@ func (n *Node) restoreNewest(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil || errors.Is(err, ErrUnknownKind) || errors.Is(err, ErrVersion) {
+		if ctx.Err() != nil || hopeless(err) {
 			return err
 		}
 		n.m.snapshots.WithLabelValues("damaged").Inc()
@@ -260,10 +261,12 @@ func (n *Node) restore(ctx context.Context, name string) error {
 	if err := n.reset(); err != nil {
 		return err
 	}
-	for _, sec := range m.Sections {
+	for _, sec := range memoryFirst(m.Sections) {
 		err := readSection(ctx, n.store, name, sec, func(r io.Reader) (err error) {
 			if sec.Kind == kindSection {
-				memory, err = restoreMemory(r)
+				if memory, err = restoreMemory(r); err == nil {
+					err = n.checkLevel(memory.level)
+				}
 				return err
 			}
 			state := n.states[sec.Kind]
@@ -279,6 +282,22 @@ func (n *Node) restore(ctx context.Context, name string) error {
 	n.shots.begin(m)
 	n.stand(m.place(), digest(m.Digest), memory)
 	return nil
+}
+
+// memoryFirst lists sections so that a program that is too old for a snapshot knows it
+// before it reads what it does not understand.
+func memoryFirst(all []section) []section {
+	out := slices.Clone(all)
+	slices.SortStableFunc(out, func(a, b section) int {
+		switch {
+		case a.Kind == kindSection:
+			return -1
+		case b.Kind == kindSection:
+			return 1
+		}
+		return 0
+	})
+	return out
 }
 
 // begin starts counting from a snapshot, nil: from the first entry.

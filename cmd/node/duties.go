@@ -209,6 +209,16 @@ func (n *Node) bury(ctx context.Context) error {
 	}
 }
 
+// livingNodes are the incarnations that have not ended, as the last look of this node,
+// while it leads, has them.
+func (n *Node) livingNodes() ([]string, bool) {
+	living := n.living.Load()
+	if living == nil {
+		return nil, false
+	}
+	return *living, true
+}
+
 func (n *Node) noteLiving(all []filestore.IncarnationInfo) {
 	living := []string{}
 	for _, info := range all {

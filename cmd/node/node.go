@@ -32,6 +32,11 @@ import (
 	"raptorpack/wire"
 )
 
+// ledgerLevel is what this program understands of the ledger. Raise it with the first
+// change of a room's meaning that programs of before would refuse or take otherwise,
+// and propose that meaning only where replication.Node.Level says that all know it.
+const ledgerLevel = 1
+
 // Options say what one node is.
 type Options struct {
 	Config  *config.Loaded
@@ -237,6 +242,7 @@ func (n *Node) wire(ctx context.Context) error {
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
 		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.hunts},
+		Level: ledgerLevel, Living: n.livingNodes,
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
 	if err != nil {

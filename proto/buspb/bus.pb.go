@@ -214,6 +214,7 @@ type NodeStatus struct {
 	Operators     string                 `protobuf:"bytes,17,opt,name=operators,proto3" json:"operators,omitempty"`
 	Programs      string                 `protobuf:"bytes,18,opt,name=programs,proto3" json:"programs,omitempty"`
 	Draining      bool                   `protobuf:"varint,19,opt,name=draining,proto3" json:"draining,omitempty"`
+	Level         uint32                 `protobuf:"varint,20,opt,name=level,proto3" json:"level,omitempty"` // the highest level of the ledger that the program knows; 0: 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -379,6 +380,13 @@ func (x *NodeStatus) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *NodeStatus) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 type FollowRequest struct {
@@ -1245,7 +1253,7 @@ const file_bus_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\v2\x1c.raptorpack.bus.IntroductionR\x04from\"P\n" +
 	"\x06Report\x122\n" +
 	"\x06status\x18\x01 \x01(\v2\x1a.raptorpack.bus.NodeStatusR\x06status\x12\x12\n" +
-	"\x04soft\x18\x02 \x03(\fR\x04soft\"\xee\x03\n" +
+	"\x04soft\x18\x02 \x03(\fR\x04soft\"\x84\x04\n" +
 	"\n" +
 	"NodeStatus\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
@@ -1267,7 +1275,8 @@ const file_bus_proto_rawDesc = "" +
 	"\bfrontend\x18\x10 \x01(\tR\bfrontend\x12\x1c\n" +
 	"\toperators\x18\x11 \x01(\tR\toperators\x12\x1a\n" +
 	"\bprograms\x18\x12 \x01(\tR\bprograms\x12\x1a\n" +
-	"\bdraining\x18\x13 \x01(\bR\bdraining\"\x83\x01\n" +
+	"\bdraining\x18\x13 \x01(\bR\bdraining\x12\x14\n" +
+	"\x05level\x18\x14 \x01(\rR\x05level\"\x83\x01\n" +
 	"\rFollowRequest\x120\n" +
 	"\x04from\x18\x01 \x01(\v2\x1c.raptorpack.bus.IntroductionR\x04from\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x14\n" +

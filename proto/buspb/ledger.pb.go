@@ -422,6 +422,52 @@ func (x *EpochStart) GetSealedEpoch() uint64 {
 	return 0
 }
 
+// LedgerLevel is the body of an entry (kind "ledger.level") from which on entries may
+// mean what programs below that level do not know.
+type LedgerLevel struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LedgerLevel) Reset() {
+	*x = LedgerLevel{}
+	mi := &file_ledger_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LedgerLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LedgerLevel) ProtoMessage() {}
+
+func (x *LedgerLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_ledger_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LedgerLevel.ProtoReflect.Descriptor instead.
+func (*LedgerLevel) Descriptor() ([]byte, []int) {
+	return file_ledger_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LedgerLevel) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
 // OriginsRetired is the body of an entry (kind "ledger.retire") that forgets
 // origins: incarnations that have ended and whose outbox is gone.
 type OriginsRetired struct {
@@ -433,7 +479,7 @@ type OriginsRetired struct {
 
 func (x *OriginsRetired) Reset() {
 	*x = OriginsRetired{}
-	mi := &file_ledger_proto_msgTypes[5]
+	mi := &file_ledger_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +491,7 @@ func (x *OriginsRetired) String() string {
 func (*OriginsRetired) ProtoMessage() {}
 
 func (x *OriginsRetired) ProtoReflect() protoreflect.Message {
-	mi := &file_ledger_proto_msgTypes[5]
+	mi := &file_ledger_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +504,7 @@ func (x *OriginsRetired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OriginsRetired.ProtoReflect.Descriptor instead.
 func (*OriginsRetired) Descriptor() ([]byte, []int) {
-	return file_ledger_proto_rawDescGZIP(), []int{5}
+	return file_ledger_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *OriginsRetired) GetIncarnations() []string {
@@ -504,7 +550,9 @@ const file_ledger_proto_rawDesc = "" +
 	"\n" +
 	"EpochStart\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12!\n" +
-	"\fsealed_epoch\x18\x02 \x01(\x04R\vsealedEpoch\"4\n" +
+	"\fsealed_epoch\x18\x02 \x01(\x04R\vsealedEpoch\"#\n" +
+	"\vLedgerLevel\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\"4\n" +
 	"\x0eOriginsRetired\x12\"\n" +
 	"\fincarnations\x18\x01 \x03(\tR\fincarnationsB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
 
@@ -521,7 +569,7 @@ func file_ledger_proto_rawDescGZIP() []byte {
 }
 
 var file_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_ledger_proto_goTypes = []any{
 	(Origin_Stream)(0),     // 0: raptorpack.bus.Origin.Stream
 	(*Mutation)(nil),       // 1: raptorpack.bus.Mutation
@@ -529,7 +577,8 @@ var file_ledger_proto_goTypes = []any{
 	(*Entry)(nil),          // 3: raptorpack.bus.Entry
 	(*Fact)(nil),           // 4: raptorpack.bus.Fact
 	(*EpochStart)(nil),     // 5: raptorpack.bus.EpochStart
-	(*OriginsRetired)(nil), // 6: raptorpack.bus.OriginsRetired
+	(*LedgerLevel)(nil),    // 6: raptorpack.bus.LedgerLevel
+	(*OriginsRetired)(nil), // 7: raptorpack.bus.OriginsRetired
 }
 var file_ledger_proto_depIdxs = []int32{
 	0, // 0: raptorpack.bus.Origin.stream:type_name -> raptorpack.bus.Origin.Stream
@@ -554,7 +603,7 @@ func file_ledger_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_ledger_proto_rawDesc), len(file_ledger_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
