@@ -3,6 +3,7 @@ package integration_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"raptorpack/integration"
 )
@@ -28,8 +29,10 @@ func TestHuntOutlivesItsMasterAndAMinion(t *testing.T) {
 		"artifacts": []any{map[string]any{"name": "Custom.Integration.Numbers", "parameters": map[string]string{"Rows": fmt.Sprint(rows)}}},
 		"start":     true, "clients_per_minute": 6 * clients, // ten seconds
 	}, &made)
+	begin := time.Now()
 	through := func(share int) {
 		t.Helper()
+		defer func() { t.Logf("%d %% after %v", share, time.Since(begin).Round(time.Millisecond)) }()
 		pack.WaitFor(fmt.Sprintf("%d %% of the clients", share), func() (bool, string) {
 			for _, n := range pack.Nodes() {
 				if h, err := n.Hunt(made.Hunt); err == nil {
