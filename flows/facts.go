@@ -11,8 +11,9 @@ import (
 )
 
 // allFacts is what the ledger has to learn of this packet: one mutation for all
-// flows, besides what a self-report changes. The lock is held.
-func (p *packet) allFacts() []*buspb.Mutation {
+// flows, besides what a self-report changes. Ends of flows of hunts leave their record
+// in the commit. The lock is held.
+func (p *packet) allFacts(commit *filestore.Commit) []*buspb.Mutation {
 	var changes []*buspb.FlowChange
 	for _, part := range p.parts {
 		l := p.shard.locals[part.key]
@@ -21,6 +22,7 @@ func (p *packet) allFacts() []*buspb.Mutation {
 		}
 		part.facts = part.factsOf(l, p.answerOf(part, l), p.room.o.Incarnation, p.peer.Received)
 		changes = append(changes, part.facts...)
+		commit.Appends = append(commit.Appends, part.records()...)
 	}
 	var facts []*buspb.Mutation
 	if p.report != nil {
@@ -112,7 +114,7 @@ func (p *packet) finish(ctx context.Context) error {
 	}
 	p.shard.mu.Lock()
 	p.burials(commit)
-	commit.Facts = p.allFacts()
+	commit.Facts = p.allFacts(commit)
 	p.shard.mu.Unlock()
 	err := p.submit(ctx, commit)
 	p.settleEnds(err == nil)

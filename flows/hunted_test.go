@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
+	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
@@ -252,5 +255,30 @@ func TestFlowsOfAHuntEndTogether(t *testing.T) {
 	}
 	if left := n.HuntFlows(ids.RootOrg, h); len(left) != 0 || !n.Used(a) || n.Used(gone) {
 		t.Errorf("%d left; used %v %v", len(left), n.Used(a), n.Used(gone))
+	}
+}
+
+// The file of a hunt's flows has one record for each end, also when it is told again by
+// another node; a collection has none.
+func TestEndsOfFlowsOfHuntsLeaveARecord(t *testing.T) {
+	w := newWorld(t)
+	n, other := w.node(), w.node()
+	hunt := ids.NewHunt(time.Now())
+	key := w.start(func(s *flows.Start) { s.Hunt = hunt })
+	direct := w.start()
+	a := w.attach(n)
+	defer a.Close()
+	for _, k := range []flows.Key{key, direct} {
+		n.send(rows(k, procs, 0, 3), done(k, 3))
+	}
+	n.send(done(key, 3))
+	other.send(done(key, 3))
+	got, err := w.disk.Rows(filestore.HuntFlows(ids.RootOrg, hunt))
+	want := `{"ClientId":"` + w.client.String() + `","FlowId":"` + key.Flow.String() + `","outcome":"ok","rows":3,"logs":0,"uploads":0,"upload_bytes":0,"first_active":1000000,"duration_ns":5}` + "\n"
+	if err != nil || strings.Join(got, "") != want {
+		t.Errorf("%v: %q, want %q", err, got, want)
+	}
+	if sets := w.disk.Sets(); slices.ContainsFunc(sets, func(s string) bool { return strings.Contains(s, "hunts/") && !strings.Contains(s, hunt.String()) }) {
+		t.Errorf("sets %v", sets)
 	}
 }

@@ -167,7 +167,7 @@ func (p *packet) reserve(ctx context.Context, mine *flight) (*filestore.Commit, 
 	p.reserveEvents(commit, mine)
 	p.burials(commit)
 	if !ends {
-		commit.Facts = p.allFacts()
+		commit.Facts = p.allFacts(commit)
 	}
 	return commit, nil
 }

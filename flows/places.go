@@ -6,10 +6,13 @@ import (
 	"raptorpack/filestore"
 )
 
-// Sets lists where the segments of a flow lie: its results, its log and its list
-// of uploads.
+// Sets lists where the segments of a flow lie: its results, its log, its list of
+// uploads, and of a hunt the records of its ends.
 func (f *Flow) Sets() []filestore.Set {
 	sets := []filestore.Set{f.logs(), f.uploadList()}
+	if h := f.Spec.Hunt; !h.IsZero() {
+		sets = append(sets, filestore.HuntFlows(f.Org, h))
+	}
 	for _, name := range f.Spec.Results() {
 		sets = append(sets, f.results(name))
 	}
