@@ -123,7 +123,7 @@ func BenchmarkSearchMillion(b *testing.B) {
 	for _, query := range []string{
 		"web", "desktop", "prod", "example", "web-ber-00012", "7.corp", "abc", "abc5", "10.1", "host:web*", "host:*.corp.example.com", "label:prod-ber-0",
 		"user:administrator", "user:ada.turing", "os:windows ber -label:none", "online web", "recent label:tier*", "seen:<1h ber", "-online desktop",
-		"we", "0", "a", "online", "mac:00:16:*", "",
+		"we", "0", "a", "online", "mac:00:16:*", "mac:3e:", "mac:*:16:3e:*:0?", "mac:*1*2*", "label:prod-ber-0 mac:3e:", "07.corp", "host:*7.corp*", "",
 	} {
 		b.Run("alone/"+query, func(b *testing.B) { benchSearch(b, metropolis(), query) })
 	}

@@ -118,7 +118,7 @@ func (x *examination) acrossDomain(text []byte, in, out *words) {
 		if below.empty() {
 			continue
 		}
-		likely, _ := x.inHost(text[:i], &below)
+		likely, _ := x.inHost(text[:i+1], &below)
 		for j := range likely.all() {
 			if hostEnds(x.texts[j], text[:i]) {
 				out.add(j)

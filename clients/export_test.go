@@ -3,6 +3,7 @@ package clients
 import (
 	"context"
 	"encoding/json"
+	"slices"
 )
 
 // Mutation makes a mutation of any changes, also of those that no plan makes.
@@ -80,3 +81,17 @@ func (r *Room) Indexed() bool {
 
 // Matches reports whether wildcards match a text.
 func Matches(wild, text string) bool { return matches([]byte(wild), []byte(text)) }
+
+// MACs finds by a pattern, as the index does, those of some addresses that fit, by
+// their places. They have to be written as agents do.
+func MACs(wild string, macs ...string) (found []int) {
+	var column macColumn
+	for i, mac := range macs {
+		column.take(i, string(appendFacts(nil, 0, "", "", nil, []string{mac})))
+	}
+	column = column.sorted()
+	p := newMACPattern(newPattern(wild))
+	var out words
+	p.find(column.within(&p), &out)
+	return slices.Collect(out.all())
+}

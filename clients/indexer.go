@@ -39,11 +39,13 @@ func (m *indexer) begin(n int) {
 
 // take reads the next client; an empty text is one that was deleted.
 func (m *indexer) take(text string) {
-	if i := len(m.nameEnds); text != "" {
+	i := len(m.nameEnds)
+	if text != "" {
 		n := nameOf(text, m.scratch)
 		m.scratch = n.all
 		domain := n.domain()
-		sought := n.all[:len(n.all)-len(domain)]
+		// With the dot in front of the domain, which tells how host names end.
+		sought := n.all[:len(n.all)-max(0, len(domain)-1)]
 		if len(sought) == 1 || len(sought) == 2 {
 			m.short.add(i)
 		}
@@ -57,7 +59,7 @@ func (m *indexer) take(text string) {
 			return false
 		})
 	}
-	m.macs.take(text)
+	m.macs.take(i, text)
 	m.nameEnds, m.userEnds = append(m.nameEnds, len(m.names)), append(m.userEnds, len(m.users))
 }
 

@@ -50,6 +50,20 @@ func (p pattern) part() []byte {
 	return longest
 }
 
+// around returns what a text that fits begins with, what it has in between, in this
+// order, and what it ends with. Without a star, wildcards are all beginning.
+func (p pattern) around() (begin []byte, middle [][]byte, end []byte) {
+	pieces := bytes.Split(p.text, []byte("*"))
+	switch last := len(pieces) - 1; {
+	case !p.wild:
+		return nil, pieces, nil
+	case last == 0:
+		return p.text, nil, nil
+	default:
+		return pieces[0], pieces[1:last], pieces[last]
+	}
+}
+
 // matches reports whether wildcards match the whole text. Where only stars are
 // left, it looks for the pieces between them; else it tries, and goes back to the
 // star before, which takes the product of both lengths at worst.

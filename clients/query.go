@@ -134,7 +134,7 @@ func (q *Query) addKeyed(word, key, value string, negated bool) error {
 	case "os":
 		q.require(negated, newPlatform(func(p *platform) bool { return fits.inText(p.system) }))
 	case "mac":
-		q.require(negated, mac{fits})
+		q.require(negated, newMAC(fits))
 	case "user":
 		q.require(negated, user{fits})
 	case "id", "client":

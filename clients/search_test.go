@@ -108,7 +108,7 @@ func (c *city) check(queries ...string) {
 var queries = strings.Fields(`desktop DESKTOP-7 we b 0 . t- example .com corp.e 7.corp web-ber lt-ber-00 macbook renamed renamed-4
 	abc abc5 c. c.0 .0f 10.1 10.2. prod Prod-ber-0 tier everybody host:web* host:*.corp.example.com host:*-ber-* host:lt-???-00000* host:renamed*
 	host:*example* label:prod-ber-0 label:tier* label:none -label:none os:windows os:*n* user:root user:ro user:administrator user:ada.turing user:*.turing
-	user:new mac:00:16:* mac:3e mac:3c:5 mac:*:7f ip:10.1.* ip:10 version:<0.77 version:0.99 online recent seen:<1h seen:>2h -online id:C.0* id:c.*ff id:7f`)
+	user:new mac:00:16:* mac:3e mac:3c:5 mac:*:7f mac:00:16:3e:* mac:*3e:* mac:?0:50:* mac:*1*2* mac:*:16:*:0? mac:8c:16:45:??:??:?? mac:ff:* mac:*:ff mac:: mac:* 07.corp z9.us 9.e host:*7.corp* host:*7.corp ip:10.1.* ip:10 version:<0.77 version:0.99 online recent seen:<1h seen:>2h -online id:C.0* id:c.*ff id:7f`)
 
 // The index says the same as looking at each client does, in a fleet of more than
 // one segment: before there is one, when it is new, when it is behind, and when it
@@ -119,7 +119,7 @@ func TestIndexFindsTheSameInAFleet(t *testing.T) {
 	c.Merge(t.Context())
 	c.check(queries...)
 	c.live(rand.New(rand.NewPCG(1, 2)))
-	c.check("renamed web-ber", "label:everybody -online", "os:windows ber -label:none")
+	c.check("renamed web-ber", "label:everybody -online", "os:windows ber -label:none", "mac:00:16:* renamed", "desktop -mac:*3e* 7.corp")
 	c.Merge(t.Context())
 	c.check(queries...)
 }

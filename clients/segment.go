@@ -265,7 +265,7 @@ func (e *segmentEdit) reindex(m *indexer) {
 	}
 	e.names, e.users = m.grams.make(m.names, m.nameEnds), m.grams.make(m.users, m.userEnds)
 	e.shapes, e.domains, e.accounts = common(m.shapes.coded, m.tune.commonShape), m.domains.coded, m.accounts()
-	e.short, e.macs, e.loose = m.short, m.macs.clone(), words{}
+	e.short, e.macs, e.loose = m.short, m.macs.sorted(), words{}
 }
 
 // lowerCache remembers labels in lower case.

@@ -147,24 +147,38 @@ func (b *bench) wakeAt(ctx context.Context, asked, holds *server) error {
 	return end()
 }
 
-// settled waits until a client is online and none of its flows is under way.
+// settled waits until a client is online and none of its flows is under way. If it
+// gives up it says what was missing.
 func (b *bench) settled(ctx context.Context, s *server, id string) error {
-	return until(ctx, 20*time.Millisecond, time.Minute, func() (bool, error) {
+	missing := ""
+	err := until(ctx, 20*time.Millisecond, time.Minute, func() (bool, error) {
 		var c struct{ Online bool }
 		if err := s.door.call(ctx, http.MethodGet, "/clients/"+id, nil, &c); err != nil || !c.Online {
+			missing = fmt.Sprintf("online %v, %v", c.Online, err)
 			return false, nil //nolint:nilerr // not enrolled yet
 		}
-		var flows struct{ Items []struct{ State string } }
+		var flows struct {
+			Items []struct {
+				Flow  string `json:"flow_id"`
+				State string
+				Error string
+			}
+		}
 		if err := s.door.call(ctx, http.MethodGet, "/clients/"+id+"/flows", nil, &flows); err != nil {
 			return false, err
 		}
 		for _, f := range flows.Items {
 			if f.State != "completed" {
+				missing = fmt.Sprintf("flow %s is %s %s", f.Flow, f.State, f.Error)
 				return false, nil
 			}
 		}
 		return true, nil
 	})
+	if err != nil {
+		return fmt.Errorf("client %s: %s: %w", id, missing, err)
+	}
+	return nil
 }
 
 // newcomersAt has clients arrive at a minion: from their first connection to the
