@@ -158,13 +158,29 @@ func (s *Server) may(ctx context.Context, needed ...users.Permission) (*Principa
 }
 
 // Audit keeps what who did; a change whose trail cannot be kept has happened
-// nevertheless, so the failure is logged and counted, not answered.
+// nevertheless, so the failure is logged and counted, not answered. Nor does the answer
+// wait for ever while the filestore hangs: the line is kept when it is back, or counted
+// as lost if this server ends before.
 func (s *Server) Audit(ctx context.Context, who *Principal, operation, object string, details map[string]string) {
 	event := AuditEvent{
 		Time: time.Now().UTC(), Principal: who.Name, Address: who.Address, Operation: operation, Object: object, Details: details,
 	}
-	if err := s.o.Audit.Record(context.WithoutCancel(ctx), event); err != nil {
-		s.metrics.auditLost.Inc()
-		s.log.Error("audit line was not kept", "operation", operation, "object", object, "err", err)
+	kept := make(chan struct{})
+	s.trails.Go(func() {
+		defer close(kept)
+		lasting, end := s.untilEnded(context.WithoutCancel(ctx))
+		defer end()
+		if err := s.o.Audit.Record(lasting, event); err != nil {
+			s.metrics.auditLost.Inc()
+			s.log.Error("audit line was not kept", "operation", operation, "object", object, "err", err)
+		}
+	})
+	late := time.NewTimer(s.o.AuditWait)
+	defer late.Stop()
+	select {
+	case <-kept:
+	case <-late.C:
+		s.metrics.auditLate.Inc()
+		s.log.Warn("answered before the audit line is kept", "operation", operation, "object", object)
 	}
 }

@@ -120,6 +120,16 @@ func (s *Server) propose(ctx context.Context, who *Principal, w Writing, c *chan
 // than this server runs.
 func (s *Server) lasting(ctx context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), proposeWithin)
+	ctx, over := s.untilEnded(ctx)
+	return ctx, func() {
+		over()
+		cancel()
+	}
+}
+
+// untilEnded is ctx, and ends with this server.
+func (s *Server) untilEnded(ctx context.Context) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		select {

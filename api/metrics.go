@@ -11,6 +11,7 @@ import (
 type metrics struct {
 	requests  *prometheus.CounterVec
 	auditLost prometheus.Counter
+	auditLate prometheus.Counter
 	rows      prometheus.Counter
 }
 
@@ -22,12 +23,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		auditLost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "raptorpack_api_audit_lost_total", Help: "Audit lines that could not be kept.",
 		}),
+		auditLate: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "raptorpack_api_audit_late_total", Help: "Answers that were given before their audit line was kept, because the filestore was slow.",
+		}),
 		rows: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "raptorpack_api_query_rows_total", Help: "Rows of server-side queries.",
 		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.requests, m.auditLost, m.rows)
+		reg.MustRegister(m.requests, m.auditLost, m.auditLate, m.rows)
 	}
 	return m
 }

@@ -140,6 +140,8 @@ type Options struct {
 	// (Frontend.collection_error_regex); empty: the client's own default.
 	ErrorPattern string
 
+	AuditWait time.Duration // how long an answer waits for its audit line; 0: 5 s
+
 	ClearNames bool // clients are told the real names of results
 
 	Registerer prometheus.Registerer // nil: counted, not exported
@@ -155,13 +157,17 @@ type Server struct {
 	api     huma.API
 	grpc    *grpc.Server
 	orders  orders
-	leaving chan struct{} // closed when Run begins to end
-	ended   chan struct{} // closed when what is under way has had its time to finish
+	leaving chan struct{}  // closed when Run begins to end
+	ended   chan struct{}  // closed when what is under way has had its time to finish
+	trails  sync.WaitGroup // audit lines on their way
 }
 
 // New wires a Server; it serves nothing before Run.
 func New(o Options) (*Server, error) {
 	s := &Server{o: o, log: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), leaving: make(chan struct{}), ended: make(chan struct{})}
+	if s.o.AuditWait <= 0 {
+		s.o.AuditWait = auditWait
+	}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -205,6 +211,10 @@ const (
 	noticeWithin = time.Second
 )
 
+// auditWait is how long an answer waits for its line of the audit trail: longer than a
+// commit takes on a busy filestore, shorter than people wait for a page.
+const auditWait = 5 * time.Second
+
 // Run serves both doors, once, until ctx ends, finishes what is under way, and returns
 // nil when told to stop.
 func (s *Server) Run(ctx context.Context) error {
@@ -246,6 +256,7 @@ func (s *Server) Run(ctx context.Context) error {
 	calls.Wait()
 	cancel()
 	serving.Wait()
+	s.trails.Wait()
 	return errors.Join(failure, err)
 }
 

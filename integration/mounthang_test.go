@@ -170,7 +170,7 @@ func (s *hangStory) settled() (there, elsewhere int64) {
 }
 
 // change sets a label through the hung node. It is in the ledger at once; its answer
-// waits for the line of the audit trail, which is to be on the mount.
+// waits some seconds for the line of the audit trail, which is to be on the mount.
 func (s *hangStory) change() (answered chan error) {
 	answered = make(chan error, 1)
 	id := s.atHung[0].id
