@@ -44,7 +44,7 @@ func TestLapsedNodeAcknowledgesNothing(t *testing.T) {
 
 // Everything stops at once, and the disk keeps what was synced.
 func TestPowerCutsLoseNothingThatWasAcknowledged(t *testing.T) {
-	with, cuts := chance(t), 5
+	with, cuts := chance(t), 20
 	if *long {
 		cuts = 50
 	}
