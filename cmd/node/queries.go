@@ -24,13 +24,20 @@ func serverEngine() (*vql.Engine, error) {
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 	return &server.Host{
 		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
-		Ledger: proposer{d.api, &who}, Files: n.store, Unasked: n.unasked(),
+		Ledger: proposer{d.api, &who}, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(),
 		Collect: func(ctx context.Context, c server.Collection) (ids.Flow, error) {
 			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c))
 			if err != nil {
 				return ids.Flow{}, err
 			}
 			return ids.ParseFlow(started.Flow)
+		},
+		CreateHunt: func(ctx context.Context, h server.Hunt) (ids.Hunt, error) {
+			made, err := d.api.CreateHunt(ctx, &who, huntRequest(h), api.Writing{})
+			if err != nil {
+				return ids.Hunt{}, err
+			}
+			return ids.ParseHunt(made.Hunt)
 		},
 		Audit: func(ctx context.Context, operation, object string, details map[string]string) {
 			d.api.Audit(ctx, &who, operation, object, details)
@@ -58,6 +65,13 @@ func collectRequest(c server.Collection) api.CollectRequest {
 		r.Artifacts = append(r.Artifacts, api.CollectSpec{Name: a.Name, Parameters: parametersOf(a)})
 	}
 	return r
+}
+
+func huntRequest(h server.Hunt) api.HuntRequest {
+	return api.HuntRequest{
+		CollectRequest: collectRequest(h.Collection), Description: h.Description, Expires: h.Expires, Start: h.Start,
+		HuntTargets: api.HuntTargets{IncludeLabels: h.IncludeLabels, ExcludeLabels: h.ExcludeLabels, OS: h.OS},
+	}
 }
 
 func parametersOf(a flows.Artifact) map[string]string {

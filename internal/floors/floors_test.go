@@ -21,7 +21,7 @@ var mayImport = map[string]string{
 	"flows":        "filestore artifacts",
 	"hunts":        "filestore artifacts clients flows vql",
 	"vql/endpoint": "vql",
-	"vql/server":   "vql artifacts clients filestore flows users",
+	"vql/server":   "vql artifacts clients filestore flows hunts users",
 	"master":       "filestore replication clients flows",
 	"minion":       "replication clients flows",
 	"frontend":     "wire notifier clients flows",

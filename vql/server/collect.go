@@ -65,27 +65,44 @@ func (h *Host) collection(ctx context.Context, scope *vql.Scope, args *collectAr
 	if err != nil {
 		return nil, err
 	}
-	if len(args.Artifacts) == 0 {
-		return nil, fmt.Errorf("artifacts: expected at least one: %w", ErrArgument)
+	c, err := newCollection(args.Artifacts, &limitArgs{
+		Timeout: args.Timeout, Ops: args.Ops, CPU: args.CPULimit, IOPS: args.IOPSLimit, Rows: args.MaxRows, Bytes: args.MaxBytes,
+	})
+	if err != nil {
+		return nil, err
 	}
-	if args.Timeout < 0 || args.CPULimit < 0 || args.CPULimit > 100 || args.IOPSLimit < 0 || args.Ops < 0 || args.MaxRows < 0 || args.MaxBytes < 0 {
-		return nil, fmt.Errorf("limits: expected 0 or more, cpu_limit at most 100: %w", ErrArgument)
-	}
-	c := &Collection{
-		Client: client, Urgent: args.Urgent, TimeoutSeconds: uint64(args.Timeout), CPUPercent: args.CPULimit, IOPS: args.IOPSLimit,
-		MaxRows: uint64(args.MaxRows), MaxUploadBytes: uint64(args.MaxBytes),
-	}
-	if c.IOPS == 0 {
-		c.IOPS = args.Ops
-	}
-	for _, name := range args.Artifacts {
-		c.Artifacts = append(c.Artifacts, flows.Artifact{Name: name})
-	}
+	c.Client, c.Urgent = client, args.Urgent
 	w := &parameterWriter{ctx: ctx, scope: scope, repository: h.Artifacts.Repository(h.Org)}
 	if err := w.env(c, args.Env); err != nil {
 		return nil, err
 	}
 	return c, w.specs(c, args.Spec)
+}
+
+// limitArgs are the limits that collections and hunts take alike.
+type limitArgs struct {
+	Timeout, Rows, Bytes int64
+	Ops, CPU, IOPS       float64
+}
+
+// newCollection makes a collection without parameters for no client yet.
+func newCollection(named []string, l *limitArgs) (*Collection, error) {
+	if len(named) == 0 {
+		return nil, fmt.Errorf("artifacts: expected at least one: %w", ErrArgument)
+	}
+	if l.Timeout < 0 || l.CPU < 0 || l.CPU > 100 || l.IOPS < 0 || l.Ops < 0 || l.Rows < 0 || l.Bytes < 0 {
+		return nil, fmt.Errorf("limits: expected 0 or more, cpu_limit at most 100: %w", ErrArgument)
+	}
+	c := &Collection{
+		TimeoutSeconds: uint64(l.Timeout), CPUPercent: l.CPU, IOPS: l.IOPS, MaxRows: uint64(l.Rows), MaxUploadBytes: uint64(l.Bytes),
+	}
+	if c.IOPS == 0 {
+		c.IOPS = l.Ops
+	}
+	for _, name := range named {
+		c.Artifacts = append(c.Artifacts, flows.Artifact{Name: name})
+	}
+	return c, nil
 }
 
 // requestDict shows what a flow was asked for.

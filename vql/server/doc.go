@@ -1,10 +1,10 @@
 // Package server holds the query primitives of a server: functions, plugins and
-// accessors over clients, flows, artifacts and users.
+// accessors over clients, flows, hunts, artifacts and users.
 //
 // It owns how these are named and shaped in queries, and which permission each
 // needs. It never keeps state of its own, never applies a change (it plans one
-// with the room and proposes it), never starts a collection past the doors'
-// checks (Host.Collect is theirs), and never imports the endpoint's primitives:
+// with the room and proposes it), never starts a collection or hunt past
+// the doors' checks (Host.Collect and Host.CreateHunt are theirs), and never imports the endpoint's primitives:
 // who composes an engine hands those to Guard.
 //
 // Main walk: Functions and Plugins list the declarations for vql.NewEngine; Guard
@@ -17,9 +17,12 @@
 // primitive of the endpoint forgets to declare, Guard adds; what it opens, it
 // opens through the guarded accessors.
 //
+// Hunts: rows of all clients lie in shared files. They are read a page at a time and
+// shown as long as their flow and client are in the ledger; what of a hunt this
+// version does not keep (tags, flows that were started otherwise) is refused.
+//
 // Not declared, because what they work on does not exist yet, so that
-// version(plugin="hunts") is NULL and artifacts choose another way: hunt, hunts,
-// hunt_add, hunt_delete, hunt_flows, hunt_results, hunt_update; monitoring,
+// version(plugin="timelines") is NULL and artifacts choose another way: monitoring,
 // monitoring_logs, watch_monitoring, delete_events, get_client_monitoring,
 // get_server_monitoring, set_client_monitoring, set_server_monitoring;
 // notebook_delete, timeline, timelines, timeline_add, timeline_delete; inventory,

@@ -9,6 +9,7 @@ import (
 	"raptorpack/clients"
 	"raptorpack/filestore"
 	"raptorpack/flows"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 	"raptorpack/users"
@@ -53,6 +54,15 @@ type Host struct {
 	// artifacts' required permissions too, and leaves the audit line: all doors
 	// start collections by the same function.
 	Collect func(ctx context.Context, c Collection) (ids.Flow, error)
+
+	// Hunts are the hunts that queries see, and Rows reads what came of them; nil:
+	// primitives of hunts say that there are none.
+	Hunts *hunts.Room
+	Rows  *filestore.Reader
+
+	// CreateHunt makes a hunt as Collect starts a collection: it checks the
+	// principal's permissions and leaves the audit line. Not nil where Hunts is not.
+	CreateHunt func(ctx context.Context, h Hunt) (ids.Hunt, error)
 
 	// Unasked are the artifacts that the server runs on clients by itself; a custom
 	// one in the place of such is for trusted writers.

@@ -6,7 +6,8 @@ import "raptorpack/vql"
 func Functions() []*vql.Function {
 	return []*vql.Function{
 		artifactDeleteFunction, artifactSetFunction, cancelFlowFunction, clientInfoFunction, clientMetadataFunction,
-		clientSetMetadataFunction, collectClientFunction, getFlowFunction, labelFunction, orgFunction, passwdFunction,
+		clientSetMetadataFunction, collectClientFunction, getFlowFunction, huntAddFunction, huntFunction, huntInfoFunction,
+		huntUpdateFunction, labelFunction, orgFunction, passwdFunction,
 		serverMetadataFunction, userCreateFunction, userDeleteFunction, userGrantFunction, whoamiFunction,
 	}
 }
@@ -15,7 +16,8 @@ func Functions() []*vql.Function {
 func Plugins() []*vql.Plugin {
 	return []*vql.Plugin{
 		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteFlowPlugin, enumerateFlowPlugin,
-		flowLogsPlugin, flowResultsPlugin, flowsPlugin, guiUsersPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
+		flowLogsPlugin, flowResultsPlugin, flowsPlugin, guiUsersPlugin, huntDeletePlugin, huntFlowsPlugin,
+		huntResultsPlugin, huntsPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
 		usersPlugin,
 	}
 }

@@ -19,7 +19,7 @@ const (
 type sourceArgs struct {
 	ClientID            string    `vql:"client_id" doc:"The client (the variable ClientId)."`
 	FlowID              string    `vql:"flow_id" doc:"The flow (the variable FlowId)."`
-	HuntID              string    `vql:"hunt_id" doc:"A hunt; this version has none."`
+	HuntID              string    `vql:"hunt_id" doc:"A hunt, as hunt_results() (the variable HuntId where there is no flow)."`
 	Artifact            string    `vql:"artifact" doc:"The artifact, or Artifact/Source (the variable ArtifactName, else the first with rows)."`
 	Source              string    `vql:"source" doc:"The source of the artifact."`
 	StartTime           vql.Value `vql:"start_time" doc:"Of events; this version stores none to read here."`
@@ -34,7 +34,7 @@ type sourceArgs struct {
 }
 
 var sourcePlugin = vql.NewPlugin(vql.Spec{
-	Name: "source", Permission: "READ_RESULTS", Doc: "Reads the rows of a flow's result, in their order, each once. Rows that are missing are told in the log.",
+	Name: "source", Permission: "READ_RESULTS", Doc: "Reads the rows of a flow's or a hunt's result, in their order, each once. Rows that are missing are told in the log.",
 }, func(ctx context.Context, scope *vql.Scope, args *sourceArgs, emit vql.Emit) error {
 	h, err := hostOf(scope)
 	if err != nil {
@@ -47,24 +47,41 @@ var sourcePlugin = vql.NewPlugin(vql.Spec{
 	if args.StartRow != nil {
 		from = *args.StartRow
 	}
-	key, err := h.keyFrom(scope, args.ClientID, args.FlowID)
-	if err != nil {
-		return err
-	}
 	artifact := args.Artifact
 	if artifact == "" {
 		artifact = scope.LookupString("ArtifactName")
 	}
+	if hunt := args.hunt(scope); hunt != "" {
+		_, one, err := huntOf(scope, hunt)
+		if err != nil {
+			return err
+		}
+		r := &huntRows{h: h, hunt: one, skip: max(0, from)}
+		return r.run(ctx, scope, artifact, args.Source, max(0, args.Count), emit)
+	}
+	key, err := h.keyFrom(scope, args.ClientID, args.FlowID)
+	if err != nil {
+		return err
+	}
 	return h.results(ctx, scope, key, artifact, args.Source, max(0, from), max(0, args.Count), emit)
 })
+
+// hunt is the hunt that is meant, "" if it is a flow. A flow is nearer than the hunt it
+// belongs to, as in the rows of hunt_flows().
+func (a *sourceArgs) hunt(scope *vql.Scope) string {
+	if a.HuntID != "" || a.ClientID+a.FlowID != "" || scope.LookupString("FlowId") != "" {
+		return a.HuntID
+	}
+	return scope.LookupString("HuntId")
+}
 
 func (a *sourceArgs) supported(h *Host) error {
 	if err := h.sameOrg(a.Orgs...); err != nil {
 		return err
 	}
 	switch {
-	case a.HuntID != "":
-		return fmt.Errorf("read results of hunt %.40q: %w", a.HuntID, ErrUnsupported)
+	case a.HuntID != "" && a.ClientID+a.FlowID != "":
+		return fmt.Errorf("hunt_id goes without client_id and flow_id: %w", ErrArgument)
 	case a.NotebookID+a.NotebookCellID+a.NotebookCellVersion != "" || a.NotebookCellTable != 0:
 		return fmt.Errorf("read a notebook's cell: %w", ErrUnsupported)
 	case !vql.IsNull(a.StartTime) || !vql.IsNull(a.EndTime):
@@ -120,7 +137,18 @@ var flowLogsPlugin = vql.NewPlugin(vql.Spec{
 
 // results streams one result of a flow. count 0 is all.
 func (h *Host) results(ctx context.Context, scope *vql.Scope, key flows.Key, artifact, source string, from, count int64, emit vql.Emit) error {
-	name, err := h.resultName(ctx, scope, key, artifact, source)
+	f, err := h.Flows.Flow(key)
+	if err != nil {
+		return err
+	}
+	of := &results{of: "flow " + key.Flow.String(), names: f.Spec.Results(), total: func(name string) (int64, error) {
+		page, err := h.Flows.Results(ctx, key, name, flows.Page{Limit: 1})
+		if err != nil {
+			return 0, err
+		}
+		return page.Total, nil
+	}}
+	name, err := of.choose(scope, artifact, source)
 	if err != nil || name == "" {
 		return err
 	}
@@ -130,33 +158,36 @@ func (h *Host) results(ctx context.Context, scope *vql.Scope, key flows.Key, art
 	return r.run(ctx, from, count)
 }
 
-// resultName picks the result that is meant; "" when the flow has none at all.
-// Where several fit, it is the first with rows, and the log says so.
-func (h *Host) resultName(ctx context.Context, scope *vql.Scope, key flows.Key, artifact, source string) (string, error) {
-	f, err := h.Flows.Flow(key)
-	if err != nil {
-		return "", err
-	}
-	fit := fitting(f.Spec.Results(), artifact, source)
+// results are what rows of a flow or hunt lie under.
+type results struct {
+	of    string // for texts
+	names []string
+	total func(name string) (int64, error) // rows of one
+}
+
+// choose picks the result that is meant; "" when there is none at all. Where several
+// fit, it is the first with rows, and the log says so.
+func (r *results) choose(scope *vql.Scope, artifact, source string) (string, error) {
+	fit := fitting(r.names, artifact, source)
 	if len(fit) == 0 && artifact+source != "" {
-		return "", fmt.Errorf("flow %s has no result of artifact %.100q, source %.100q, only: %s: %w",
-			key.Flow, artifact, source, strings.Join(f.Spec.Results(), ", "), flows.ErrNotFound)
+		return "", fmt.Errorf("%s has no result of artifact %.100q, source %.100q, only: %s: %w",
+			r.of, artifact, source, strings.Join(r.names, ", "), flows.ErrNotFound)
 	}
 	if len(fit) < 2 {
 		return strings.Join(fit, ""), nil
 	}
 	chosen := fit[0]
 	for _, name := range fit {
-		page, err := h.Flows.Results(ctx, key, name, flows.Page{Limit: 1})
+		rows, err := r.total(name)
 		if err != nil {
 			return "", err
 		}
-		if page.Total > 0 {
+		if rows > 0 {
 			chosen = name
 			break
 		}
 	}
-	scope.Log(vql.LevelWarn, "flow %s has several results (%s): reading %s; artifact and source choose another", key.Flow, strings.Join(fit, ", "), chosen)
+	scope.Log(vql.LevelWarn, "%s has several results (%s): reading %s; artifact and source choose another", r.of, strings.Join(fit, ", "), chosen)
 	return chosen, nil
 }
 
@@ -187,6 +218,11 @@ type rowStream struct {
 	read  func(flows.Page) (*filestore.RowsPage, error)
 	emit  vql.Emit
 
+	// wanted leaves rows out before they are decoded, dress completes the others; nil:
+	// all rows are wanted as they are.
+	wanted func(filestore.Row) bool
+	dress  func(filestore.Row, *vql.Dict)
+
 	holes int
 }
 
@@ -198,7 +234,7 @@ func (r *rowStream) run(ctx context.Context, from, count int64) error {
 			return err
 		}
 		page.Limit = rowsPage
-		if count > 0 {
+		if count > 0 && r.wanted == nil {
 			page.Limit = int(min(rowsPage, left))
 		}
 		got, err := r.read(page)
@@ -206,10 +242,11 @@ func (r *rowStream) run(ctx context.Context, from, count int64) error {
 			return err
 		}
 		r.report(got)
-		if err := r.rows(got.Rows); err != nil {
+		emitted, err := r.rows(got.Rows, left)
+		if err != nil {
 			return err
 		}
-		left -= int64(len(got.Rows))
+		left -= emitted
 		if got.Next == "" || len(got.Rows) == 0 || count > 0 && left <= 0 {
 			return nil
 		}
@@ -217,17 +254,27 @@ func (r *rowStream) run(ctx context.Context, from, count int64) error {
 	}
 }
 
-func (r *rowStream) rows(rows []filestore.Row) error {
+// rows emits the wanted of some rows, at most left of them (0: all), and counts them.
+func (r *rowStream) rows(rows []filestore.Row, left int64) (emitted int64, err error) {
 	for _, row := range rows {
+		if r.wanted != nil && !r.wanted(row) {
+			continue
+		}
 		d, err := decodeRow(row.Line)
 		if err != nil {
-			return fmt.Errorf("row %d of %s: %w", row.Number, r.name, err)
+			return emitted, fmt.Errorf("row %d of %s: %w", row.Number, r.name, err)
+		}
+		if r.dress != nil {
+			r.dress(row, d)
 		}
 		if err := r.emit(d); err != nil {
-			return err
+			return emitted, err
+		}
+		if emitted++; emitted == left {
+			return emitted, nil
 		}
 	}
-	return nil
+	return emitted, nil
 }
 
 // report tells of what is missing or damaged: a reader must not take an
@@ -235,7 +282,7 @@ func (r *rowStream) rows(rows []filestore.Row) error {
 func (r *rowStream) report(page *filestore.RowsPage) {
 	for _, hole := range page.Holes {
 		if r.holes++; r.holes <= maxHoles {
-			r.scope.Log(vql.LevelWarn, "%s: rows %d to %d are missing", r.name, hole.Rows.Start, hole.Rows.End-1)
+			r.scope.Log(vql.LevelWarn, "%s: rows %d to %d are missing", r.nameOf(hole.Stream), hole.Rows.Start, hole.Rows.End-1)
 		} else if r.holes == maxHoles+1 {
 			r.scope.Log(vql.LevelWarn, "%s: more rows are missing", r.name)
 		}
@@ -246,4 +293,12 @@ func (r *rowStream) report(page *filestore.RowsPage) {
 	if n := len(page.Damage); n > 0 {
 		r.scope.Log(vql.LevelWarn, "%s: %d places of its files are damaged", r.name, n)
 	}
+}
+
+// nameOf tells the client too where there are many.
+func (r *rowStream) nameOf(s filestore.Stream) string {
+	if r.wanted == nil {
+		return r.name
+	}
+	return fmt.Sprintf("%s, client %s", r.name, s.Client)
 }

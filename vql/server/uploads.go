@@ -126,21 +126,32 @@ func (h *Host) filesOf(ctx context.Context, scope *vql.Scope, f *flows.Flow) ([]
 			out = append(out, flowFile{kindOf(below), file})
 		}
 	}
+	uploads, err := h.uploadFiles(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, uploads...)
+	views, err := h.listDir(ctx, scope, dir)
+	for _, file := range views {
+		out = append(out, flowFile{"CollectionContext", file})
+	}
+	return out, err
+}
+
+// uploadFiles lists the files that a flow's finished uploads lie in.
+func (h *Host) uploadFiles(ctx context.Context, f *flows.Flow) ([]flowFile, error) {
 	uploads, err := h.Flows.Uploads(ctx, f.Key)
 	if err != nil {
 		return nil, err
 	}
+	var out []flowFile
 	for _, u := range uploads {
 		out = append(out, flowFile{"Upload", u.StoredPath})
 		if u.Sparse {
 			out = append(out, flowFile{"UploadIndex", u.StoredPath + ".idx"})
 		}
 	}
-	views, err := h.listDir(ctx, scope, dir)
-	for _, file := range views {
-		out = append(out, flowFile{"CollectionContext", file})
-	}
-	return out, err
+	return out, nil
 }
 
 // kindOf names what a set of a flow holds, by its folder.
