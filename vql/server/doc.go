@@ -3,9 +3,9 @@
 //
 // It owns how these are named and shaped in queries, and which permission each
 // needs. It never keeps state of its own, never applies a change (it plans one
-// with the room and proposes it), never starts a collection or hunt past
-// the doors' checks (Host.Collect and Host.CreateHunt are theirs), and never imports the endpoint's primitives:
-// who composes an engine hands those to Guard.
+// with the room and proposes it), never starts a collection or a hunt past the
+// doors' checks (Host.Collect and Host.CreateHunt are theirs), and never imports
+// the endpoint's primitives: who composes an engine hands those to Guard.
 //
 // Main walk: Functions and Plugins list the declarations for vql.NewEngine; Guard
 // and Accessors make those of the endpoint safe for people who share a server;

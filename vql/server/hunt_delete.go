@@ -59,7 +59,7 @@ func (h *Host) deleteHunt(ctx context.Context, scope *vql.Scope, one *hunts.Hunt
 	if really {
 		failure = told(scope, h.endHunt(ctx, one, true, "hunt.delete", h.Hunts.PlanDelete))
 	}
-	for _, file := range append(files, huntRecord(one)) {
+	for _, file := range append(files, huntRecord) {
 		if err := emit(file.row().Set("error", failure)); err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func (h *Host) archiveHunt(ctx context.Context, scope *vql.Scope, one *hunts.Hun
 	if really {
 		failure = told(scope, h.endHunt(ctx, one, false, "hunt.archive", h.Hunts.PlanArchive))
 	}
-	return emit(huntRecord(one).row().Set("error", failure))
+	return emit(huntRecord.row().Set("error", failure))
 }
 
 // told logs why a hunt is still there, and returns the text for its rows.
@@ -98,8 +98,8 @@ func (h *Host) endHunt(ctx context.Context, one *hunts.Hunt, cancel bool, operat
 	return h.changeHunt(ctx, one.Key, operation, nil, m, err)
 }
 
-// huntRecord stands for what the ledger has of a hunt.
-func huntRecord(one *hunts.Hunt) flowFile { return flowFile{"HuntRecord", one.Hunt.String()} }
+// huntRecord stands for what the ledger has of a hunt: it is no file.
+var huntRecord = flowFile{kind: "HuntRecord"}
 
 // emitUploads lists what clients uploaded for a hunt, flow by flow.
 func (h *Host) emitUploads(ctx context.Context, scope *vql.Scope, all []*flows.Flow, emit vql.Emit) error {

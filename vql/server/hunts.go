@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"raptorpack/flows"
@@ -165,7 +166,7 @@ func customaryHuntState(s hunts.State) string {
 type huntFlowsArgs struct {
 	HuntID    string `vql:"hunt_id,required" doc:"The hunt."`
 	StartRow  int64  `vql:"start_row" doc:"Flows to skip (0)."`
-	Limit     int64  `vql:"limit" doc:"Flows at most (all)."`
+	Limit     int64  `vql:"limit" doc:"Flows at most (all). The word is a keyword: it goes in backticks."`
 	BasicInfo bool   `vql:"basic_info" doc:"Ids only: Flow is NULL."`
 }
 
@@ -213,4 +214,24 @@ func (h *Host) flowsOfHunt(scope *vql.Scope, one *hunts.Hunt) []*flows.Flow {
 		scope.Log(vql.LevelInfo, "hunt %s: %d flows of clients that were deleted are left out", one.Hunt, n)
 	}
 	return shown
+}
+
+// huntUploads lists the finished uploads of a hunt, flow by flow.
+func huntUploads(ctx context.Context, scope *vql.Scope, hunt string, emit vql.Emit) error {
+	h, one, err := huntOf(scope, hunt)
+	if err != nil {
+		return err
+	}
+	for _, f := range h.flowsOfHunt(scope, one) {
+		if f.Uploads.Len() == 0 {
+			continue
+		}
+		if err := scope.Charge(ctx); err != nil {
+			return err
+		}
+		if err := h.uploadsOf(ctx, f.Key, emit); err != nil && !errors.Is(err, flows.ErrNotFound) { // deleted meanwhile
+			return err
+		}
+	}
+	return nil
 }

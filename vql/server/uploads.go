@@ -16,12 +16,12 @@ import (
 type uploadsArgs struct {
 	ClientID   string `vql:"client_id" doc:"The client (the variable ClientId)."`
 	FlowID     string `vql:"flow_id" doc:"The flow (the variable FlowId)."`
-	HuntID     string `vql:"hunt_id" doc:"A hunt; this version has none."`
+	HuntID     string `vql:"hunt_id" doc:"All flows of a hunt."`
 	NotebookID string `vql:"notebook_id" doc:"A notebook; this version has none."`
 }
 
 var uploadsPlugin = vql.NewPlugin(vql.Spec{
-	Name: "uploads", Permission: "READ_RESULTS", Doc: "Lists the finished uploads of a flow. The accessor fs opens vfs_path.",
+	Name: "uploads", Permission: "READ_RESULTS", Doc: "Lists the finished uploads of a flow, or of all flows of a hunt. The accessor fs opens vfs_path.",
 	Columns: []string{
 		"vfs_path", "file_size", "uploaded_size", "started", "client_path", "Upload", "_Components", "_accessor", "ClientId", "FlowId",
 	},
@@ -30,13 +30,22 @@ var uploadsPlugin = vql.NewPlugin(vql.Spec{
 	if err != nil {
 		return err
 	}
-	if args.HuntID != "" || args.NotebookID != "" {
-		return fmt.Errorf("list uploads of a hunt or notebook: %w", ErrUnsupported)
+	switch {
+	case args.NotebookID != "":
+		return fmt.Errorf("list uploads of a notebook: %w", ErrUnsupported)
+	case args.HuntID != "" && args.ClientID+args.FlowID != "":
+		return fmt.Errorf("hunt_id goes without client_id and flow_id: %w", ErrArgument)
+	case args.HuntID != "":
+		return huntUploads(ctx, scope, args.HuntID, emit)
 	}
 	key, err := h.keyFrom(scope, args.ClientID, args.FlowID)
 	if err != nil {
 		return err
 	}
+	return h.uploadsOf(ctx, key, emit)
+})
+
+func (h *Host) uploadsOf(ctx context.Context, key flows.Key, emit vql.Emit) error {
 	all, err := h.Flows.Uploads(ctx, key)
 	if err != nil {
 		return err
@@ -47,7 +56,7 @@ var uploadsPlugin = vql.NewPlugin(vql.Spec{
 		}
 	}
 	return nil
-})
+}
 
 func uploadRow(key flows.Key, u flows.Upload) *vql.Dict {
 	shown := vql.NewDict().Set("Path", u.Source).Set("Size", u.Size).Set("StoredSize", u.StoredSize).Set("sha256", u.SHA256).

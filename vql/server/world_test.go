@@ -19,6 +19,7 @@ import (
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/flows/flowstest"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
@@ -31,7 +32,7 @@ import (
 var keys []*rsa.PrivateKey
 
 func TestMain(m *testing.M) {
-	for range 2 {
+	for range 3 {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -50,15 +51,18 @@ type world struct {
 
 	clients   *clients.Room
 	flows     *flows.Room
+	hunts     *hunts.Room
 	artifacts *artifacts.Room
 	users     *users.Room
 	engine    *vql.Engine
 
-	one, two ids.Client // enrolled
+	other    *flows.Room // of a second node on the same files
+	one, two ids.Client  // enrolled
 
 	mu    sync.Mutex
 	audit []string
 	asked []server.Collection
+	wants []server.Hunt
 }
 
 const listing = `name: Linux.Test.Listing
@@ -89,7 +93,11 @@ func (o outbox) AppendSync(_ context.Context, facts []*buspb.Mutation) error { r
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, ledger: flowstest.NewLedger(), clients: clients.New(nil), users: users.New()}
-	w.openStore()
+	w.hunts = hunts.New(hunts.Options{Clients: w.clients})
+	w.clients.Follow(w.hunts.ClientChanged)
+	dir := t.TempDir()
+	w.store, w.flows = w.node(dir, "n1-1", w.hunts)
+	w.other = w.otherNode(dir)
 	builtIn := artifacts.NewRepository(nil)
 	for _, text := range []string{listing, procs} {
 		d, err := artifacts.Parse("a.yaml", []byte(text))
@@ -98,7 +106,7 @@ func newWorld(t testing.TB) *world {
 		must(t, builtIn.Add(d))
 	}
 	w.artifacts = artifacts.NewRoom(builtIn)
-	must(t, w.ledger.Join(w.clients, w.flows.Table, w.artifacts, w.users))
+	must(t, w.ledger.Join(w.clients, w.hunts, w.flows.Table, w.artifacts, w.users))
 	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
 	var err error
 	w.engine, err = vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
@@ -107,13 +115,14 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func (w *world) openStore() {
+// node opens the filestore as one node does, with a room that takes what clients send
+// it.
+func (w *world) node(dir, incarnation string, room *hunts.Room) (*filestore.Store, *flows.Room) {
 	w.t.Helper()
-	var err error
-	w.store, err = filestore.Open(w.t.TempDir(), filestore.Options{})
+	store, err := filestore.Open(dir, filestore.Options{})
 	must(w.t, err)
 	committer, err := filestore.NewCommitter(filestore.CommitterOptions{
-		Store: w.store, Incarnation: "n1-1", Valid: func() bool { return true }, Outbox: outbox(w.ledger.Outbox),
+		Store: store, Incarnation: incarnation, Valid: func() bool { return true }, Outbox: outbox(w.ledger.Outbox),
 	})
 	must(w.t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -122,11 +131,23 @@ func (w *world) openStore() {
 	w.t.Cleanup(func() {
 		stop()
 		must(w.t, <-ended)
-		must(w.t, w.store.Close(context.Background()))
+		must(w.t, store.Close(context.Background()))
 	})
-	w.flows = flows.New(flows.Options{
-		Committer: committer, Reader: filestore.NewReader(filestore.ReaderOptions{Store: w.store}), Store: w.store, Incarnation: "n1-1",
+	return store, flows.New(flows.Options{
+		Committer: committer, Reader: filestore.NewReader(filestore.ReaderOptions{Store: store}), Store: store,
+		Incarnation: incarnation, Hunts: room,
 	})
+}
+
+// otherNode is a second node on the same files, with rooms of its own.
+func (w *world) otherNode(dir string) *flows.Room {
+	w.t.Helper()
+	known := clients.New(nil)
+	room := hunts.New(hunts.Options{Clients: known})
+	known.Follow(room.ClientChanged)
+	_, other := w.node(dir, "n2-1", room)
+	must(w.t, w.ledger.Join(known, room, other.Table))
+	return other
 }
 
 func (w *world) enrol() {
@@ -168,26 +189,39 @@ func (w *world) collect(_ context.Context, c server.Collection) (ids.Flow, error
 // start makes a task whose results have clear names.
 func (w *world) start(client ids.Client, named ...flows.Artifact) flows.Key {
 	w.t.Helper()
+	wish := w.compile(named)
+	wish.Clients = []ids.Client{client}
+	m, flow, err := flows.PlanStart(wish)
+	w.apply(m, err)
+	return flows.Key{Client: client, Flow: flow}
+}
+
+// compile is what runs on a client, with clear names.
+func (w *world) compile(named []flows.Artifact) flows.Start {
+	w.t.Helper()
 	wish := artifacts.Collect{ClearNames: true}
 	for _, a := range named {
 		wish.Artifacts = append(wish.Artifacts, artifacts.Spec{Name: a.Name})
 	}
 	request, err := w.artifacts.Repository(ids.RootOrg).Compile(wish)
 	must(w.t, err)
-	m, flow, err := flows.PlanStart(flows.Start{
-		Clients: []ids.Client{client}, Creator: "ada", Artifacts: named, Names: request.Names,
+	return flows.Start{
+		Creator: "ada", Artifacts: named, Names: request.Names,
 		Request: &wirepb.FlowRequest{VqlClientActions: request.Queries},
-	})
-	w.apply(m, err)
-	return flows.Key{Client: client, Flow: flow}
+	}
 }
 
 func (w *world) ingest(key flows.Key, messages ...*wirepb.VeloMessage) {
 	w.t.Helper()
+	w.ingestAt(w.flows, key, messages...)
+}
+
+func (w *world) ingestAt(node *flows.Room, key flows.Key, messages ...*wirepb.VeloMessage) {
+	w.t.Helper()
 	for _, m := range messages {
 		m.SessionId = key.Flow.String()
 	}
-	must(w.t, w.flows.Ingest(context.Background(), flows.Peer{Client: key.Client, Received: time.Now()}, messages))
+	must(w.t, node.Ingest(context.Background(), flows.Peer{Client: key.Client, Received: time.Now()}, messages))
 	must(w.t, w.ledger.Deliver())
 }
 
@@ -229,7 +263,8 @@ func (r roles) Allowed(permission string) bool {
 func (w *world) host(name string) *server.Host {
 	return &server.Host{
 		Principal: name, Clients: w.clients, Flows: w.flows, Artifacts: w.artifacts, Users: w.users, Ledger: w, Files: w.store,
-		Collect: w.collect, Unasked: []string{"Linux.Test.Procs"},
+		Hunts: w.hunts, Rows: filestore.NewReader(filestore.ReaderOptions{Store: w.store}),
+		Collect: w.collect, CreateHunt: w.createHunt, Unasked: []string{"Linux.Test.Procs"},
 		Audit: func(_ context.Context, operation, object string, details map[string]string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
