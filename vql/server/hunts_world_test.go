@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/proto/buspb"
+	"raptorpack/proto/wirepb"
 	"raptorpack/vql/server"
 )
 
@@ -79,3 +82,14 @@ func told(row string, key flows.Key, fqdn string) string {
 	return fmt.Sprintf(`{%s"FlowId":%q,"ClientId":%q,"Fqdn":%q,"_OrgId":"root"}`, row, key.Flow, key.Client, fqdn)
 }
 
+// failed ends a flow with an error.
+func failed() *wirepb.VeloMessage {
+	return &wirepb.VeloMessage{FlowStats: &wirepb.FlowStats{FlowComplete: true, QueryStatus: []*wirepb.VeloStatus{{
+		Status: wirepb.VeloStatus_GENERIC_ERROR, ErrorMessage: "broke", FirstActive: 1_000_000, Duration: 5,
+	}}}}
+}
+
+// refusing is a ledger that takes nothing.
+type refusing struct{}
+
+func (refusing) Propose(context.Context, *buspb.Mutation) error { return errors.New("no ledger today") }
