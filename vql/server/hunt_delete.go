@@ -154,8 +154,11 @@ func (h *Host) huntFiles(ctx context.Context, scope *vql.Scope, dir string) ([]f
 
 // huntKindOf names what a file of a hunt holds, by its folder.
 func huntKindOf(below string) string {
-	if below == "hunt.json" {
+	switch first, _, _ := strings.Cut(below, "/"); first {
+	case "hunt.json":
 		return "HuntContext"
+	case "flows":
+		return "FlowRecord"
 	}
 	return kindOf(below)
 }

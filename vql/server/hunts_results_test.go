@@ -177,7 +177,7 @@ func TestHuntDeleteListsThenDeletes(t *testing.T) {
 	at := `hunt_id='` + key.Hunt.String() + `'`
 	dry := s.rows(`SELECT type, data.VFSPath AS P, error FROM hunt_delete(%s)`, at)
 	text := strings.Join(dry, "\n")
-	for kind, n := range map[string]int{"Result": 2, "Log": 1, "Upload": 2, "UploadMetadata": 2, "HuntRecord": 1} {
+	for kind, n := range map[string]int{"Result": 2, "Log": 1, "Upload": 2, "UploadMetadata": 2, "FlowRecord": 2, "HuntRecord": 1} {
 		if got := strings.Count(text, `{"type":"`+kind+`","P":"`); got != n {
 			t.Errorf("%d of %s, want %d, in:\n%s", got, kind, n, text)
 		}
