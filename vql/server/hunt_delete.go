@@ -26,7 +26,7 @@ type huntDeleteArgs struct {
 
 var huntDeletePlugin = vql.NewPlugin(vql.Spec{
 	Name: "hunt_delete", Permission: "SERVER_ADMIN", Columns: []string{"type", "data", "error"},
-	Doc: "Stops a hunt, deletes it with its flows, and lists their files; they go when the last row has come. Without really_do_it it only lists them. Needs DELETE_RESULTS too; with archive START_HUNT instead.",
+	Doc: "Stops a hunt, deletes it with its flows, and lists their files: uploads before it deletes, the others after. Without really_do_it it only lists them. Needs DELETE_RESULTS too; with archive START_HUNT instead.",
 }, func(ctx context.Context, scope *vql.Scope, args *huntDeleteArgs, emit vql.Emit) error {
 	permission := users.DeleteResults
 	if args.Archive {
