@@ -16,6 +16,7 @@ type view struct {
 	streams []*streamView
 	total   int64 // rows
 	damage  []Damage
+	storage *storage // how its spans lie
 }
 
 // streamView is one stream of a view.
@@ -81,7 +82,7 @@ func (r *Reader) view(ctx context.Context, set Set, filter RowsFilter, at *pins)
 		again.damage = damage
 		return &again, nil
 	}
-	v := &view{set: set, filter: filter, files: files, earlier: earlier, damage: damage}
+	v := &view{set: set, filter: filter, files: files, earlier: earlier, damage: damage, storage: new(storage)}
 	v.merge()
 	r.keep(v)
 	return v, nil
