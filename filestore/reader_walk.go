@@ -39,7 +39,8 @@ const walkAhead = 2
 // a place on, as they are stored. An error of found ends it and is returned as it
 // is. What cannot be read is passed over and told.
 func (p *Pinned) Walk(ctx context.Context, from int64, take func(stream int) bool, found func(Batch) error) (*Walked, error) {
-	at, skip := p.seek(from)
+	first, skip := p.seek(from)
+	at := first
 	next := func() (lo, hi int) {
 		for ; at < len(p.order); at = hi {
 			lo, hi = at, p.memberEnd(at)
@@ -47,15 +48,16 @@ func (p *Pinned) Walk(ctx context.Context, from int64, take func(stream int) boo
 				at = hi
 				return lo, hi
 			}
-			skip = 0
 		}
 		return 0, 0
 	}
 	w := pinWalk{p: p, next: next}
 	err := w.run(ctx, func(m *ahead) error {
 		for i := m.lo; i < m.hi; i++ {
-			behind := skip
-			skip = 0
+			behind := int64(0)
+			if i == first {
+				behind = skip
+			}
 			if take != nil && !take(int(p.order[i].stream)) {
 				continue
 			}
