@@ -173,3 +173,17 @@ func (p *Pinned) Skip(place, count int64, take func(stream int) bool) int64 {
 	}
 	return p.v.total
 }
+
+// Count counts the rows of those streams that take accepts, from a place on. Nothing
+// is read.
+func (p *Pinned) Count(place int64, take func(stream int) bool) int64 {
+	at, skip := p.seek(place)
+	var rows int64
+	for _, o := range p.order[at:] {
+		if take(int(o.stream)) {
+			rows += p.v.at(o).rows - skip
+		}
+		skip = 0
+	}
+	return rows
+}

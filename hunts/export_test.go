@@ -13,3 +13,9 @@ func SetOfText(text string) ([]uint32, error) {
 	}
 	return set.ToArray(), nil
 }
+
+// Column finds a column of a row.
+var Column = column
+
+// Text is a value as people read it.
+func Text(value []byte) string { return string(text(nil, value)) }
