@@ -12,6 +12,7 @@ import (
 
 	"raptorpack/clients"
 	"raptorpack/filestore"
+	"raptorpack/filestore/filestoretest"
 	"raptorpack/flows"
 	"raptorpack/hunts"
 )
@@ -23,6 +24,7 @@ type rig struct {
 	*world
 	t       testing.TB
 	root    string
+	faulty  *filestoretest.Faulty
 	store   *filestore.Store
 	reader  *filestore.Reader
 	results *hunts.Results
@@ -34,9 +36,12 @@ type rig struct {
 func newRig(t testing.TB, n int, change ...func(*hunts.ResultsOptions)) *rig {
 	t.Helper()
 	g := &rig{t: t, root: t.TempDir(), nodes: map[string]*filestore.Committer{}}
-	var err error
-	g.store, err = filestore.Open(g.root, filestore.Options{})
+	disk, err := filestore.OpenOS(g.root)
 	g.check(err)
+	g.faulty = filestoretest.NewFaulty(disk)
+	g.store, err = filestore.Open("", filestore.Options{FS: g.faulty})
+	g.check(err)
+	t.Cleanup(func() { g.check(disk.Close()) })
 	t.Cleanup(func() { g.check(g.store.Close(context.Background())) })
 	g.reader = filestore.NewReader(filestore.ReaderOptions{Store: g.store})
 	own := &node{clients: clients.New(nil)}

@@ -28,7 +28,7 @@ type sortJob struct {
 	rows atomic.Int64  // looked at
 
 	// Guarded by Results.mu.
-	asked   time.Time // last
+	asked   time.Time // last; zero: forgotten
 	running bool
 	cancel  context.CancelCauseFunc // while it runs
 	ended   bool
@@ -55,15 +55,7 @@ func (r *Results) Run(ctx context.Context) error {
 		}
 	}
 	<-tidied
-	for {
-		select {
-		case j := <-r.queue:
-			r.end(j, nil, ErrSortCancelled)
-			continue
-		default:
-		}
-		return r.forget(func(*sortJob) bool { return true })
-	}
+	return r.forget(func(*sortJob) bool { return true })
 }
 
 // tidy forgets what nobody asks for.
@@ -91,15 +83,18 @@ func (r *Results) forget(which func(*sortJob) bool) error {
 	r.mu.Lock()
 	var files []*tempFile
 	for name, j := range r.jobs {
-		if j.users > 0 || !which(j) {
+		if !which(j) {
 			continue
 		}
 		delete(r.jobs, name)
 		j.asked = time.Time{}
-		if j.cancel != nil {
+		switch {
+		case j.cancel != nil:
 			j.cancel(ErrSortCancelled)
+		case !j.ended: // it waits for its turn; who asked for it need not
+			j.settle(ErrSortCancelled)
 		}
-		if j.file != nil {
+		if j.file != nil && j.users == 0 { // else the last user closes it
 			files = append(files, j.file)
 			j.file = nil
 		}
@@ -197,9 +192,25 @@ func (r *Results) use(j *sortJob) bool {
 
 func (r *Results) leave(j *sortJob) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	j.users--
-	j.asked = time.Now()
+	var file *tempFile
+	if forgotten := j.asked.IsZero(); forgotten && j.users == 0 {
+		file, j.file = j.file, nil
+	} else if !forgotten {
+		j.asked = time.Now()
+	}
+	r.mu.Unlock()
+	r.drop(file)
+}
+
+// drop closes a file that nobody needs any more; nil is none.
+func (r *Results) drop(file *tempFile) {
+	if file == nil {
+		return
+	}
+	if err := file.close(); err != nil {
+		r.log.Warn("temporary file of a sort cannot be closed", "err", err)
+	}
 }
 
 // work runs one sort.
@@ -207,11 +218,10 @@ func (r *Results) work(ctx context.Context, j *sortJob) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r.mu.Lock()
-	wanted := !j.asked.IsZero()
-	j.running, j.cancel = wanted, cancel
+	over := j.ended
+	j.running, j.cancel = true, cancel
 	r.mu.Unlock()
-	if !wanted {
-		r.end(j, nil, ErrSortCancelled)
+	if over {
 		return
 	}
 	begin := time.Now()
@@ -226,7 +236,8 @@ func (r *Results) work(ctx context.Context, j *sortJob) {
 // end settles a sort. What failed is forgotten, so that the next who asks tries anew.
 func (r *Results) end(j *sortJob, file *tempFile, err error) {
 	r.mu.Lock()
-	j.ended, j.cancel, j.err = true, nil, err
+	j.cancel = nil
+	j.settle(err)
 	if err == nil && !j.asked.IsZero() {
 		j.file, file = file, nil
 	}
@@ -237,14 +248,14 @@ func (r *Results) end(j *sortJob, file *tempFile, err error) {
 			}
 		}
 	}
-	close(j.done)
 	r.mu.Unlock()
-	if file == nil {
-		return
-	}
-	if err := file.close(); err != nil { // nobody waits for it any more
-		r.log.Warn("temporary file of a sort cannot be closed", "err", err)
-	}
+	r.drop(file)
+}
+
+// settle tells who waits. The lock is held.
+func (j *sortJob) settle(err error) {
+	j.ended, j.err = true, err
+	close(j.done)
 }
 
 // sort looks at all rows that a query takes and orders their places.
