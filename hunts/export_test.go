@@ -61,3 +61,12 @@ func (r *Results) Sorts() int {
 	defer r.mu.Unlock()
 	return len(r.jobs)
 }
+
+// CSVOf is a row as a file of its own.
+func CSVOf(line []byte, bare bool) string {
+	c := newColumns(nil)
+	c.learn(line)
+	w := newCSVWriter(c, bare)
+	w.row(line)
+	return string(w.out)
+}

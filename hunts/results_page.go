@@ -55,11 +55,7 @@ type Table struct {
 	// with Next.
 	Sorting *Progress
 
-	Hidden    int64 // rows left out, as their client or flow was deleted
-	Missing   int64 // rows that clients sent by their numbers and that no segment has
-	Holes     []filestore.Hole
-	Conflicts []filestore.Conflict
-	Damage    []filestore.Damage
+	Faults // of the result and these clients, and what this page met
 }
 
 // Looked says how much a filter went through.
@@ -88,8 +84,8 @@ func (r *Results) Page(ctx context.Context, key Key, q Query) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{From: v.before, Total: v.rows, Hidden: v.hidden, Match: -1}
-	v.tell(r, t)
+	t := &Table{From: v.before, Total: v.rows, Match: -1}
+	t.Faults = v.faults()
 	if v.q.Sort != "" {
 		err = r.sorted(ctx, v, t)
 	} else {
@@ -141,23 +137,6 @@ func (q *Query) check() error {
 		return fmt.Errorf("column name of %d bytes: %w", len(q.Sort), ErrInvalid)
 	}
 	return nil
-}
-
-// tell lists what is wrong with the rows that are chosen.
-func (v *tableView) tell(r *Results, t *Table) {
-	t.Holes, t.Missing = v.Holes(v.take, maxTold)
-	for _, c := range v.Conflicts() {
-		if len(t.Conflicts) < maxTold && r.shows(v.key, c.Stream.Client, c.Stream.Flow) {
-			t.Conflicts = append(t.Conflicts, c)
-		}
-	}
-	t.Damage = append(t.Damage, v.Damage()...)
-}
-
-func (t *Table) met(w *filestore.Walked) {
-	t.Missing += w.Unread
-	t.Holes = append(t.Holes, w.Holes...)
-	t.Damage = append(t.Damage, w.Damage...)
 }
 
 // errEnough ends a walk early.
