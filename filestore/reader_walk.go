@@ -180,7 +180,7 @@ func (w *pinWalk) run(ctx context.Context, look func(*ahead) error) error {
 	}()
 	more := true
 	for {
-		for more && len(w.queue) <= walkAhead {
+		for more && len(w.queue) <= min(walkAhead, w.told.Members) { // who looks at a page needs one
 			lo, hi := w.next()
 			if more = lo < hi; !more {
 				break

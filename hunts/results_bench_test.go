@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"raptorpack/filestore"
+	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
@@ -24,6 +28,7 @@ const (
 	benchNodes = 3
 	benchEach  = 100 // rows of a client
 	benchName  = "Windows.System.Pslist"
+	benchPlain = 1_743_923_020 // bytes of all rows
 )
 
 var benchHunt = hunts.Key{Hunt: must(ids.ParseHunt("H.BENCH"))}
@@ -128,32 +133,146 @@ func benchRows(client int) []byte {
 	return b.Bytes()
 }
 
-func BenchmarkResultsPin(b *testing.B) {
-	root := must(benchRoot())
-	store := must(filestore.Open(root, filestore.Options{}))
-	set := filestore.HuntResults(benchHunt.Org, benchHunt.Hunt, benchName)
-	b.Run("cold", func(b *testing.B) {
-		for b.Loop() {
-			r := filestore.NewReader(filestore.ReaderOptions{Store: store})
-			p, _, err := r.Pin(b.Context(), set, filestore.RowsFilter{}, "")
-			if err != nil || p.Total() != fleetSize*benchEach {
-				b.Fatal(p.Total(), err)
-			}
+// benchFlows knows a flow for each client of the fleet.
+type benchFlows struct{ *flows.Room }
+
+var oneFlow = &flows.Flow{}
+
+func (benchFlows) Flow(key flows.Key) (*flows.Flow, error) {
+	if _, ok := fleet.ordinals[key.Client]; !ok {
+		return nil, flows.ErrNotFound
+	}
+	return oneFlow, nil
+}
+
+// benchRecords has the one hunt.
+type benchRecords struct{}
+
+func (benchRecords) Hunt(hunts.Key) (*hunts.Hunt, error) {
+	return &hunts.Hunt{Key: benchHunt, Definition: &hunts.Definition{Results: []string{benchName}}}, nil
+}
+
+// benchResults opens the big hunt with nothing known of it.
+func benchResults(b *testing.B, store *filestore.Store) *hunts.Results {
+	return hunts.NewResults(hunts.ResultsOptions{
+		Hunts: benchRecords{}, Flows: benchFlows{}, Clients: fleet, Store: store, Scratch: b.TempDir(),
+		Reader: filestore.NewReader(filestore.ReaderOptions{Store: store}),
+	})
+}
+
+func benchStore(b *testing.B) *filestore.Store {
+	root, err := benchRoot()
+	if err != nil {
+		b.Fatal(err)
+	}
+	store, err := filestore.Open(root, filestore.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := store.Close(context.Background()); err != nil {
+			b.Error(err)
 		}
 	})
-	b.Run("walk", func(b *testing.B) {
-		r := filestore.NewReader(filestore.ReaderOptions{Store: store})
-		p, _, err := r.Pin(b.Context(), set, filestore.RowsFilter{}, "")
-		if err != nil {
+	return store
+}
+
+// cpu reports the processor time of each op besides the wall's, as the machine may be
+// busy with other things.
+func cpu(b *testing.B) func() {
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 			b.Fatal(err)
 		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	begin := used()
+	return func() { b.ReportMetric((used()-begin).Seconds()*1000/float64(b.N), "cpu-ms/op") }
+}
+
+func BenchmarkResultsPage(b *testing.B) {
+	store := benchStore(b)
+	page := func(b *testing.B, r *hunts.Results, q hunts.Query, want int) {
+		q.Name, q.Limit = benchName, 200
+		t, err := r.Page(b.Context(), benchHunt, q)
+		if err != nil || len(t.Rows) != want || t.Missing != 0 {
+			b.Fatal(err, t)
+		}
+	}
+	b.Run("first/cold", func(b *testing.B) {
+		defer cpu(b)()
 		for b.Loop() {
-			rows, size := int64(0), int64(0)
-			_, err := p.Walk(b.Context(), 0, nil, func(x filestore.Batch) error { rows += x.Rows; size += int64(len(x.Lines)); return nil })
-			if err != nil || rows != fleetSize*benchEach {
-				b.Fatal(rows, err)
-			}
-			b.SetBytes(size)
+			page(b, benchResults(b, store), hunts.Query{}, 200)
 		}
 	})
+	r := benchResults(b, store)
+	for _, c := range []struct {
+		name string
+		q    hunts.Query
+		rows int
+	}{
+		{"first/warm", hunts.Query{}, 200},
+		{"last/warm", hunts.Query{From: fleetSize*benchEach - 200}, 200},
+		{"client", hunts.Query{Clients: fleet.ids[77_777:77_778]}, 100},
+		{"clients=100", hunts.Query{Clients: fleet.ids[:100]}, 200},
+		{"filter/common", hunts.Query{Filter: "name=lsass.exe"}, 200},
+		{"filter/nothing", hunts.Query{Filter: "mimikatz"}, 0},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			page(b, r, c.q, c.rows)
+			defer cpu(b)()
+			for b.Loop() {
+				page(b, r, c.q, c.rows)
+			}
+		})
+	}
+}
+
+func BenchmarkResultsExport(b *testing.B) {
+	store := benchStore(b)
+	r := benchResults(b, store)
+	for _, format := range []hunts.Format{hunts.JSONL, hunts.CSV} {
+		b.Run(string(format), func(b *testing.B) {
+			defer cpu(b)()
+			for b.Loop() {
+				report, err := r.Export(b.Context(), benchHunt, benchName, io.Discard, hunts.ExportOptions{Format: format})
+				if err != nil || report.Rows != fleetSize*benchEach || report.Unlisted != 0 {
+					b.Fatal(err, report)
+				}
+			}
+			b.SetBytes(benchPlain)
+		})
+	}
+}
+
+// BenchmarkResultsSort sorts all rows, and then reads pages of them.
+func BenchmarkResultsSort(b *testing.B) {
+	store := benchStore(b)
+	for _, column := range []string{"Pid", "Name"} {
+		b.Run(column, func(b *testing.B) {
+			defer cpu(b)()
+			for b.Loop() {
+				r := benchResults(b, store)
+				ctx, stop := context.WithCancel(b.Context())
+				ended := make(chan error, 1) // one answer
+				go func() { ended <- r.Run(ctx) }()
+				t, err := r.Page(ctx, benchHunt, hunts.Query{Name: benchName, Sort: column, Wait: time.Hour, Limit: 200})
+				if err != nil || len(t.Rows) != 200 {
+					b.Fatal(err, t)
+				}
+				begin := time.Now()
+				t, err = r.Page(ctx, benchHunt, hunts.Query{Name: benchName, Sort: column, Limit: 200, From: 4_000_000})
+				if err != nil || len(t.Rows) != 200 {
+					b.Fatal(err, t)
+				}
+				b.ReportMetric(time.Since(begin).Seconds(), "s/page")
+				b.ReportMetric(float64(r.ScratchBytes())/1e6, "scratch-MB")
+				stop()
+				if err := <-ended; err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

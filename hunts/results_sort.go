@@ -34,7 +34,7 @@ type sortJob struct {
 	ended   bool
 	err     error
 	file    *tempFile
-	users   int // of file
+	users   int // who waits for it or reads its file
 	count   int64
 	told    filestore.Walked
 }
@@ -70,7 +70,7 @@ func (r *Results) tidy(ctx context.Context) {
 		}
 		err := r.forget(func(j *sortJob) bool {
 			idle := time.Since(j.asked)
-			return idle > r.o.SortKeep || !j.ended && idle > r.o.SortLeft
+			return j.users == 0 && (idle > r.o.SortKeep || !j.ended && idle > r.o.SortLeft)
 		})
 		if err != nil {
 			r.log.WarnContext(ctx, "temporary file of a sort cannot be closed", "err", err)
@@ -133,6 +133,7 @@ func (r *Results) sorted(ctx context.Context, v *tableView, t *Table) error {
 	if err != nil {
 		return err
 	}
+	defer r.leave(j)
 	t.Next = v.cursor(v.place, v.before)
 	wait := time.NewTimer(v.q.Wait)
 	defer wait.Stop()
@@ -147,7 +148,6 @@ func (r *Results) sorted(ctx context.Context, v *tableView, t *Table) error {
 	if !r.use(j) {
 		return cmp.Or(j.err, ErrSortCancelled)
 	}
-	defer r.leave(j)
 	return v.fill(ctx, r, j, t)
 }
 
@@ -170,6 +170,7 @@ func (r *Results) join(v *tableView) (*sortJob, error) {
 		r.jobs[name] = j
 	}
 	j.asked = time.Now()
+	j.users++
 	return j, nil
 }
 
@@ -179,17 +180,15 @@ func (r *Results) progress(j *sortJob) *Progress {
 	return &Progress{Waiting: !j.running, Rows: j.rows.Load(), Of: j.view.rows}
 }
 
-// use keeps the file of a sort that went well; leave lets it go.
+// use reports whether there is a file; it stays until leave.
 func (r *Results) use(j *sortJob) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if j.file == nil {
-		return false
-	}
-	j.users++
-	return true
+	return j.file != nil
 }
 
+// leave ends what join began. Who leaves a sort last closes its file if it was
+// forgotten.
 func (r *Results) leave(j *sortJob) {
 	r.mu.Lock()
 	j.users--
@@ -238,7 +237,7 @@ func (r *Results) end(j *sortJob, file *tempFile, err error) {
 	r.mu.Lock()
 	j.cancel = nil
 	j.settle(err)
-	if err == nil && !j.asked.IsZero() {
+	if err == nil && (!j.asked.IsZero() || j.users > 0) {
 		j.file, file = file, nil
 	}
 	if err != nil {
