@@ -22,6 +22,7 @@ const (
 
 // ExportOptions choose what of a table is written, and how.
 type ExportOptions struct {
+	Source  Source
 	Format  Format
 	Clients []ids.Client // only theirs; none: all
 	Filter  string       // see ParseFilter
@@ -44,14 +45,14 @@ type ExportReport struct {
 	Faults
 }
 
-// Export writes the rows of one result of a hunt, as they are stored, and reports what
+// Export writes the rows of one result of a hunt, or those of another source, as they are stored, and reports what
 // it met. The error is w's, the store's, or that of a query that makes no sense, as
 // Page has them. Memory does not grow with the rows.
 func (r *Results) Export(ctx context.Context, key Key, name string, w io.Writer, o ExportOptions) (*ExportReport, error) {
 	if o.Format != JSONL && o.Format != CSV {
 		return nil, fmt.Errorf("format %.40q: expected %s or %s: %w", o.Format, JSONL, CSV, ErrInvalid)
 	}
-	v, err := r.viewOf(ctx, key, Query{Name: name, Clients: o.Clients, Filter: o.Filter})
+	v, err := r.viewOf(ctx, key, Query{Source: o.Source, Name: name, Clients: o.Clients, Filter: o.Filter})
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +86,9 @@ type exporter struct {
 	r *Results
 	*selection
 	filter  *Filter
-	columns *columns // nil: JSON lines
-	learn   *columns // columns of what is written are added; nil: no
+	columns *columns              // nil: JSON lines
+	learn   *columns              // columns of what is written are added; nil: no
+	note    func(filestore.Batch) // is told of each batch of JSON lines without a filter; nil: nobody
 	bare    bool
 	out     *bufio.Writer
 	report  ExportReport
@@ -146,6 +148,9 @@ func (e *exporter) write(ctx context.Context) error {
 
 // batch writes the rows of a batch that the filter takes.
 func (e *exporter) batch(b filestore.Batch, line func([]byte) error) (err error) {
+	if e.note != nil {
+		e.note(b)
+	}
 	if e.columns == nil && e.learn == nil && e.filter.All() {
 		e.report.Rows += b.Rows
 		e.report.Bytes += int64(len(b.Lines))

@@ -1,16 +1,19 @@
 package hunts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"raptorpack/clients"
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
@@ -32,13 +35,20 @@ var (
 
 // huntRecords knows the hunts: *Room.
 type huntRecords interface {
+	// Hunt returns a hunt, or ErrNotFound.
 	Hunt(Key) (*Hunt, error)
+
+	// Clients returns a page of one of a hunt's sets, and where the next begins.
+	Clients(key Key, s Set, after uint32, limit int) ([]Member, uint32, error)
 }
 
 // knownClients knows who is enrolled: *clients.Room.
 type knownClients interface {
 	// Ordinal returns a client's dense number; false if there is no such client.
 	Ordinal(org ids.Org, client ids.Client) (uint32, bool)
+
+	// Lookup returns a client's record.
+	Lookup(org ids.Org, client ids.Client) (*clients.Record, error)
 }
 
 // huntFlows knows the flows of hunts: *flows.Room.
@@ -48,9 +58,6 @@ type huntFlows interface {
 
 	// HuntFlows lists the flows of a hunt, by client and flow.
 	HuntFlows(ids.Org, ids.Hunt) []*flows.Flow
-
-	// Uploads lists the finished uploads of a flow.
-	Uploads(context.Context, flows.Key) ([]flows.Upload, error)
 }
 
 // segmentReader reads sets: *filestore.Reader.
@@ -61,6 +68,9 @@ type segmentReader interface {
 // uploadStore opens uploads: *filestore.Store.
 type uploadStore interface {
 	OpenUpload(ctx context.Context, name string) (*filestore.UploadFile, error)
+
+	// ReadFile reads a file of at most limit bytes.
+	ReadFile(ctx context.Context, path string, limit int64) ([]byte, error)
 }
 
 // ResultsOptions wires Results. Those without a default are required.
@@ -145,16 +155,36 @@ func (r *Results) hunt(key Key) (*Hunt, error) {
 	return h, err
 }
 
-// result returns the hunt and the set of one of its results.
-func (r *Results) result(key Key, name string) (filestore.Set, error) {
+// Source is what of a hunt a table shows.
+type Source string
+
+// The sources of tables.
+const (
+	ResultRows Source = ""        // one of its results, by name
+	LogRows    Source = "logs"    // the query logs
+	UploadRows Source = "uploads" // the list of finished uploads, each a flows.Upload
+)
+
+// set returns where a source lies, and the name of its extents: empty for all there
+// are.
+func (r *Results) set(key Key, source Source, name string) (filestore.Set, string, error) {
 	h, err := r.hunt(key)
-	if err != nil {
-		return "", err
+	switch {
+	case err != nil:
+		return "", "", err
+	case source == LogRows && name == "":
+		return filestore.HuntLogs(key.Org, key.Hunt), "", nil
+	case source == UploadRows && name == "":
+		return uploadSet(key), flows.UploadName, nil
+	case source == ResultRows && slices.Contains(h.Results, name):
+		return filestore.HuntResults(key.Org, key.Hunt, name), name, nil
 	}
-	if !slices.Contains(h.Results, name) {
-		return "", fmt.Errorf("result %.100q of hunt %s: %w", name, key.Hunt, ErrNotFound)
-	}
-	return filestore.HuntResults(key.Org, key.Hunt, name), nil
+	return "", "", fmt.Errorf("%s %.100q of hunt %s: %w", cmp.Or(source, "result"), name, key.Hunt, ErrNotFound)
+}
+
+// uploadSet is where the uploads of a hunt are listed.
+func uploadSet(key Key) filestore.Set {
+	return filestore.Set(path.Join(filestore.HuntDir(key.Org, key.Hunt), flows.UploadName))
 }
 
 // shows reports whether a client's rows of a flow may be shown: neither was deleted.
@@ -175,13 +205,14 @@ type selection struct {
 	taken  []bool // by stream
 	rows   int64  // of those
 	hidden int64  // rows of clients or flows that were deleted
+	gaps   bool   // row numbers may be left out: they are those of uploads
 }
 
 // choose looks at the streams of a set: those that may be shown, and are of one of
 // some clients if there are any.
-func (r *Results) choose(key Key, p *filestore.Pinned, clients []ids.Client) *selection {
-	wanted := make(map[ids.Client]bool, len(clients))
-	for _, c := range clients {
+func (r *Results) choose(key Key, p *filestore.Pinned, only []ids.Client) *selection {
+	wanted := make(map[ids.Client]bool, len(only))
+	for _, c := range only {
 		wanted[c] = true
 	}
 	s := &selection{Pinned: p, taken: make([]bool, p.Streams())}
@@ -202,10 +233,12 @@ func (r *Results) choose(key Key, p *filestore.Pinned, clients []ids.Client) *se
 func (s *selection) take(stream int) bool { return s.taken[stream] }
 
 // pin looks at a set of a hunt, and chooses from it.
-func (r *Results) pin(ctx context.Context, key Key, set filestore.Set, name string, clients []ids.Client, cursor string) (*selection, int64, error) {
+func (r *Results) pin(ctx context.Context, key Key, set filestore.Set, name string, only []ids.Client, cursor string) (*selection, int64, error) {
 	p, place, err := r.o.Reader.Pin(ctx, set, filestore.RowsFilter{Name: name}, cursor)
 	if err != nil {
 		return nil, 0, fmt.Errorf("results of hunt %s: %w", key.Hunt, err)
 	}
-	return r.choose(key, p, clients), place, nil
+	s := r.choose(key, p, only)
+	s.gaps = set == uploadSet(key)
+	return s, place, nil
 }

@@ -152,6 +152,10 @@ func (benchRecords) Hunt(hunts.Key) (*hunts.Hunt, error) {
 	return &hunts.Hunt{Key: benchHunt, Definition: &hunts.Definition{Results: []string{benchName}}}, nil
 }
 
+func (benchRecords) Clients(hunts.Key, hunts.Set, uint32, int) ([]hunts.Member, uint32, error) {
+	return nil, 0, nil
+}
+
 // benchResults opens the big hunt with nothing known of it.
 func benchResults(b *testing.B, store *filestore.Store) *hunts.Results {
 	return hunts.NewResults(hunts.ResultsOptions{

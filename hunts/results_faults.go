@@ -15,7 +15,9 @@ type Faults struct {
 // faults of the streams that are chosen, as far as the segments' indexes tell.
 func (s *selection) faults() Faults {
 	f := Faults{Hidden: s.hidden, Conflicts: s.conflicts(), Damage: append([]filestore.Damage(nil), s.Damage()...)}
-	f.Holes, f.Missing = s.Holes(s.take, maxTold)
+	if !s.gaps {
+		f.Holes, f.Missing = s.Holes(s.take, maxTold)
+	}
 	return f
 }
 

@@ -24,7 +24,8 @@ const (
 
 // Query asks for a page of a hunt's table.
 type Query struct {
-	Name    string       // a result of the hunt
+	Source  Source       // what the table shows
+	Name    string       // of a result of the hunt, if it shows one
 	Clients []ids.Client // only theirs; none: all
 	Filter  string       // see ParseFilter
 
@@ -106,7 +107,7 @@ func (r *Results) viewOf(ctx context.Context, key Key, q Query) (*tableView, err
 	if err != nil {
 		return nil, err
 	}
-	set, err := r.result(key, q.Name)
+	set, name, err := r.set(key, q.Source, q.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +116,7 @@ func (r *Results) viewOf(ctx context.Context, key Key, q Query) (*tableView, err
 	if err != nil {
 		return nil, err
 	}
-	v.selection, v.place, err = r.pin(ctx, key, set, q.Name, q.Clients, store)
+	v.selection, v.place, err = r.pin(ctx, key, set, name, q.Clients, store)
 	return v, err
 }
 
@@ -203,7 +204,7 @@ func (v *tableView) row(b filestore.Batch, number int64, line []byte) filestore.
 
 // identity is a query without its page, as a checksum.
 func (v *tableView) identity() uint32 {
-	parts := []string{v.key.Org.String(), v.key.Hunt.String(), v.q.Name, v.q.Filter, v.q.Sort, strconv.FormatBool(v.q.Descending)}
+	parts := []string{v.key.Org.String(), v.key.Hunt.String(), string(v.q.Source), v.q.Name, v.q.Filter, v.q.Sort, strconv.FormatBool(v.q.Descending)}
 	for _, c := range v.q.Clients {
 		parts = append(parts, c.String())
 	}

@@ -55,8 +55,10 @@ func newRig(t testing.TB, n int, change ...func(*hunts.ResultsOptions)) *rig {
 	for i := range n {
 		all = append(all, i)
 	}
-	g.nominate(t, g.key, all...)
-	g.must(t)(admission(t, g.key, 0, all...), nil)
+	if n > 0 {
+		g.nominate(t, g.key, all...)
+		g.must(t)(admission(t, g.key, 0, all...), nil)
+	}
 	g.results = g.open(change...)
 	return g
 }
