@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/sync/errgroup"
 )
 
 // readMetrics says what readers found.
@@ -76,24 +77,45 @@ func (r *Reader) loadOf(ctx context.Context, set Set, owner func(incarnation str
 		return nil, nil, err
 	}
 	var files []fileView
-	var damage []Damage
 	for _, name := range names {
 		id, ok := parseSegmentName(name)
 		if !ok || !owner(id.incarnation()) {
 			continue // a folder of another set, or somebody's note
 		}
-		f, bad, err := r.look(ctx, path.Join(string(set), name), id)
-		if isMissing(err) {
-			continue // deleted since the listing
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		files = append(files, f)
-		damage = append(damage, bad...)
+		files = append(files, fileView{path: path.Join(string(set), name), id: id})
 	}
 	slices.SortFunc(files, func(a, b fileView) int { return a.id.compare(b.id) })
-	return files, damage, nil
+	return r.lookAt(ctx, files)
+}
+
+// looksAtOnce bounds how many segments of a set are looked at side by side.
+const looksAtOnce = 4
+
+// lookAt looks at segments. Those deleted since the listing are left out.
+func (r *Reader) lookAt(ctx context.Context, files []fileView) ([]fileView, []Damage, error) {
+	damage := make([][]Damage, len(files))
+	gone := make([]bool, len(files))
+	g, looking := errgroup.WithContext(ctx)
+	g.SetLimit(looksAtOnce)
+	for i := range files {
+		g.Go(func() (err error) {
+			files[i], damage[i], err = r.look(looking, files[i].path, files[i].id)
+			if isMissing(err) {
+				gone[i], err = true, nil
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	there := files[:0]
+	for i, f := range files {
+		if !gone[i] {
+			there = append(there, f)
+		}
+	}
+	return there, slices.Concat(damage...), nil
 }
 
 // look opens a segment afresh and checks what was appended since the last look.

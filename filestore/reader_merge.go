@@ -16,6 +16,7 @@ type view struct {
 	streams []*streamView
 	total   int64 // rows
 	damage  []Damage
+	storage *storage // how its spans lie
 }
 
 // streamView is one stream of a view.
@@ -33,6 +34,9 @@ type streamView struct {
 	seen map[Interval]Place // where each batch was met first; nil: see first
 	only Place              // of the first batch
 	one  Interval
+
+	firstSpan    [1]span     // where spans begins: most streams have one batch
+	firstCovered [1]Interval // likewise covered
 }
 
 // span is a run of rows that one extent serves.
@@ -81,7 +85,7 @@ func (r *Reader) view(ctx context.Context, set Set, filter RowsFilter, at *pins)
 		again.damage = damage
 		return &again, nil
 	}
-	v := &view{set: set, filter: filter, files: files, earlier: earlier, damage: damage}
+	v := &view{set: set, filter: filter, files: files, earlier: earlier, damage: damage, storage: new(storage)}
 	v.merge()
 	r.keep(v)
 	return v, nil
@@ -158,11 +162,13 @@ func (r *Reader) keep(v *view) {
 // merge takes each row once. Batches are met in the order of (incarnation,
 // offset), so the first that has a row serves it.
 func (v *view) merge() {
-	streams := make(map[Stream]*streamView)
+	expect := 0
+	v.extents(v.files, func(*Extent, span) { expect++ })
+	streams := &streamTable{by: make(map[Stream]*streamView, min(expect, maxKeptView))}
 	if len(v.earlier) > 0 {
 		v.extents(v.files, func(e *Extent, _ span) { v.stream(streams, e) })
 		v.extents(v.earlier, func(e *Extent, _ span) {
-			if s := streams[e.Stream()]; s != nil && !e.Digest.IsZero() {
+			if s := streams.by[e.Stream()]; s != nil && !e.Digest.IsZero() {
 				s.earlier.Add(e.FirstRow, e.end())
 			}
 		})
@@ -180,12 +186,28 @@ func (v *view) merge() {
 	}
 }
 
+// streamTable finds streams while a view is merged, and makes many at once.
+type streamTable struct {
+	by   map[Stream]*streamView
+	slab []streamView
+}
+
+func (t *streamTable) fresh(stream Stream) *streamView {
+	if len(t.slab) == 0 {
+		t.slab = make([]streamView, 64)
+	}
+	s := &t.slab[0]
+	t.slab = t.slab[1:]
+	s.stream, s.spans, s.covered = stream, s.firstSpan[:0], s.firstCovered[:0]
+	t.by[stream] = s
+	return s
+}
+
 // stream finds the stream of an extent; streams stand in the order they first came.
-func (v *view) stream(all map[Stream]*streamView, e *Extent) *streamView {
-	s := all[e.Stream()]
+func (v *view) stream(all *streamTable, e *Extent) *streamView {
+	s := all.by[e.Stream()]
 	if s == nil {
-		s = &streamView{stream: e.Stream()}
-		all[s.stream] = s
+		s = all.fresh(e.Stream())
 		v.streams = append(v.streams, s)
 	}
 	return s
@@ -210,6 +232,12 @@ func (s *streamView) meet(e *Extent, place Place, at span) {
 	identity := Interval{e.FirstRow, e.end()}
 	if old, ok := s.met(identity, place); ok {
 		s.again(e, old, place)
+		return
+	}
+	if n := len(s.covered); len(s.earlier) == 0 && (n == 0 || s.covered[n-1].End <= e.FirstRow) {
+		at.first, at.rows = e.FirstRow, e.Rows // as batches mostly come
+		s.spans = append(s.spans, at)
+		s.covered.Add(e.FirstRow, e.end())
 		return
 	}
 	for _, fresh := range s.covered.Missing(e.FirstRow, e.end()) {

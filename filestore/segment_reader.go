@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/flate"
 
@@ -138,6 +139,12 @@ var inflaters = freelist.New(func() *inflater { return &inflater{flate: flate.Ne
 // readMember reads and inflates one member that a scan has found. The result
 // is the caller's.
 func readMember(ctx context.Context, src readerAt, m Member) ([]byte, error) {
+	return readMemberTo(ctx, src, m, nil)
+}
+
+// readMemberTo is readMember into a buffer that the caller gives away, or a larger
+// one.
+func readMemberTo(ctx context.Context, src readerAt, m Member, buffer []byte) ([]byte, error) {
 	f := inflaters.Get()
 	defer f.free()
 	if int64(cap(f.stored)) < m.Length {
@@ -151,7 +158,7 @@ func readMember(ctx context.Context, src readerAt, m Member) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("read member at %d: %w", m.Offset, err)
 	}
-	plain, err := f.inflate(m)
+	plain, err := f.inflate(m, buffer)
 	if err != nil {
 		return nil, fmt.Errorf("member at %d: %w: %w", m.Offset, ErrDamaged, err)
 	}
@@ -171,14 +178,14 @@ var (
 	errCRC    = errors.New("checksum differs")
 )
 
-func (f *inflater) inflate(m Member) ([]byte, error) {
+func (f *inflater) inflate(m Member, buffer []byte) ([]byte, error) {
 	body := f.stored[m.head : m.Length-gzipTrailer]
 	trailer := f.stored[m.Length-gzipTrailer:]
 	f.src.Reset(body)
 	if err := f.flate.(flate.Resetter).Reset(&f.src, nil); err != nil {
 		return nil, err
 	}
-	plain := make([]byte, m.Plain)
+	plain := slices.Grow(buffer[:0], int(m.Plain))[:m.Plain]
 	if _, err := io.ReadFull(f.flate, plain); err != nil {
 		return nil, err
 	}

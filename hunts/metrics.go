@@ -1,6 +1,11 @@
 package hunts
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are one room's; without a Registerer they count and nobody looks.
 type metrics struct {
@@ -52,4 +57,51 @@ func (r *Room) sum(s Set) float64 {
 		n += h.Counts[s]
 	}
 	return float64(n)
+}
+
+// resultsMetrics are those of one Results.
+type resultsMetrics struct {
+	rows    prometheus.Counter
+	scanned prometheus.Counter
+	sorts   *prometheus.HistogramVec
+	exports *prometheus.CounterVec
+}
+
+func newResultsMetrics(reg prometheus.Registerer, r *Results) *resultsMetrics {
+	const space, room = "raptorpack", "hunts"
+	m := &resultsMetrics{
+		rows: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: space, Subsystem: room, Name: "results_rows_total", Help: "Rows of hunts on pages.",
+		}),
+		scanned: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: space, Subsystem: room, Name: "results_scanned_bytes_total", Help: "Plain bytes looked at for pages, sorts and exports.",
+		}),
+		sorts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: space, Subsystem: room, Name: "results_sort_duration_seconds", Help: "Sorts of tables, by outcome.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 4, 8),
+		}, []string{"outcome"}),
+		exports: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: space, Subsystem: room, Name: "results_exported_bytes_total", Help: "Bytes of exports, by format.",
+		}, []string{"format"}),
+	}
+	used := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: space, Subsystem: room, Name: "results_scratch_bytes", Help: "Temporary files of sorts.",
+	}, func() float64 { return float64(r.disk.used.Load()) })
+	if reg != nil {
+		reg.MustRegister(m.rows, m.scanned, m.sorts, m.exports, used)
+	}
+	return m
+}
+
+func (m *resultsMetrics) sorted(took time.Duration, err error) {
+	outcome := "ok"
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		outcome = "too_large"
+	case errors.Is(err, ErrSortCancelled):
+		outcome = "cancelled"
+	case err != nil:
+		outcome = "error"
+	}
+	m.sorts.WithLabelValues(outcome).Observe(took.Seconds())
 }

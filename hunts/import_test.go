@@ -1,0 +1,226 @@
+package hunts_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"raptorpack/filestore"
+	"raptorpack/flows"
+	"raptorpack/hunts"
+	"raptorpack/ids"
+)
+
+// abroad is another pack, which knows none of the clients, with a zip imported.
+func abroad(t *testing.T, data []byte) (*rig, *hunts.Imported) {
+	t.Helper()
+	other := newRig(t, 0)
+	in, err := hunts.Import(context.Background(), bytes.NewReader(data), int64(len(data)), hunts.ImportTarget{Writer: other.node("far-1")})
+	other.check(err)
+	other.key = other.create(t, func(c *hunts.Create) { c.Hunt, c.Start = in.Hunt, false })
+	other.results = other.open(func(o *hunts.ResultsOptions) {
+		o.Imported = func(k hunts.Key) bool { return k == other.key }
+	})
+	return other, in
+}
+
+func TestImportedHuntReadsAsItDid(t *testing.T) {
+	g := filled(t)
+	data, _ := g.zip(hunts.ZipOptions{})
+	other, in := abroad(t, data)
+	if in.Rows != 13 || in.Logs != 2 || in.Uploads != 5 || len(in.Skipped) != 0 || in.Hunt == g.key.Hunt || in.Origin.Creator != "ada" || len(in.Manifest.Problems) != 1 {
+		t.Errorf("imported %+v", in)
+	}
+	rows, report := other.export(hunts.ExportOptions{Format: hunts.JSONL})
+	same, own := g.export(hunts.ExportOptions{Format: hunts.JSONL})
+	if rows != same || report.Missing != own.Missing || report.Missing != 3 || report.Hidden != 0 {
+		t.Errorf("rows are %s, missing %d of %d", rows, report.Missing, own.Missing)
+	}
+	p := other.page(hunts.Query{Clients: []ids.Client{id(1)}})
+	if len(p.Rows) != 1 || p.Rows[0].Number != 3 || p.Rows[0].Flow != in.Hunt.Flow(0) {
+		t.Errorf("of one client: %+v", p.Rows)
+	}
+	logs, err := other.results.Page(context.Background(), other.key, hunts.Query{Source: hunts.LogRows})
+	if err != nil || len(logs.Rows) != 2 {
+		t.Errorf("logs %+v, %v", logs, err)
+	}
+	uploads, err := other.results.Page(context.Background(), other.key, hunts.Query{Source: hunts.UploadRows})
+	if err != nil || len(uploads.Rows) != 5 || uploads.Missing != 0 {
+		t.Fatalf("uploads %+v, %v", uploads, err)
+	}
+	for _, row := range uploads.Rows {
+		var u flows.Upload
+		other.check(json.Unmarshal(row.Line, &u))
+		file, err := other.store.OpenUpload(context.Background(), u.StoredPath)
+		other.check(err)
+		bytes, err := io.ReadAll(file.Stored(context.Background()))
+		other.check(errors.Join(err, file.Close(context.Background())))
+		sum := sha256.Sum256(bytes)
+		if hex.EncodeToString(sum[:]) != u.SHA256 || file.Size() != u.Size || file.Sparse() != u.Sparse {
+			t.Errorf("upload %+v has %d bytes of %d", u, len(bytes), file.Size())
+		}
+	}
+	records, _, err := other.reader.Pin(context.Background(), filestore.HuntFlows(other.key.Org, other.key.Hunt), filestore.RowsFilter{}, "")
+	if err != nil || records.Total() != 4 {
+		t.Errorf("%d records of flows, %v", records.Total(), err)
+	}
+}
+
+// What was imported can be taken further, and back to where it came from.
+func TestImportedHuntIsExportedAgain(t *testing.T) {
+	g := filled(t)
+	data, _ := g.zip(hunts.ZipOptions{})
+	other, _ := abroad(t, data)
+	again, m := other.zip(hunts.ZipOptions{})
+	was, is := members(t, data), members(t, again)
+	for _, name := range []string{"results/" + pslist + ".jsonl", "results/" + pslist + ".csv", "logs.jsonl", "uploads.about.jsonl"} {
+		if was[name] != is[name] {
+			t.Errorf("%s was %s, is %s", name, was[name], is[name])
+		}
+	}
+	if m.Counts["file"] != 5 || len(m.Problems) != 1 {
+		t.Errorf("counts %v, problems %v", m.Counts, m.Problems)
+	}
+	back, err := hunts.Import(context.Background(), bytes.NewReader(data), int64(len(data)), hunts.ImportTarget{Writer: g.node("back-1")})
+	g.check(err)
+	if back.Uploads != 5 || back.Hunt == g.key.Hunt {
+		t.Errorf("imported %+v", back)
+	}
+	if text, _ := g.export(hunts.ExportOptions{Format: hunts.JSONL}); text != was["results/"+pslist+".jsonl"] {
+		t.Errorf("the hunt itself has changed: %s", text)
+	}
+}
+
+func TestImportSkipsUploadsThatAreNotWhole(t *testing.T) {
+	g := newRig(t, 1)
+	g.numbers("a-1", 0, 0, 2)
+	g.upload(0, 0, "hello", nil, "whole")
+	g.store1("a-1", g.uploadSet(), flows.UploadName, 0, 1, g.row(0, `,"number":1,"stored_path":"nowhere","sha256":"00","stored_size":3`))
+	data, _ := g.zip(hunts.ZipOptions{})
+	_, in := abroad(t, data)
+	if in.Uploads != 1 || len(in.Skipped) != 1 {
+		t.Errorf("%d uploads, skipped %v", in.Uploads, in.Skipped)
+	}
+}
+
+// resealed changes members of a zip and makes the manifest say so.
+func resealed(t testing.TB, data []byte, change func(name, text string) string) []byte {
+	t.Helper()
+	all := members(t, data)
+	var m hunts.Manifest
+	if err := json.Unmarshal([]byte(all["manifest.json"]), &m); err != nil {
+		t.Fatal(err)
+	}
+	for i := range m.Members {
+		text := change(m.Members[i].Path, all[m.Members[i].Path])
+		sum := sha256.Sum256([]byte(text))
+		m.Members[i].Size, m.Members[i].SHA256 = int64(len(text)), hex.EncodeToString(sum[:])
+	}
+	return rezip(t, data, func(name, text string) []string {
+		if name == "manifest.json" {
+			text, err := json.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return []string{string(text)}
+		}
+		return []string{change(name, text)}
+	})
+}
+
+// A zip may have been made by anybody.
+func TestImportRefusesWhatMakesNoSense(t *testing.T) {
+	g := filled(t)
+	data, _ := g.zip(hunts.ZipOptions{})
+	rows := "results/" + pslist + ".jsonl"
+	for what, c := range map[string]struct{ name, old, new string }{
+		"a row of another client":  {rows, id(2).String(), id(3).String()},
+		"a row that is none":       {rows, `"N":3`, `"N":`},
+		"a line too many":          {rows, "{", "{}\n{"},
+		"a line too few":           {"results/" + pslist + ".batches.jsonl", `"rows":10`, `"rows":11`},
+		"negative rows":            {"results/" + pslist + ".batches.jsonl", `"rows":10`, `"rows":-1`},
+		"numbers without end":      {"results/" + pslist + ".batches.jsonl", `"first":0`, `"first":9223372036854775807`},
+		"no client":                {"results/" + pslist + ".batches.jsonl", id(2).String(), "../../x"},
+		"a flow of another hunt":   {"results/" + pslist + ".batches.jsonl", g.key.Hunt.Flow(0).String(), "F.OTHER.H"},
+		"no batches":               {"results/" + pslist + ".batches.jsonl", "{", "x"},
+		"a result it has not":      {"hunt.json", `"results": [`, `"results": ["Other"], "others": [`},
+		"a hunt without an id":     {"hunt.json", g.key.Hunt.String(), "../x"},
+		"no hunt":                  {"hunt.json", "{", "x"},
+		"an upload without number": {"uploads.jsonl", `"number":7`, `"number":-7`},
+		"an upload of nobody":      {"uploads.jsonl", id(1).String(), "nobody!"},
+		"a list that is none":      {"uploads.jsonl", "{", "x"},
+		"an index that lies":       {g.uploadPath(2, "file/pagefile.sys.idx"), `"FileLength":6`, `"FileLength":7`},
+		"a record of no client":    {"clients.jsonl", id(0).String(), "x y"},
+	} {
+		bad := resealed(t, data, func(name, text string) string {
+			if name == c.name {
+				changed := strings.Replace(text, c.old, c.new, 1)
+				if changed == text {
+					t.Fatalf("%s: nothing to change in %s", what, name)
+				}
+				return changed
+			}
+			return text
+		})
+		_, err := hunts.Import(context.Background(), bytes.NewReader(bad), int64(len(bad)), hunts.ImportTarget{Writer: g.node("bad-1")})
+		if !errors.Is(err, hunts.ErrBadArchive) && !errors.Is(err, filestore.ErrBadIndex) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// keepsNothing is a writer for fuzzing.
+type keepsNothing struct{}
+
+func (keepsNothing) Submit(_ context.Context, c *filestore.Commit) error {
+	for _, a := range c.Appends {
+		if a.Extent.Client.IsZero() || a.Extent.Rows < 1 || a.Extent.FirstRow < 0 || int64(bytes.Count(a.Lines, []byte{'\n'})) != a.Extent.Rows {
+			panic("a batch that no segment takes")
+		}
+	}
+	return nil
+}
+
+func (keepsNothing) FinishUpload(_ context.Context, f filestore.UploadFinish) (*filestore.StoredUpload, error) {
+	return &filestore.StoredUpload{Path: "x"}, nil
+}
+
+// FuzzImport changes members of a sound zip.
+func FuzzImport(f *testing.F) {
+	g := filled(f)
+	data, _ := g.zip(hunts.ZipOptions{})
+	for name, text := range members(f, data) {
+		f.Add(name, text)
+	}
+	f.Fuzz(func(t *testing.T, changed, text string) {
+		bad := resealed(t, data, func(name, old string) string {
+			if name == changed {
+				return text
+			}
+			return old
+		})
+		_, err := hunts.Import(context.Background(), bytes.NewReader(bad), int64(len(bad)), hunts.ImportTarget{Writer: keepsNothing{}})
+		if err != nil && !errors.Is(err, hunts.ErrBadArchive) && !errors.Is(err, filestore.ErrDamaged) {
+			t.Error(err)
+		}
+	})
+}
+
+// FuzzVerify gives bytes that may be no zip at all.
+func FuzzVerify(f *testing.F) {
+	g := newRig(f, 1)
+	g.numbers("a-1", 0, 0, 2)
+	data, _ := g.zip(hunts.ZipOptions{})
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := hunts.Verify(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil && !errors.Is(err, hunts.ErrBadArchive) {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,246 @@
+package hunts
+
+import (
+	"archive/zip"
+	"bufio"
+	"compress/flate"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"time"
+
+	"raptorpack/filestore"
+)
+
+// Zip writes a hunt into w as one zip: hunt.json, the clients, the rows of each result
+// as JSON lines and as CSV, the logs, the uploads of all clients and, as the last
+// member, manifest.json with size and SHA-256 of each. Nothing is written elsewhere.
+// What is missing or damaged stands in the manifest and is no error; a zip that was
+// broken off has no manifest. Memory grows with the number of members and batches, a
+// few hundred bytes each, not with their bytes.
+func (r *Results) Zip(ctx context.Context, key Key, w io.Writer, o ZipOptions) (*Manifest, error) {
+	h, err := r.hunt(key)
+	if err != nil {
+		return nil, err
+	}
+	z := newZipWriter(r, h, w, o)
+	if err := z.all(ctx); err != nil {
+		return nil, fmt.Errorf("zip of hunt %s: %w", key.Hunt, err)
+	}
+	return &z.manifest, nil
+}
+
+// zipWriter writes one zip.
+type zipWriter struct {
+	r        *Results
+	h        *Hunt
+	key      Key
+	zip      *zip.Writer
+	manifest Manifest
+	taken    map[string]bool // names of results
+}
+
+func newZipWriter(r *Results, h *Hunt, w io.Writer, o ZipOptions) *zipWriter {
+	z := &zipWriter{r: r, h: h, key: h.Key, zip: zip.NewWriter(w), taken: map[string]bool{}, manifest: Manifest{
+		Version: zipVersion, Hunt: h.Key.Hunt.String(), Org: h.Org.String(), Exported: time.Now().UTC(), Options: o,
+		Members: []ZipMember{}, Problems: []ZipProblem{}, Counts: map[string]int{},
+	}}
+	z.zip.RegisterCompressor(zip.Deflate, func(out io.Writer) (io.WriteCloser, error) {
+		return flate.NewWriter(out, flate.BestSpeed)
+	})
+	return z
+}
+
+func (z *zipWriter) all(ctx context.Context) error {
+	if err := z.document(huntName, kindHunt, fileOf(z.h)); err != nil {
+		return err
+	}
+	if err := z.clients(ctx); err != nil {
+		return err
+	}
+	for _, name := range z.h.Results {
+		if err := z.result(ctx, name); err != nil {
+			return err
+		}
+	}
+	if !z.manifest.Options.RowsOnly {
+		if _, err := z.rows(ctx, "logs", kindLogs, LogRows, "", nil); err != nil {
+			return err
+		}
+		if err := z.uploads(ctx); err != nil {
+			return err
+		}
+	}
+	z.manifest.Whole = len(z.manifest.Problems) == 0
+	if err := z.document(manifestName, "", &z.manifest); err != nil {
+		return err
+	}
+	return z.zip.Close()
+}
+
+// document writes a member of indented JSON.
+func (z *zipWriter) document(name, kind string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	_, err = z.member(ZipMember{Path: name, Kind: kind}, z.h.Created, func(w io.Writer) error {
+		_, err := w.Write(append(data, '\n'))
+		return err
+	})
+	return err
+}
+
+// member writes a member and, if it is of some kind, notes it. What it returns is
+// valid until the next one.
+func (z *zipWriter) member(m ZipMember, at time.Time, write func(io.Writer) error) (*ZipMember, error) {
+	out, err := z.zip.CreateHeader(&zip.FileHeader{Name: m.Path, Method: zip.Deflate, Modified: at})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Path, err)
+	}
+	sum := sha256.New()
+	counted := &countWriter{w: io.MultiWriter(sum, out)}
+	if err := write(counted); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Path, err)
+	}
+	m.Size, m.SHA256 = counted.n, hex.EncodeToString(sum.Sum(nil))
+	if m.Kind == "" {
+		return &m, nil
+	}
+	z.manifest.Counts[m.Kind]++
+	z.manifest.Members = append(z.manifest.Members, m)
+	return &z.manifest.Members[len(z.manifest.Members)-1], nil
+}
+
+type countWriter struct {
+	w io.Writer
+	n int64
+}
+
+// Write implements io.Writer.
+func (c *countWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+func (z *zipWriter) problem(p ZipProblem) { z.manifest.Problems = append(z.manifest.Problems, p) }
+
+// result writes the rows of a result, twice.
+func (z *zipWriter) result(ctx context.Context, name string) error {
+	set := filestore.HuntResults(z.key.Org, z.key.Hunt, name).String()
+	base := z.free(strings.TrimPrefix(set, filestore.HuntDir(z.key.Org, z.key.Hunt)+"/"))
+	learned := newColumns(nil)
+	e, err := z.rows(ctx, base, kindRows, ResultRows, name, learned)
+	if err != nil {
+		return err
+	}
+	e.columns, e.learn, e.note, e.bare = learned, nil, nil, z.manifest.Options.Bare
+	e.report = ExportReport{}
+	m, err := z.member(ZipMember{Path: base + ".csv", Kind: kindTable, Result: name}, z.h.Created, func(w io.Writer) error {
+		e.out = bufio.NewWriterSize(w, exportBuffer)
+		return e.write(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	m.Report = &e.report
+	m.Report.Columns = nil // they are its first line
+	if e.report.Unlisted > 0 {
+		z.problem(ZipProblem{Path: m.Path, Problem: fmt.Sprintf("%d cells of further columns, such as %s", e.report.Unlisted, strings.Join(e.report.UnlistedNames, ", "))})
+	}
+	return nil
+}
+
+// free makes a name for a result's members that no other has as a file or folder,
+// also where case does not count.
+func (z *zipWriter) free(base string) string {
+	for n := 2; ; n++ {
+		low := strings.ToLower(base)
+		clash := z.taken[low] || z.taken[low+".jsonl"] || z.taken[low+".csv"] || z.taken[low+".batches.jsonl"]
+		for dir := path.Dir(low); dir != "."; dir = path.Dir(dir) {
+			clash = clash || z.taken["file "+dir]
+		}
+		if !clash {
+			z.take(low)
+			return base
+		}
+		base = fmt.Sprintf("%s~%d", strings.TrimSuffix(base, fmt.Sprintf("~%d", n-1)), n)
+	}
+}
+
+func (z *zipWriter) take(low string) {
+	z.taken[low] = true
+	for _, ending := range []string{".jsonl", ".csv", ".batches.jsonl"} {
+		z.taken[low+ending], z.taken["file "+low+ending] = true, true
+	}
+	for dir := path.Dir(low); dir != "."; dir = path.Dir(dir) {
+		z.taken[dir] = true
+	}
+}
+
+// noted is a batch of rows that was written.
+type noted struct {
+	stream      int
+	first, rows int64
+}
+
+// rows writes the rows of a source as they are stored, and whose they are.
+func (z *zipWriter) rows(ctx context.Context, base, kind string, source Source, name string, learned *columns) (*exporter, error) {
+	set, extents, err := z.r.set(z.key, source, name)
+	if err != nil {
+		return nil, err
+	}
+	return z.lines(ctx, base, kind, set, extents, learned)
+}
+
+func (z *zipWriter) lines(ctx context.Context, base, kind string, set filestore.Set, name string, learned *columns) (*exporter, error) {
+	s, _, err := z.r.pin(ctx, z.key, set, name, nil, "")
+	if err != nil {
+		return nil, err
+	}
+	var batches []noted
+	e := &exporter{r: z.r, selection: s, learn: learned, note: func(b filestore.Batch) {
+		batches = append(batches, noted{b.Stream, b.FirstRow, b.Rows})
+	}}
+	m, err := z.member(ZipMember{Path: base + ".jsonl", Kind: kind, Result: name}, z.h.Created, func(w io.Writer) error {
+		e.out = bufio.NewWriterSize(w, exportBuffer)
+		return e.write(ctx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	report := e.report
+	m.Report = &report
+	z.manifest.Problems = append(z.manifest.Problems, report.problems(m.Path)...)
+	return e, z.batches(base, s, batches)
+}
+
+// zipBatch is a line of a batches member.
+type zipBatch struct {
+	Client string `json:"client"`
+	Flow   string `json:"flow"`
+	Name   string `json:"name"`
+	First  int64  `json:"first"`
+	Rows   int64  `json:"rows"`
+}
+
+func (z *zipWriter) batches(base string, s *selection, all []noted) error {
+	_, err := z.member(ZipMember{Path: base + ".batches.jsonl", Kind: kindBatches}, z.h.Created, func(w io.Writer) error {
+		out := bufio.NewWriterSize(w, exportBuffer)
+		enc := json.NewEncoder(out)
+		for _, b := range all {
+			stream, _ := s.Stream(b.stream)
+			if err := enc.Encode(zipBatch{stream.Client.String(), stream.Flow.String(), stream.Name, b.first, b.rows}); err != nil {
+				return err
+			}
+		}
+		return out.Flush()
+	})
+	return err
+}

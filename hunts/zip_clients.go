@@ -1,0 +1,120 @@
+package hunts
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"raptorpack/flows"
+	"raptorpack/ids"
+)
+
+// clientLine is a line of clients.jsonl: a flow of the hunt, or a client that has
+// none.
+type clientLine struct {
+	ClientID    string `json:"ClientId"`
+	FlowID      string `json:"FlowId,omitempty"`
+	Hostname    string
+	State       string
+	Attempt     int
+	Rows        int64
+	Uploads     int64
+	UploadBytes int64
+	Logs        int64
+	Conflicts   int64
+	Created     *time.Time `json:",omitempty"`
+	Taken       *time.Time `json:",omitempty"`
+	Ended       *time.Time `json:",omitempty"`
+	Error       string
+}
+
+// clients writes who took part, and who waits or declined.
+func (z *zipWriter) clients(ctx context.Context) error {
+	table := newCSVWriter(newColumns(clientColumns), z.manifest.Options.Bare)
+	_, err := z.member(ZipMember{Path: clientsName, Kind: kindClients}, z.h.Created, func(w io.Writer) error {
+		out := bufio.NewWriterSize(w, exportBuffer)
+		err := z.eachClient(ctx, func(c *clientLine) error {
+			line, err := json.Marshal(c)
+			if err != nil {
+				return err
+			}
+			table.row(line)
+			_, err = out.Write(append(line, '\n'))
+			return err
+		})
+		return errors.Join(err, out.Flush())
+	})
+	if err != nil {
+		return err
+	}
+	_, err = z.member(ZipMember{Path: "clients.csv", Kind: kindTable}, z.h.Created, func(w io.Writer) error {
+		_, err := w.Write(table.out)
+		return err
+	})
+	return err
+}
+
+var clientColumns = []string{
+	"ClientId", "FlowId", "Hostname", "State", "Attempt", "Rows", "Uploads", "UploadBytes", "Logs", "Conflicts", "Created", "Taken", "Ended", "Error",
+}
+
+func (z *zipWriter) eachClient(ctx context.Context, found func(*clientLine) error) error {
+	for _, f := range z.r.o.Flows.HuntFlows(z.key.Org, z.key.Hunt) {
+		if _, known := z.r.o.Clients.Ordinal(z.key.Org, f.Client); !known {
+			continue
+		}
+		if err := found(z.flowLine(f)); err != nil {
+			return err
+		}
+	}
+	for _, set := range []Set{PendingClients, DeclinedClients} {
+		if err := z.eachWithout(ctx, set, found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachWithout goes over the clients of a set that have no flow.
+func (z *zipWriter) eachWithout(ctx context.Context, set Set, found func(*clientLine) error) error {
+	for after, more := uint32(0), true; more; more = after > 0 {
+		members, next, err := z.r.o.Hunts.Clients(z.key, set, after, maxLimit)
+		if err != nil {
+			return err
+		}
+		after = next
+		for _, m := range members {
+			if m.Client.IsZero() {
+				continue // it was deleted
+			}
+			line := &clientLine{ClientID: m.Client.String(), Hostname: z.hostname(m.Client), State: set.String(), Attempt: m.Attempt}
+			if err := found(line); err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (z *zipWriter) flowLine(f *flows.Flow) *clientLine {
+	attempt, _ := f.Flow.Attempt(z.key.Hunt)
+	return &clientLine{
+		ClientID: f.Client.String(), FlowID: f.Flow.String(), Hostname: z.hostname(f.Client), State: string(f.State), Attempt: attempt,
+		Rows: f.Rows(), Uploads: f.Uploads.Len(), UploadBytes: f.UploadBytes(), Logs: f.Totals.Logs, Conflicts: f.Conflicts(),
+		Created: given(f.Created), Taken: given(f.Taken), Ended: given(f.Ended), Error: f.Error,
+	}
+}
+
+func (z *zipWriter) hostname(c ids.Client) string {
+	record, err := z.r.o.Clients.Lookup(z.key.Org, c)
+	if err != nil {
+		return ""
+	}
+	return record.Hostname
+}
