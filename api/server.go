@@ -90,14 +90,16 @@ type Status struct {
 
 // Options wire a Server. All but the last block are required.
 type Options struct {
-	Ledger    Ledger
-	Users     *users.Room
-	Clients   *clients.Room
-	Flows     *flows.Room
-	Hunts     *hunts.Room
-	Artifacts *artifacts.Room
-	Audit     Auditor
-	Status    func() Status
+	Ledger  Ledger
+	Users   *users.Room
+	Clients *clients.Room
+	Flows   *flows.Room
+	Hunts   *hunts.Room
+
+	HuntTables HuntTables
+	Artifacts  *artifacts.Room
+	Audit      Auditor
+	Status     func() Status
 
 	// Pack tells how every node stands that this one hears, this one first.
 	Pack func() []NodeStatus
@@ -316,6 +318,7 @@ func (s *Server) routes() {
 	s.clientRoutes()
 	s.flowRoutes()
 	s.huntRoutes()
+	s.huntRowRoutes()
 	s.artifactRoutes()
 	s.userRoutes()
 	s.statusRoutes()

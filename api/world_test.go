@@ -333,6 +333,14 @@ func (w *world) propose(m *buspb.Mutation) {
 	w.check(err)
 }
 
+// tables shows the rows of hunts.
+func (w *world) tables(room *clients.Room) *hunts.Results {
+	return hunts.NewResults(hunts.ResultsOptions{
+		Hunts: w.hunts, Flows: w.flows, Clients: room, Store: w.store, Scratch: w.t.TempDir(),
+		Reader: filestore.NewReader(filestore.ReaderOptions{Store: w.store}),
+	})
+}
+
 func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Options {
 	engine, err := vql.NewEngine(nil, nil)
 	w.check(err)
@@ -341,7 +349,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 	pair, err := tls.X509KeyPair([]byte(pki().server.Certificate), []byte(pki().server.PrivateKey))
 	w.check(err)
 	return api.Options{
-		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, Artifacts: definitions, Audit: w.trail,
+		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
 		Pack:   func() []api.NodeStatus { return api.PackOf(w.nodes) },
 		Order:  w.order,

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"iter"
+	"os"
 	"sync"
 	"time"
 
@@ -52,6 +53,15 @@ func (n *Node) manageHunts() *hunts.Manager {
 	return hunts.NewManager(hunts.ManagerOptions{
 		Room: n.hunts, Flows: n.flows, Connected: n.online, Now: time.Now,
 		Propose: func(ctx context.Context, m *buspb.Mutation) error { return n.ledger.Propose(ctx, m) },
+	})
+}
+
+// huntTables shows the rows of hunts. What it sorts lies in the system's folder for
+// temporary files.
+func (n *Node) huntTables() *hunts.Results {
+	return hunts.NewResults(hunts.ResultsOptions{
+		Hunts: n.hunts, Flows: n.flows, Clients: n.clients, Reader: n.reader, Store: n.store, Scratch: os.TempDir(),
+		Registerer: n.registry, Logger: n.component("hunts"),
 	})
 }
 

@@ -96,6 +96,7 @@ type Node struct {
 	hunts       *hunts.Room
 	foreman     *hunts.Foreman
 	asker       *hunts.Asker
+	tables      *hunts.Results
 	interrogate *clients.Interrogator
 	seals       *seals
 	huntFiles   huntFiles
@@ -241,8 +242,8 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
-		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.hunts},
-		Level: ledgerLevel, Living: n.livingNodes,
+		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.hunts},
+		Level:  ledgerLevel, Living: n.livingNodes,
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
 	if err != nil {
@@ -266,6 +267,7 @@ func (n *Node) wire(ctx context.Context) error {
 			Ledger:    n.ledger, Duties: n.duties(), Otherwise: n.minion, Registerer: n.registry, Logger: n.component("master"),
 		})
 	}
+	n.tables = n.huntTables()
 	if err := n.openFrontend(ctx); err != nil {
 		return err
 	}

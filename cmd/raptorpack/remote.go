@@ -302,6 +302,10 @@ type page struct {
 	Next  string            `json:"next"`
 	Total int64             `json:"total"`
 	State string            `json:"state"`
+
+	Missing int64 `json:"missing"` // of hunts, of the whole table
+	Hidden  int64 `json:"hidden"`
+
 	Holes []struct {
 		Start int64 `json:"start"`
 		End   int64 `json:"end"`
