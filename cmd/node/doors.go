@@ -112,7 +112,7 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },
 		Allowed:     allowed, ErrorPattern: c.Frontend.CollectionErrorRegex,
-		ClearNames: c.Frontend.DoNotCompressArtifacts, Registerer: n.registry, Logger: n.component("api"),
+		ClearNames: c.Frontend.DoNotCompressArtifacts, EventWait: n.eventWait, Registerer: n.registry, Logger: n.component("api"),
 	}, nil
 }
 
