@@ -78,6 +78,7 @@ func (n *Node) openDoors(ctx context.Context) (*doors, error) {
 	if d.api, err = api.New(o); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	n.openEvents(d, &o)
 	d.monitoring = &http.Server{Handler: n.monitor(), ReadHeaderTimeout: 10 * time.Second}
 	return d, nil
 }

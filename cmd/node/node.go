@@ -26,6 +26,7 @@ import (
 	"raptorpack/ids"
 	"raptorpack/master"
 	"raptorpack/minion"
+	"raptorpack/monitoring"
 	"raptorpack/notifier"
 	"raptorpack/replication"
 	"raptorpack/users"
@@ -110,6 +111,7 @@ type Node struct {
 	minion     *minion.Minion
 	master     *master.Master // nil: never a candidate
 	doors      *doors
+	events     *monitoring.Runner
 	started    time.Time
 	draining   atomic.Bool
 	drain      context.CancelFunc // ends Run as SIGTERM does
