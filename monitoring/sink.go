@@ -211,7 +211,7 @@ func (s *sink) store(ctx context.Context, rows [][]byte, digest filestore.Digest
 		commit.Facts = []*buspb.Mutation{fact}
 	}
 	err := retry.Do(ctx, retry.Policy{Tries: -1, First: storing.First, Cap: storing.Cap}, s.again, func() error {
-		return s.q.r.o.Committer.Submit(ctx, commit)
+		return s.submit(ctx, commit)
 	})
 	if err != nil {
 		return fmt.Errorf("store what %s made: %w", s.q.plan.key.name, err)
@@ -221,6 +221,23 @@ func (s *sink) store(ctx context.Context, rows [][]byte, digest filestore.Digest
 		s.q.r.o.Flows.StoredEvents(s.q.plan.key.org, s.q.plan.key.name)
 	}
 	return nil
+}
+
+// submit waits for the outcome of a commit that has begun, also when its master is
+// told to stop: who leads next then knows it.
+func (s *sink) submit(ctx context.Context, commit *filestore.Commit) error {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(lastFlush)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-lasting.Done():
+		}
+	})()
+	return s.q.r.o.Committer.Submit(lasting, commit)
 }
 
 // again counts a store that failed; told by the filestore's own log and metrics.
