@@ -243,8 +243,8 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
-		States:          []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.hunts},
-		Level: ledgerLevel, Living: n.livingNodes,
+		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.hunts},
+		Level:  ledgerLevel, Living: n.livingNodes,
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
 	if err != nil {
