@@ -26,6 +26,10 @@ const (
 	localURI    = "raptorpack:local"
 )
 
+// LocalPrefix begins the name of whoever holds the server's file; no account's name
+// can.
+const LocalPrefix = "local:"
+
 // Principal is who a request comes from.
 type Principal struct {
 	Name    string // an account, or "local:<user>" for a command on the server's host
@@ -121,7 +125,7 @@ func (s *Server) certificateHolder(c *x509.Certificate, address string) (*Princi
 		return nil, fmt.Errorf("a node's certificate: %w", users.ErrDenied)
 	}
 	if slices.Contains(uris, localURI) {
-		return &Principal{Name: "local:" + c.Subject.CommonName, Local: true, Address: address}, nil
+		return &Principal{Name: LocalPrefix + c.Subject.CommonName, Local: true, Address: address}, nil
 	}
 	account, err := s.o.Users.Account(c.Subject.CommonName)
 	if err != nil || account.Locked {

@@ -197,7 +197,7 @@ func hideRedacted(named []flows.Artifact, definitions []*artifacts.Definition) {
 	for i, d := range definitions {
 		for j, p := range named[i].Parameters {
 			if parameter, ok := d.Parameter(p.Name); ok && strings.EqualFold(parameter.Type, "redacted") {
-				named[i].Parameters[j].Value = "<redacted>"
+				named[i].Parameters[j].Value = redacted
 			}
 		}
 	}

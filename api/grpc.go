@@ -307,6 +307,10 @@ func (s *Server) newScope(who *Principal, env *vql.Dict, log func(level, message
 	return s.o.Engine.NewScope(o)
 }
 
+// Permissions is what who may do, at each moment it is asked; for queries that run
+// without a caller.
+func (s *Server) Permissions(who *Principal) vql.Permissions { return roleCheck{s, who} }
+
 type roleCheck struct {
 	s   *Server
 	who *Principal

@@ -49,7 +49,8 @@ type HuntSorting struct {
 	Of      int64 `json:"of"`
 }
 
-type huntRowsIn struct {
+// HuntRowsIn asks for rows of a hunt.
+type HuntRowsIn struct {
 	HuntPath
 	Name    string   `query:"name" doc:"the result, as Artifact or Artifact/Source; may be left out when there is only one"`
 	Clients []string `query:"clients" doc:"only theirs, by commas"`
@@ -75,7 +76,7 @@ func (s *Server) rowsOfHunt(ctx context.Context, needed users.Permission, p Hunt
 	return h, h.Results[0], nil
 }
 
-func (in *huntRowsIn) query(source hunts.Source, name string) (hunts.Query, error) {
+func (in *HuntRowsIn) query(source hunts.Source, name string) (hunts.Query, error) {
 	column, descending := strings.CutPrefix(in.Sort, "-")
 	which, err := parseClients(in.Clients)
 	return hunts.Query{
@@ -84,8 +85,8 @@ func (in *huntRowsIn) query(source hunts.Source, name string) (hunts.Query, erro
 	}, err
 }
 
-func (s *Server) huntRows(source hunts.Source) func(context.Context, *huntRowsIn) (*body[HuntRows], error) {
-	return func(ctx context.Context, in *huntRowsIn) (*body[HuntRows], error) {
+func (s *Server) huntRows(source hunts.Source) func(context.Context, *HuntRowsIn) (*body[HuntRows], error) {
+	return func(ctx context.Context, in *HuntRowsIn) (*body[HuntRows], error) {
 		h, name, err := s.rowsOfHunt(ctx, users.ReadResults, in.HuntPath, source, in.Name)
 		if err != nil {
 			return nil, err
@@ -127,7 +128,7 @@ func (s *Server) showTable(h *hunts.Hunt, t *hunts.Table) HuntRows {
 
 func (s *Server) cancelHuntSort(ctx context.Context, in *struct {
 	Writing
-	huntRowsIn
+	HuntRowsIn
 },
 ) (*struct{}, error) {
 	h, name, err := s.rowsOfHunt(ctx, users.ReadResults, in.HuntPath, hunts.ResultRows, in.Name)

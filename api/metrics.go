@@ -13,6 +13,8 @@ type metrics struct {
 	auditLost prometheus.Counter
 	auditLate prometheus.Counter
 	rows      prometheus.Counter
+	tails     prometheus.Gauge
+	slowTails prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -29,9 +31,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rows: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "raptorpack_api_query_rows_total", Help: "Rows of server-side queries.",
 		}),
+		tails: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "raptorpack_api_tails", Help: "Tails of events under way.",
+		}),
+		slowTails: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "raptorpack_api_slow_tails_total", Help: "Tails of events that ended because their reader made no room in time.",
+		}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.requests, m.auditLost, m.auditLate, m.rows)
+		reg.MustRegister(m.requests, m.auditLost, m.auditLate, m.rows, m.tails, m.slowTails)
 	}
 	return m
 }

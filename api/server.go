@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -146,6 +147,10 @@ type Options struct {
 
 	ClearNames bool // clients are told the real names of results
 
+	// EventWait says how long, in seconds, a client gathers event rows where the
+	// artifact does not say; nil: the client's own default.
+	EventWait func() uint64
+
 	Registerer prometheus.Registerer // nil: counted, not exported
 	Logger     *slog.Logger          // nil: slog.Default
 }
@@ -159,6 +164,7 @@ type Server struct {
 	api     huma.API
 	grpc    *grpc.Server
 	orders  orders
+	tails   atomic.Int64   // of events, under way
 	leaving chan struct{}  // closed when Run begins to end
 	ended   chan struct{}  // closed when what is under way has had its time to finish
 	trails  sync.WaitGroup // audit lines on their way
@@ -319,6 +325,7 @@ func (s *Server) routes() {
 	s.flowRoutes()
 	s.huntRoutes()
 	s.huntRowRoutes()
+	s.eventRoutes()
 	s.artifactRoutes()
 	s.userRoutes()
 	s.statusRoutes()

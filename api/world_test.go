@@ -253,7 +253,7 @@ func newWorld(t *testing.T, change ...func(*api.Options)) *world {
 	room.Follow(w.hunts.ClientChanged)
 	w.openFlows()
 	w.ledger.states = map[string]state{}
-	for _, s := range []state{w.users, room, definitions, w.flows.Table, w.flows.Events, w.hunts} {
+	for _, s := range []state{w.users, room, definitions, w.flows.Table, w.flows.Events, w.flows.Server, w.hunts} {
 		w.ledger.states[s.Kind()] = s
 	}
 	w.populate(room)
@@ -298,9 +298,8 @@ func (w *world) openFlows() {
 		stop()
 		w.check(errors.Join(<-ended, store.Close(context.Background())))
 	})
-	w.flows = flows.New(flows.Options{
-		Committer: committer, Reader: filestore.NewReader(filestore.ReaderOptions{Store: store}), Store: store, Incarnation: "n1-1", Hunts: w.hunts,
-	})
+	reader := filestore.NewReader(filestore.ReaderOptions{Store: store})
+	w.flows = flows.New(flows.Options{Committer: committer, Reader: reader, Tails: reader, Store: store, Incarnation: "n1-1", Hunts: w.hunts})
 }
 
 // populate enrols a client and makes an account with a key for each role.

@@ -44,3 +44,13 @@ func ParseEnding(data []byte) error {
 	_, err := parseEnding(data)
 	return err
 }
+
+// ParsePlace reads a place and writes it again.
+func ParsePlace(text string) (string, error) {
+	days, err := parsePlace(text)
+	if err != nil {
+		return "", err
+	}
+	t := Tail{days: days}
+	return t.place(), nil
+}

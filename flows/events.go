@@ -32,6 +32,7 @@ const eventMemoryLife = 24 * time.Hour
 type eventBatch struct {
 	digest  filestore.Digest
 	appends []filestore.Append
+	name    string // result name of rows; "": the lines are a log
 	alert   string // artifact, when the lines are an alert
 	text    []byte
 }
@@ -120,6 +121,7 @@ func (p *packet) takeEventRows(r *wirepb.VQLResponse) string {
 		stamp: r.Timestamp, text: text, claimed: r.TotalRows,
 	})
 	if reason == "" {
+		batch.name = name
 		p.events = append(p.events, batch)
 	}
 	return reason
@@ -215,6 +217,9 @@ func (p *packet) settleEvents(durable bool) {
 			continue
 		}
 		p.room.metrics.events.Inc()
+		if b.name != "" {
+			p.room.StoredEvents(p.peer.Org, b.name)
+		}
 		if b.alert != "" && p.room.o.Alert != nil {
 			p.room.o.Alert(Key{p.peer.Org, p.peer.Client, ids.Monitoring}, b.alert, b.text)
 		}

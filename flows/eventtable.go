@@ -2,7 +2,6 @@ package flows
 
 import (
 	"bufio"
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -28,18 +27,6 @@ const MonitoringKind = "monitoring"
 // maxEventTable bounds the event tables of an org in the ledger, in bytes.
 const maxEventTable = 4 << 20
 
-// EventGroup is what clients with one label watch; no label means all clients.
-type EventGroup struct {
-	Label   string
-	Queries []EventQuery
-}
-
-// EventQuery is one compiled event query and the names its results have.
-type EventQuery struct {
-	Args  *wirepb.VQLCollectorArgs
-	Names map[string]string // token a client is told -> result name
-}
-
 // EventTable is the replicated memory of what clients watch, per org. Apply and
 // Restore are its only writers. It is safe for concurrent use.
 type EventTable struct {
@@ -52,13 +39,15 @@ type EventTable struct {
 // orgEvents never changes: an entry makes a new one.
 type orgEvents struct {
 	set    time.Time // of the entry
+	index  uint64    // of the entry; 0 of one that was set by an older version
 	groups []eventGroup
 	names  map[string]eventName // by token; those of earlier tables too
 }
 
 type eventGroup struct {
-	Label   string       `json:"label,omitempty"`
-	Queries []eventQuery `json:"queries"`
+	Label     string       `json:"label,omitempty"`
+	Queries   []eventQuery `json:"queries"`
+	Artifacts []Artifact   `json:"artifacts,omitempty"` // what the queries were made of
 }
 
 type eventQuery struct {
@@ -76,69 +65,32 @@ func newEventTable(changed func(ids.Org)) *EventTable {
 	return &EventTable{changed: changed, orgs: map[ids.Org]*orgEvents{}}
 }
 
-// PlanEvents checks event tables and returns the mutation that gives them to an
-// org's clients. No group at all switches event queries off. The error wraps
-// ErrInvalid.
-func PlanEvents(org ids.Org, principal string, groups []EventGroup) (*buspb.Mutation, error) {
-	body := &buspb.MonitoringBody{}
-	for _, g := range groups {
-		group := &buspb.MonitoringGroup{Label: strings.ToLower(g.Label)}
-		for _, q := range g.Queries {
-			one, err := planEvent(q)
-			if err != nil {
-				return nil, fmt.Errorf("plan events of label %q: %w", g.Label, err)
-			}
-			group.Queries = append(group.Queries, one)
-		}
-		body.Groups = append(body.Groups, group)
-	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(body)
-	if err != nil {
-		return nil, fmt.Errorf("plan events: %w: %w", ErrInvalid, err)
-	}
-	if len(data) > maxEventTable {
-		return nil, fmt.Errorf("plan events: %d bytes: %w", len(data), ErrInvalid)
-	}
-	return &buspb.Mutation{Kind: MonitoringKind, Org: org.String(), Body: data, Principal: principal}, nil
-}
-
-func planEvent(q EventQuery) (*buspb.MonitoringQuery, error) {
-	named := ""
-	for _, s := range q.Args.GetQuery() {
-		if s.Name == "" {
-			continue
-		}
-		if _, ok := q.Names[s.Name]; !ok {
-			return nil, fmt.Errorf("name %.60q stands for no result: %w", s.Name, ErrInvalid)
-		}
-		named = cmp.Or(named, s.Name)
-	}
-	if named == "" {
-		return nil, fmt.Errorf("event query without a name, which clients do not start: %w", ErrInvalid)
-	}
-	args, err := proto.MarshalOptions{Deterministic: true}.Marshal(q.Args)
-	if err != nil {
-		return nil, fmt.Errorf("serialise event query: %w: %w", ErrInvalid, err)
-	}
-	out := &buspb.MonitoringQuery{Args: args}
-	for token, name := range q.Names {
-		if err := checkResultName(name); err != nil {
-			return nil, err
-		}
-		if name == clientInfoName || token == clientInfoName {
-			return nil, fmt.Errorf("result name %q belongs to the protocol: %w", name, ErrInvalid)
-		}
-		out.Names = append(out.Names, &buspb.FlowName{Token: token, Name: name})
-	}
-	slices.SortFunc(out.Names, func(a, b *buspb.FlowName) int { return compareText(a.Token, b.Token) })
-	return out, nil
-}
-
 // Known reports whether an org was ever given an event table, be it an empty one.
 func (t *EventTable) Known(org ids.Org) bool {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.orgs[org] != nil
+}
+
+// Version is the index of the entry that set an org's table, 0 if none did.
+func (t *EventTable) Version(org ids.Org) uint64 {
+	if o := t.of(org); o != nil {
+		return o.index
+	}
+	return 0
+}
+
+// Groups are an org's tables as operators gave them, with all values, secret ones
+// too, and their version. They are the caller's.
+func (t *EventTable) Groups(org ids.Org) (groups []EventGroup, version uint64) {
+	o := t.of(org)
+	if o == nil {
+		return nil, 0
+	}
+	for _, g := range o.groups {
+		groups = append(groups, EventGroup{Label: g.Label, Artifacts: cloneArtifacts(g.Artifacts)})
+	}
+	return groups, o.index
 }
 
 // Kind names the event table's mutations.
@@ -154,9 +106,12 @@ func (t *EventTable) Apply(e *buspb.Entry) error {
 	if err := proto.Unmarshal(e.GetMutation().GetBody(), &body); err != nil {
 		return fmt.Errorf("apply monitoring entry %d: %w", e.GetIndex(), err)
 	}
-	next := &orgEvents{set: time.UnixMicro(e.Time).UTC(), names: map[string]eventName{}}
+	next := &orgEvents{set: time.UnixMicro(e.Time).UTC(), index: e.GetIndex(), names: map[string]eventName{}}
+	if err := standsAt(body.Version, t.Version(org)); err != nil {
+		return fmt.Errorf("apply monitoring entry %d: %w", e.GetIndex(), err)
+	}
 	for _, g := range body.Groups {
-		group := eventGroup{Label: g.Label}
+		group := eventGroup{Label: g.Label, Artifacts: artifactsOf(g.Artifacts)}
 		for _, q := range g.Queries {
 			one := eventQuery{Args: q.Args}
 			for _, n := range q.Names {
@@ -209,6 +164,7 @@ type eventsView map[ids.Org]*orgEvents
 type eventsLine struct {
 	Org    string       `json:"org"`
 	Set    int64        `json:"set"` // unix microseconds
+	Index  uint64       `json:"index,omitempty"`
 	Groups []eventGroup `json:"groups,omitempty"`
 	Names  []nameLine   `json:"names,omitempty"`
 }
@@ -233,7 +189,7 @@ func (t *EventTable) View() io.WriterTo {
 func (v eventsView) WriteTo(w io.Writer) (int64, error) {
 	var lines []eventsLine
 	for org, o := range v {
-		line := eventsLine{Org: org.String(), Set: micros.Of(o.set), Groups: o.groups}
+		line := eventsLine{Org: org.String(), Set: micros.Of(o.set), Index: o.index, Groups: o.groups}
 		for token, n := range o.names {
 			line.Names = append(line.Names, nameLine{token, n})
 		}
@@ -261,7 +217,7 @@ func (t *EventTable) Restore(r io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("restore monitoring: %w", err)
 		}
-		o := &orgEvents{set: micros.Time(line.Set), groups: line.Groups, names: map[string]eventName{}}
+		o := &orgEvents{set: micros.Time(line.Set), index: line.Index, groups: line.Groups, names: map[string]eventName{}}
 		for _, n := range line.Names {
 			o.names[n.Token] = n.eventName
 		}

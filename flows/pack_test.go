@@ -22,6 +22,7 @@ import (
 // pack is several nodes on one real store, without their network: the test says
 // when facts reach the master and when entries reach each node.
 type pack struct {
+	deaf   bool // nodes do not hear what others stored
 	t      testing.TB
 	dir    string
 	ledger *flowstest.Ledger
@@ -130,6 +131,15 @@ func newPack(t testing.TB, names ...string) *pack {
 	return p
 }
 
+// grown is the bus: what one node stored the others hear of, unless they are deaf.
+func (p *pack) grown(from *member, org ids.Org, name string) {
+	for _, m := range p.nodes {
+		if m != from && !p.deaf {
+			m.HeardOfEvents(org, name)
+		}
+	}
+}
+
 func mustClient(text string) ids.Client {
 	c, err := ids.ParseClient(text)
 	if err != nil {
@@ -174,7 +184,8 @@ func (p *pack) launch(name string, change ...func(*flows.Options)) *member {
 		Reader: filestore.NewReader(filestore.ReaderOptions{Store: m.store, Logger: p.log(m.run)}),
 		Fresh:  func(context.Context) error { return m.follower.CatchUp() },
 		Untold: func(context.Context) ([]*buspb.Mutation, error) { return m.follower.Untold(), nil },
-		Labels: m.labels.of,
+		Labels: m.labels.of, Tails: filestore.NewReader(filestore.ReaderOptions{Store: m.store, Logger: p.log(m.run)}),
+		Grown: func(org ids.Org, name string) { p.grown(m, org, name) },
 	}
 	for _, c := range change {
 		c(&o)

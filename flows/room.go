@@ -52,6 +52,8 @@ type Options struct {
 	Ended  func(Key)                              // a flow reached its final state here; must not block; nil: none
 	Heard  func(Heard)                            // a client answered an inquiry; must not block; nil: dropped
 	Alert  func(Key, string /*artifact*/, []byte) // an alert line was made durable; must not block; nil: none
+	Grown  func(ids.Org, string /*result name*/)  // event rows were made durable here; must not block; nil: none
+	Tails  tails                                  // follows event rows; required for FollowEvents
 
 	// Fresh returns when this node has applied everything that the ledger held when
 	// the call began, wherever the master is. Nil: nobody is ever ahead of this node.
@@ -97,6 +99,7 @@ func orDefault[T int | int64 | time.Duration](v *T, d T) {
 type Room struct {
 	*Table
 	Events *EventTable
+	Server *ServerTable
 
 	o       Options
 	mark    string // names this node in questions
@@ -104,6 +107,7 @@ type Room struct {
 	metrics *metrics
 	inflate inflateMemory
 	seen    *eventMemory
+	news    *eventNews
 	shards  [64]shard
 	asks    atomic.Uint64 // questions asked
 
@@ -154,6 +158,8 @@ func New(o Options) *Room {
 	r.Table = newTable(r.applied, r.reloaded)
 	r.hunts = o.Hunts
 	r.Events = newEventTable(r.eventsChanged)
+	r.Server = newServerTable()
+	r.news = newEventNews()
 	return r
 }
 

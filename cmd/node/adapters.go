@@ -132,7 +132,7 @@ func (s selfReports) PlanInfo(org ids.Org, client ids.Client, line []byte, _ tim
 func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 	d := n.o.Config.Defaults
 	return flows.Options{
-		Committer: c, Store: n.store, Reader: n.reader, Incarnation: n.incarnation.Name(),
+		Committer: c, Store: n.store, Reader: n.reader, Tails: n.reader, Grown: n.storedEvents, Incarnation: n.incarnation.Name(),
 		Hunts: n.hunts, Info: selfReports{n}, Wake: func(org ids.Org, client ids.Client) { n.board.Wake(org, client) },
 		Labels: func(org ids.Org, client ids.Client) []string {
 			labels, err := n.clients.Labels(org, client)

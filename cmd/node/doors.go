@@ -78,6 +78,7 @@ func (n *Node) openDoors(ctx context.Context) (*doors, error) {
 	if d.api, err = api.New(o); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	n.openEvents(d, &o)
 	d.monitoring = &http.Server{Handler: n.monitor(), ReadHeaderTimeout: 10 * time.Second}
 	return d, nil
 }
@@ -112,7 +113,7 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },
 		Allowed:     allowed, ErrorPattern: c.Frontend.CollectionErrorRegex,
-		ClearNames: c.Frontend.DoNotCompressArtifacts, Registerer: n.registry, Logger: n.component("api"),
+		ClearNames: c.Frontend.DoNotCompressArtifacts, EventWait: n.eventWait, Registerer: n.registry, Logger: n.component("api"),
 	}, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -47,6 +46,7 @@ func (n *Node) duties() []master.Duty {
 		plain("remove", n.remove),
 		plain("first events", n.firstEvents),
 		plain("bury", n.bury),
+		plain("server events", func(ctx context.Context) error { return n.events.Run(ctx) }), // made with the doors
 	}
 }
 
@@ -142,7 +142,6 @@ func (n *Node) firstEvents(ctx context.Context) error {
 		return nil
 	}
 	var group flows.EventGroup
-	wait, jitter := n.o.Config.Defaults.EventMaxWaitSeconds, n.o.Config.Defaults.EventMaxWaitJitterSeconds
 	for _, name := range names {
 		request, err := n.artifacts.Repository(ids.RootOrg).Compile(artifacts.Collect{
 			Artifacts: []artifacts.Spec{{Name: name}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
@@ -151,9 +150,10 @@ func (n *Node) firstEvents(ctx context.Context) error {
 			n.component("flows").Warn("event artifact of the file is left out", "artifact", name, "err", err)
 			continue
 		}
+		group.Artifacts = append(group.Artifacts, flows.Artifact{Name: request.Definitions[0].Name})
 		for _, query := range request.Queries {
 			if query.MaxWait == 0 {
-				query.MaxWait = uint64(max(wait+rand.N(max(jitter, 1)), 1))
+				query.MaxWait = n.eventWait()
 			}
 			group.Queries = append(group.Queries, flows.EventQuery{Args: query, Names: namesOf(query, request.Names)})
 		}

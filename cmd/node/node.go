@@ -26,6 +26,7 @@ import (
 	"raptorpack/ids"
 	"raptorpack/master"
 	"raptorpack/minion"
+	"raptorpack/monitoring"
 	"raptorpack/notifier"
 	"raptorpack/replication"
 	"raptorpack/users"
@@ -111,6 +112,7 @@ type Node struct {
 	minion     *minion.Minion
 	master     *master.Master // nil: never a candidate
 	doors      *doors
+	events     *monitoring.Runner
 	started    time.Time
 	draining   atomic.Bool
 	drain      context.CancelFunc // ends Run as SIGTERM does
@@ -242,7 +244,7 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
-		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.hunts},
+		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.hunts},
 		Level:  ledgerLevel, Living: n.livingNodes,
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})

@@ -144,7 +144,7 @@ func (n *Node) busOptions() (*replication.BusOptions, error) {
 	if !authority.AppendCertsFromPEM([]byte(n.o.Config.Client.CACertificate)) {
 		return nil, errors.New("key Client.ca_certificate: no certificate")
 	}
-	n.presence = newPresence(n.board, n.clients)
+	n.presence = newPresence(n.board, n.clients, n.heardOfEvents)
 	return &replication.BusOptions{
 		Listener: n.pack.listener, Certificate: n.busCertificate.Load, Authority: authority,
 		Peers: n.peers, Changed: n.pack.members.Changed(), Dial: n.o.BusDial,

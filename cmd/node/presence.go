@@ -18,19 +18,20 @@ import (
 // presenceAtOnce bounds the clients of one message: some 150 KiB.
 const presenceAtOnce = 4000
 
-// presence tells the other nodes which clients wait here, and takes from them which
-// wait there. It is state, not a history: each listener has a set of clients to be
+// presence tells the other nodes which clients wait here and which event artifacts
+// have new rows of this node, and takes the same from them. It is state, not a history: each listener has a set of clients to be
 // told of, as they stand when it is told.
 type presence struct {
 	board   *notifier.Board
 	clients *clients.Room
+	heard   func(org ids.Org, event string) // rows of an event artifact lie at another node
 
 	mu      sync.Mutex
 	watches map[*presenceWatch]struct{}
 }
 
-func newPresence(board *notifier.Board, room *clients.Room) *presence {
-	return &presence{board: board, clients: room, watches: map[*presenceWatch]struct{}{}}
+func newPresence(board *notifier.Board, room *clients.Room, heard func(ids.Org, string)) *presence {
+	return &presence{board: board, clients: room, heard: heard, watches: map[*presenceWatch]struct{}{}}
 }
 
 // run passes on who came and went until ctx ends.
@@ -43,21 +44,39 @@ func (p *presence) run(ctx context.Context) error {
 		case <-changed:
 		}
 		changes := p.board.Changes()
-		p.mu.Lock()
-		watches := make([]*presenceWatch, 0, len(p.watches))
-		for w := range p.watches {
-			watches = append(watches, w)
-		}
-		p.mu.Unlock()
-		for _, w := range watches {
+		for _, w := range p.listeners() {
 			w.note(changes)
 		}
 	}
 }
 
+func (p *presence) listeners() []*presenceWatch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	watches := make([]*presenceWatch, 0, len(p.watches))
+	for w := range p.watches {
+		watches = append(watches, w)
+	}
+	return watches
+}
+
+// grown notes that this node stored rows of an event artifact. Who begins to listen
+// later is not told: it looks by itself.
+func (p *presence) grown(org ids.Org, event string) {
+	for _, w := range p.listeners() {
+		w.grew(eventName{org, event})
+	}
+}
+
+// eventName names the rows of an event artifact.
+type eventName struct {
+	org  ids.Org
+	name string
+}
+
 // Watch implements replication.Soft: a new listener is told of everybody.
 func (p *presence) Watch() replication.SoftWatch {
-	w := &presenceWatch{p: p, changed: notifier.NewSignal(), dirty: map[notifier.Key]struct{}{}}
+	w := &presenceWatch{p: p, changed: notifier.NewSignal(), dirty: map[notifier.Key]struct{}{}, events: map[eventName]struct{}{}}
 	p.mu.Lock()
 	p.watches[w] = struct{}{} // before looking, so that nobody is missed
 	p.mu.Unlock()
@@ -84,6 +103,9 @@ func (p *presence) Hear(incarnation string, message []byte) {
 		seen[i] = clients.Sighting{Client: ids.ClientOfNumber(s.GetClient()), At: time.UnixMilli(s.GetTime()), Address: s.GetAddress()}
 	}
 	p.clients.RemoteSeen(incarnation, org, seen)
+	for _, event := range told.GetGrown() {
+		p.heard(org, event)
+	}
 }
 
 // Gone implements replication.Soft.
@@ -102,8 +124,9 @@ type presenceWatch struct {
 	p       *presence
 	changed notifier.Signal
 
-	mu    sync.Mutex
-	dirty map[notifier.Key]struct{}
+	mu     sync.Mutex
+	dirty  map[notifier.Key]struct{}
+	events map[eventName]struct{} // that grew; as many as there are event artifacts at most
 }
 
 func (w *presenceWatch) note(changes []notifier.Change) {
@@ -121,14 +144,21 @@ func (w *presenceWatch) mark(key notifier.Key) {
 	w.dirty[key] = struct{}{}
 }
 
+func (w *presenceWatch) grew(event eventName) {
+	w.mu.Lock()
+	w.events[event] = struct{}{}
+	w.mu.Unlock()
+	w.changed.Ring()
+}
+
 // Changed implements replication.SoftWatch.
 func (w *presenceWatch) Changed() <-chan struct{} { return w.changed }
 
 // Take implements replication.SoftWatch.
 func (w *presenceWatch) Take() [][]byte {
 	w.mu.Lock()
-	dirty := w.dirty
-	w.dirty = map[notifier.Key]struct{}{}
+	dirty, events := w.dirty, w.events
+	w.dirty, w.events = map[notifier.Key]struct{}{}, map[eventName]struct{}{}
 	w.mu.Unlock()
 	byOrg := map[ids.Org][]ids.Client{}
 	for key := range dirty {
@@ -139,6 +169,23 @@ func (w *presenceWatch) Take() [][]byte {
 		for some := range slices.Chunk(all, presenceAtOnce) {
 			messages = append(messages, w.p.message(org, some))
 		}
+	}
+	return append(messages, growth(events)...)
+}
+
+// growth tells of event artifacts, each org's by itself.
+func growth(events map[eventName]struct{}) [][]byte {
+	byOrg := map[ids.Org]*buspb.Presence{}
+	for event := range events {
+		if byOrg[event.org] == nil {
+			byOrg[event.org] = &buspb.Presence{Org: event.org.String()}
+		}
+		byOrg[event.org].Grown = append(byOrg[event.org].Grown, event.name)
+	}
+	var messages [][]byte
+	for _, told := range byOrg {
+		raw, _ := proto.Marshal(told) // names that this program checked always encode
+		messages = append(messages, raw)
 	}
 	return messages
 }

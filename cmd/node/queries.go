@@ -42,6 +42,7 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 		Audit: func(ctx context.Context, operation, object string, details map[string]string) {
 			d.api.Audit(ctx, &who, operation, object, details)
 		},
+		Events:  d.eventTables(&who),
 		OrgInfo: func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
 	}
 }

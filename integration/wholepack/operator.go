@@ -77,10 +77,7 @@ func (o *Operator) Call(ctx context.Context, n *Node, method, path string, body 
 		return nil, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	for i := 0; i+1 < len(header); i += 2 {
-		request.Header.Set(header[i], header[i+1])
-	}
-	answer, err := o.http.Do(request)
+	answer, err := o.send(request, header)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +87,26 @@ func (o *Operator) Call(ctx context.Context, n *Node, method, path string, body 
 		return nil, err
 	}
 	return &Reply{answer.StatusCode, answer.Header, text}, nil
+}
+
+// Open is a GET whose answer is a stream; the caller closes it.
+func (o *Operator) Open(ctx context.Context, n *Node, path string, header ...string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+n.Name+":"+doorPort+"/api/v1"+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := o.send(request, header)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = errors.Join(fmt.Errorf("GET %s: %d: %w", path, answer.StatusCode, errAnswer), answer.Body.Close())
+	}
+	return answer, err
+}
+
+func (o *Operator) send(request *http.Request, header []string) (*http.Response, error) {
+	for i := 0; i+1 < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	return o.http.Do(request)
 }
 
 var errAnswer = errors.New("not answered with 200")

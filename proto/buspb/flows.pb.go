@@ -1338,8 +1338,12 @@ func (x *FlowExpire) GetKeys() []*FlowKey {
 
 // MonitoringBody replaces an org's client event table.
 type MonitoringBody struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Groups        []*MonitoringGroup     `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Groups []*MonitoringGroup     `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	// The index of the entry that set the table which this one was made from, 0:
+	// there was none. If another stands there by then, the change is refused. Left
+	// out: whatever stands there is replaced.
+	Version       *uint64 `protobuf:"varint,2,opt,name=version,proto3,oneof" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1381,11 +1385,19 @@ func (x *MonitoringBody) GetGroups() []*MonitoringGroup {
 	return nil
 }
 
+func (x *MonitoringBody) GetVersion() uint64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
 // MonitoringGroup is what clients with a label watch; no label: all clients.
 type MonitoringGroup struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Label         string                 `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
 	Queries       []*MonitoringQuery     `protobuf:"bytes,2,rep,name=queries,proto3" json:"queries,omitempty"`
+	Artifacts     []*FlowArtifact        `protobuf:"bytes,3,rep,name=artifacts,proto3" json:"artifacts,omitempty"` // what the queries were made of
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1430,6 +1442,13 @@ func (x *MonitoringGroup) GetLabel() string {
 func (x *MonitoringGroup) GetQueries() []*MonitoringQuery {
 	if x != nil {
 		return x.Queries
+	}
+	return nil
+}
+
+func (x *MonitoringGroup) GetArtifacts() []*FlowArtifact {
+	if x != nil {
+		return x.Artifacts
 	}
 	return nil
 }
@@ -1484,6 +1503,273 @@ func (x *MonitoringQuery) GetNames() []*FlowName {
 		return x.Names
 	}
 	return nil
+}
+
+// ServerMonitoringBody is of kind "server_monitoring". Set is proposed, read is a
+// fact that comes through an outbox.
+type ServerMonitoringBody struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*ServerMonitoringBody_Set
+	//	*ServerMonitoringBody_Read
+	Change        isServerMonitoringBody_Change `protobuf_oneof:"change"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerMonitoringBody) Reset() {
+	*x = ServerMonitoringBody{}
+	mi := &file_flows_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerMonitoringBody) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerMonitoringBody) ProtoMessage() {}
+
+func (x *ServerMonitoringBody) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerMonitoringBody.ProtoReflect.Descriptor instead.
+func (*ServerMonitoringBody) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ServerMonitoringBody) GetChange() isServerMonitoringBody_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *ServerMonitoringBody) GetSet() *ServerMonitoringSet {
+	if x != nil {
+		if x, ok := x.Change.(*ServerMonitoringBody_Set); ok {
+			return x.Set
+		}
+	}
+	return nil
+}
+
+func (x *ServerMonitoringBody) GetRead() *ServerMonitoringRead {
+	if x != nil {
+		if x, ok := x.Change.(*ServerMonitoringBody_Read); ok {
+			return x.Read
+		}
+	}
+	return nil
+}
+
+type isServerMonitoringBody_Change interface {
+	isServerMonitoringBody_Change()
+}
+
+type ServerMonitoringBody_Set struct {
+	Set *ServerMonitoringSet `protobuf:"bytes,1,opt,name=set,proto3,oneof"`
+}
+
+type ServerMonitoringBody_Read struct {
+	Read *ServerMonitoringRead `protobuf:"bytes,2,opt,name=read,proto3,oneof"`
+}
+
+func (*ServerMonitoringBody_Set) isServerMonitoringBody_Change() {}
+
+func (*ServerMonitoringBody_Read) isServerMonitoringBody_Change() {}
+
+// ServerMonitoringSet replaces the event artifacts that an org runs on its master.
+type ServerMonitoringSet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifacts     []*FlowArtifact        `protobuf:"bytes,1,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	Version       *uint64                `protobuf:"varint,2,opt,name=version,proto3,oneof" json:"version,omitempty"` // as in MonitoringBody
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerMonitoringSet) Reset() {
+	*x = ServerMonitoringSet{}
+	mi := &file_flows_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerMonitoringSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerMonitoringSet) ProtoMessage() {}
+
+func (x *ServerMonitoringSet) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerMonitoringSet.ProtoReflect.Descriptor instead.
+func (*ServerMonitoringSet) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ServerMonitoringSet) GetArtifacts() []*FlowArtifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
+}
+
+func (x *ServerMonitoringSet) GetVersion() uint64 {
+	if x != nil && x.Version != nil {
+		return *x.Version
+	}
+	return 0
+}
+
+// ServerMonitoringRead: what a query made of the events up to these places is
+// durable. Of two with one round the first counts.
+type ServerMonitoringRead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Query         string                 `protobuf:"bytes,1,opt,name=query,proto3" json:"query,omitempty"`  // its result name: Artifact or Artifact/Source
+	Round         uint64                 `protobuf:"varint,2,opt,name=round,proto3" json:"round,omitempty"` // counts up by query, over all masters
+	Places        []*WatchPlace          `protobuf:"bytes,3,rep,name=places,proto3" json:"places,omitempty"`
+	Events        int64                  `protobuf:"varint,4,opt,name=events,proto3" json:"events,omitempty"` // taken in this round
+	Since         uint64                 `protobuf:"varint,5,opt,name=since,proto3" json:"since,omitempty"`   // the entry that gave the query its place in the table
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerMonitoringRead) Reset() {
+	*x = ServerMonitoringRead{}
+	mi := &file_flows_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerMonitoringRead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerMonitoringRead) ProtoMessage() {}
+
+func (x *ServerMonitoringRead) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerMonitoringRead.ProtoReflect.Descriptor instead.
+func (*ServerMonitoringRead) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ServerMonitoringRead) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *ServerMonitoringRead) GetRound() uint64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *ServerMonitoringRead) GetPlaces() []*WatchPlace {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+func (x *ServerMonitoringRead) GetEvents() int64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *ServerMonitoringRead) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+type WatchPlace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Artifact      string                 `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"` // that is watched
+	Place         string                 `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPlace) Reset() {
+	*x = WatchPlace{}
+	mi := &file_flows_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPlace) ProtoMessage() {}
+
+func (x *WatchPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPlace.ProtoReflect.Descriptor instead.
+func (*WatchPlace) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *WatchPlace) GetArtifact() string {
+	if x != nil {
+		return x.Artifact
+	}
+	return ""
+}
+
+func (x *WatchPlace) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
 }
 
 var File_flows_proto protoreflect.FileDescriptor
@@ -1589,15 +1875,38 @@ const file_flows_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\"9\n" +
 	"\n" +
 	"FlowExpire\x12+\n" +
-	"\x04keys\x18\x01 \x03(\v2\x17.raptorpack.bus.FlowKeyR\x04keys\"I\n" +
+	"\x04keys\x18\x01 \x03(\v2\x17.raptorpack.bus.FlowKeyR\x04keys\"t\n" +
 	"\x0eMonitoringBody\x127\n" +
-	"\x06groups\x18\x01 \x03(\v2\x1f.raptorpack.bus.MonitoringGroupR\x06groups\"b\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1f.raptorpack.bus.MonitoringGroupR\x06groups\x12\x1d\n" +
+	"\aversion\x18\x02 \x01(\x04H\x00R\aversion\x88\x01\x01B\n" +
+	"\n" +
+	"\b_version\"\x9e\x01\n" +
 	"\x0fMonitoringGroup\x12\x14\n" +
 	"\x05label\x18\x01 \x01(\tR\x05label\x129\n" +
-	"\aqueries\x18\x02 \x03(\v2\x1f.raptorpack.bus.MonitoringQueryR\aqueries\"U\n" +
+	"\aqueries\x18\x02 \x03(\v2\x1f.raptorpack.bus.MonitoringQueryR\aqueries\x12:\n" +
+	"\tartifacts\x18\x03 \x03(\v2\x1c.raptorpack.bus.FlowArtifactR\tartifacts\"U\n" +
 	"\x0fMonitoringQuery\x12\x12\n" +
 	"\x04args\x18\x01 \x01(\fR\x04args\x12.\n" +
-	"\x05names\x18\x02 \x03(\v2\x18.raptorpack.bus.FlowNameR\x05namesB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
+	"\x05names\x18\x02 \x03(\v2\x18.raptorpack.bus.FlowNameR\x05names\"\x95\x01\n" +
+	"\x14ServerMonitoringBody\x127\n" +
+	"\x03set\x18\x01 \x01(\v2#.raptorpack.bus.ServerMonitoringSetH\x00R\x03set\x12:\n" +
+	"\x04read\x18\x02 \x01(\v2$.raptorpack.bus.ServerMonitoringReadH\x00R\x04readB\b\n" +
+	"\x06change\"|\n" +
+	"\x13ServerMonitoringSet\x12:\n" +
+	"\tartifacts\x18\x01 \x03(\v2\x1c.raptorpack.bus.FlowArtifactR\tartifacts\x12\x1d\n" +
+	"\aversion\x18\x02 \x01(\x04H\x00R\aversion\x88\x01\x01B\n" +
+	"\n" +
+	"\b_version\"\xa4\x01\n" +
+	"\x14ServerMonitoringRead\x12\x14\n" +
+	"\x05query\x18\x01 \x01(\tR\x05query\x12\x14\n" +
+	"\x05round\x18\x02 \x01(\x04R\x05round\x122\n" +
+	"\x06places\x18\x03 \x03(\v2\x1a.raptorpack.bus.WatchPlaceR\x06places\x12\x16\n" +
+	"\x06events\x18\x04 \x01(\x03R\x06events\x12\x14\n" +
+	"\x05since\x18\x05 \x01(\x04R\x05since\">\n" +
+	"\n" +
+	"WatchPlace\x12\x1a\n" +
+	"\bartifact\x18\x01 \x01(\tR\bartifact\x12\x14\n" +
+	"\x05place\x18\x02 \x01(\tR\x05placeB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
 
 var (
 	file_flows_proto_rawDescOnce sync.Once
@@ -1612,30 +1921,34 @@ func file_flows_proto_rawDescGZIP() []byte {
 }
 
 var file_flows_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_flows_proto_goTypes = []any{
-	(FlowEnd_Outcome)(0),    // 0: raptorpack.bus.FlowEnd.Outcome
-	(*FlowsBody)(nil),       // 1: raptorpack.bus.FlowsBody
-	(*FlowChange)(nil),      // 2: raptorpack.bus.FlowChange
-	(*FlowKey)(nil),         // 3: raptorpack.bus.FlowKey
-	(*FlowSpec)(nil),        // 4: raptorpack.bus.FlowSpec
-	(*FlowArtifact)(nil),    // 5: raptorpack.bus.FlowArtifact
-	(*FlowParameter)(nil),   // 6: raptorpack.bus.FlowParameter
-	(*FlowName)(nil),        // 7: raptorpack.bus.FlowName
-	(*FlowLimits)(nil),      // 8: raptorpack.bus.FlowLimits
-	(*FlowStart)(nil),       // 9: raptorpack.bus.FlowStart
-	(*FlowTaken)(nil),       // 10: raptorpack.bus.FlowTaken
-	(*FlowCoverage)(nil),    // 11: raptorpack.bus.FlowCoverage
-	(*FlowExtent)(nil),      // 12: raptorpack.bus.FlowExtent
-	(*FlowEnd)(nil),         // 13: raptorpack.bus.FlowEnd
-	(*FlowOffer)(nil),       // 14: raptorpack.bus.FlowOffer
-	(*FlowTotals)(nil),      // 15: raptorpack.bus.FlowTotals
-	(*FlowCancel)(nil),      // 16: raptorpack.bus.FlowCancel
-	(*FlowDelete)(nil),      // 17: raptorpack.bus.FlowDelete
-	(*FlowExpire)(nil),      // 18: raptorpack.bus.FlowExpire
-	(*MonitoringBody)(nil),  // 19: raptorpack.bus.MonitoringBody
-	(*MonitoringGroup)(nil), // 20: raptorpack.bus.MonitoringGroup
-	(*MonitoringQuery)(nil), // 21: raptorpack.bus.MonitoringQuery
+	(FlowEnd_Outcome)(0),         // 0: raptorpack.bus.FlowEnd.Outcome
+	(*FlowsBody)(nil),            // 1: raptorpack.bus.FlowsBody
+	(*FlowChange)(nil),           // 2: raptorpack.bus.FlowChange
+	(*FlowKey)(nil),              // 3: raptorpack.bus.FlowKey
+	(*FlowSpec)(nil),             // 4: raptorpack.bus.FlowSpec
+	(*FlowArtifact)(nil),         // 5: raptorpack.bus.FlowArtifact
+	(*FlowParameter)(nil),        // 6: raptorpack.bus.FlowParameter
+	(*FlowName)(nil),             // 7: raptorpack.bus.FlowName
+	(*FlowLimits)(nil),           // 8: raptorpack.bus.FlowLimits
+	(*FlowStart)(nil),            // 9: raptorpack.bus.FlowStart
+	(*FlowTaken)(nil),            // 10: raptorpack.bus.FlowTaken
+	(*FlowCoverage)(nil),         // 11: raptorpack.bus.FlowCoverage
+	(*FlowExtent)(nil),           // 12: raptorpack.bus.FlowExtent
+	(*FlowEnd)(nil),              // 13: raptorpack.bus.FlowEnd
+	(*FlowOffer)(nil),            // 14: raptorpack.bus.FlowOffer
+	(*FlowTotals)(nil),           // 15: raptorpack.bus.FlowTotals
+	(*FlowCancel)(nil),           // 16: raptorpack.bus.FlowCancel
+	(*FlowDelete)(nil),           // 17: raptorpack.bus.FlowDelete
+	(*FlowExpire)(nil),           // 18: raptorpack.bus.FlowExpire
+	(*MonitoringBody)(nil),       // 19: raptorpack.bus.MonitoringBody
+	(*MonitoringGroup)(nil),      // 20: raptorpack.bus.MonitoringGroup
+	(*MonitoringQuery)(nil),      // 21: raptorpack.bus.MonitoringQuery
+	(*ServerMonitoringBody)(nil), // 22: raptorpack.bus.ServerMonitoringBody
+	(*ServerMonitoringSet)(nil),  // 23: raptorpack.bus.ServerMonitoringSet
+	(*ServerMonitoringRead)(nil), // 24: raptorpack.bus.ServerMonitoringRead
+	(*WatchPlace)(nil),           // 25: raptorpack.bus.WatchPlace
 }
 var file_flows_proto_depIdxs = []int32{
 	2,  // 0: raptorpack.bus.FlowsBody.changes:type_name -> raptorpack.bus.FlowChange
@@ -1665,12 +1978,17 @@ var file_flows_proto_depIdxs = []int32{
 	3,  // 24: raptorpack.bus.FlowExpire.keys:type_name -> raptorpack.bus.FlowKey
 	20, // 25: raptorpack.bus.MonitoringBody.groups:type_name -> raptorpack.bus.MonitoringGroup
 	21, // 26: raptorpack.bus.MonitoringGroup.queries:type_name -> raptorpack.bus.MonitoringQuery
-	7,  // 27: raptorpack.bus.MonitoringQuery.names:type_name -> raptorpack.bus.FlowName
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	5,  // 27: raptorpack.bus.MonitoringGroup.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	7,  // 28: raptorpack.bus.MonitoringQuery.names:type_name -> raptorpack.bus.FlowName
+	23, // 29: raptorpack.bus.ServerMonitoringBody.set:type_name -> raptorpack.bus.ServerMonitoringSet
+	24, // 30: raptorpack.bus.ServerMonitoringBody.read:type_name -> raptorpack.bus.ServerMonitoringRead
+	5,  // 31: raptorpack.bus.ServerMonitoringSet.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	25, // 32: raptorpack.bus.ServerMonitoringRead.places:type_name -> raptorpack.bus.WatchPlace
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_flows_proto_init() }
@@ -1688,13 +2006,19 @@ func file_flows_proto_init() {
 		(*FlowChange_Expire)(nil),
 		(*FlowChange_Offer)(nil),
 	}
+	file_flows_proto_msgTypes[18].OneofWrappers = []any{}
+	file_flows_proto_msgTypes[21].OneofWrappers = []any{
+		(*ServerMonitoringBody_Set)(nil),
+		(*ServerMonitoringBody_Read)(nil),
+	}
+	file_flows_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flows_proto_rawDesc), len(file_flows_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

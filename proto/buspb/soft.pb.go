@@ -33,6 +33,7 @@ type Presence struct {
 	Online        []uint64               `protobuf:"fixed64,2,rep,packed,name=online,proto3" json:"online,omitempty"`
 	Offline       []uint64               `protobuf:"fixed64,3,rep,packed,name=offline,proto3" json:"offline,omitempty"`
 	Seen          []*Sighting            `protobuf:"bytes,4,rep,name=seen,proto3" json:"seen,omitempty"`
+	Grown         []string               `protobuf:"bytes,5,rep,name=grown,proto3" json:"grown,omitempty"` // event artifacts of which this node has stored rows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -91,6 +92,13 @@ func (x *Presence) GetOffline() []uint64 {
 func (x *Presence) GetSeen() []*Sighting {
 	if x != nil {
 		return x.Seen
+	}
+	return nil
+}
+
+func (x *Presence) GetGrown() []string {
+	if x != nil {
+		return x.Grown
 	}
 	return nil
 }
@@ -160,12 +168,13 @@ var File_soft_proto protoreflect.FileDescriptor
 const file_soft_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"soft.proto\x12\x0eraptorpack.bus\"|\n" +
+	"soft.proto\x12\x0eraptorpack.bus\"\x92\x01\n" +
 	"\bPresence\x12\x10\n" +
 	"\x03org\x18\x01 \x01(\tR\x03org\x12\x16\n" +
 	"\x06online\x18\x02 \x03(\x06R\x06online\x12\x18\n" +
 	"\aoffline\x18\x03 \x03(\x06R\aoffline\x12,\n" +
-	"\x04seen\x18\x04 \x03(\v2\x18.raptorpack.bus.SightingR\x04seen\"P\n" +
+	"\x04seen\x18\x04 \x03(\v2\x18.raptorpack.bus.SightingR\x04seen\x12\x14\n" +
+	"\x05grown\x18\x05 \x03(\tR\x05grown\"P\n" +
 	"\bSighting\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\x06R\x06client\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x18\n" +

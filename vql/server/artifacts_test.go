@@ -94,6 +94,7 @@ func TestDefinitionsAreListedWithWhatTheyCall(t *testing.T) {
 	s := w.as("rex", "reader")
 	s.want(`SELECT name, type, built_in, len(list=sources) AS S, parameters[0].name AS P FROM artifact_definitions()`,
 		`{"name":"Linux.Test.Listing","type":"client","built_in":true,"S":2,"P":"Path"}`,
+		`{"name":"Linux.Test.Logins","type":"client_event","built_in":true,"S":2,"P":"Deep"}`,
 		`{"name":"Linux.Test.Procs","type":"client","built_in":true,"S":1,"P":"Path"}`)
 	s.want(`SELECT name, description FROM artifact_definitions(names=['Linux.Test.Listing', 'Nobody'])`,
 		`{"name":"Linux.Test.Listing","description":"Two sources."}`)

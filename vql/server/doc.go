@@ -22,9 +22,7 @@
 // version does not keep (tags, flows that were started otherwise) is refused.
 //
 // Not declared, because what they work on does not exist yet, so that
-// version(plugin="timelines") is NULL and artifacts choose another way: monitoring,
-// monitoring_logs, watch_monitoring, delete_events, get_client_monitoring,
-// get_server_monitoring, set_client_monitoring, set_server_monitoring;
+// version(plugin="timelines") is NULL and artifacts choose another way: delete_events;
 // notebook_delete, timeline, timelines, timeline_add, timeline_delete; inventory,
 // inventory_add, inventory_get; create_flow_download, create_hunt_download,
 // import_collection; server_set_metadata, favorites_save, favorites_delete,

@@ -64,6 +64,9 @@ type Host struct {
 	// principal's permissions and leaves the audit line. Not nil where Hunts is not.
 	CreateHunt func(ctx context.Context, h Hunt) (ids.Hunt, error)
 
+	// Events reads and changes event tables; nil: neither works.
+	Events *EventTables
+
 	// Unasked are the artifacts that the server runs on clients by itself; a custom
 	// one in the place of such is for trusted writers.
 	Unasked []string

@@ -5,10 +5,12 @@ import "raptorpack/vql"
 // Functions lists the functions of this package for vql.NewEngine.
 func Functions() []*vql.Function {
 	return []*vql.Function{
-		artifactDeleteFunction, artifactSetFunction, cancelFlowFunction, clientInfoFunction, clientMetadataFunction,
-		clientSetMetadataFunction, collectClientFunction, getFlowFunction, huntAddFunction, huntFunction, huntInfoFunction,
-		huntUpdateFunction, labelFunction, orgFunction, passwdFunction,
-		serverMetadataFunction, userCreateFunction, userDeleteFunction, userGrantFunction, whoamiFunction,
+		addClientMonitoringFunction, addServerMonitoringFunction, artifactDeleteFunction, artifactSetFunction,
+		cancelFlowFunction, clientInfoFunction, clientMetadataFunction, clientSetMetadataFunction, collectClientFunction,
+		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
+		huntInfoFunction, huntUpdateFunction, labelFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
+		rmServerMonitoringFunction, serverMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
+		userCreateFunction, userDeleteFunction, userGrantFunction, whoamiFunction,
 	}
 }
 
@@ -17,7 +19,7 @@ func Plugins() []*vql.Plugin {
 	return []*vql.Plugin{
 		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteFlowPlugin, enumerateFlowPlugin,
 		flowLogsPlugin, flowResultsPlugin, flowsPlugin, guiUsersPlugin, huntDeletePlugin, huntFlowsPlugin,
-		huntResultsPlugin, huntsPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
-		usersPlugin,
+		huntResultsPlugin, huntsPlugin, monitoringLogsPlugin, monitoringPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
+		usersPlugin, watchMonitoringPlugin,
 	}
 }

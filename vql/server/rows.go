@@ -17,13 +17,13 @@ const (
 )
 
 type sourceArgs struct {
-	ClientID            string    `vql:"client_id" doc:"The client (the variable ClientId)."`
+	ClientID            string    `vql:"client_id" doc:"The client (the variable ClientId); of events without one, all."`
 	FlowID              string    `vql:"flow_id" doc:"The flow (the variable FlowId)."`
 	HuntID              string    `vql:"hunt_id" doc:"A hunt, as hunt_results() (the variable HuntId where there is no flow)."`
 	Artifact            string    `vql:"artifact" doc:"The artifact, or Artifact/Source (the variable ArtifactName, else the first with rows)."`
 	Source              string    `vql:"source" doc:"The source of the artifact."`
-	StartTime           vql.Value `vql:"start_time" doc:"Of events; this version stores none to read here."`
-	EndTime             vql.Value `vql:"end_time" doc:"Of events; this version stores none to read here."`
+	StartTime           vql.Value `vql:"start_time" doc:"Of events: taken by the server at this time or later (the variable StartTime)."`
+	EndTime             vql.Value `vql:"end_time" doc:"Of events: taken by the server before this time (the variable EndTime)."`
 	NotebookID          string    `vql:"notebook_id" doc:"A notebook; this version has none."`
 	NotebookCellID      string    `vql:"notebook_cell_id" doc:"A notebook's cell; this version has none."`
 	NotebookCellVersion string    `vql:"notebook_cell_version" doc:"A notebook's cell; this version has none."`
@@ -34,7 +34,7 @@ type sourceArgs struct {
 }
 
 var sourcePlugin = vql.NewPlugin(vql.Spec{
-	Name: "source", Permission: "READ_RESULTS", Doc: "Reads the rows of a flow's or a hunt's result, in their order, each once. Rows that are missing are told in the log.",
+	Name: "source", Permission: "READ_RESULTS", Doc: "Reads the rows of a flow's or a hunt's result, in their order, or those of an event artifact of all nodes, day by day; each once. Rows that are missing are told in the log.",
 }, func(ctx context.Context, scope *vql.Scope, args *sourceArgs, emit vql.Emit) error {
 	h, err := hostOf(scope)
 	if err != nil {
@@ -46,6 +46,12 @@ var sourcePlugin = vql.NewPlugin(vql.Spec{
 	from := scope.LookupInt("StartRow", 0)
 	if args.StartRow != nil {
 		from = *args.StartRow
+	}
+	if span, ok := args.events(scope, h); ok {
+		return span.read(ctx, scope, max(0, from), max(0, args.Count), emit)
+	}
+	if !vql.IsNull(args.StartTime) || !vql.IsNull(args.EndTime) {
+		return fmt.Errorf("start_time and end_time choose rows of an event artifact, and none is named: %w", ErrArgument)
 	}
 	artifact := args.Artifact
 	if artifact == "" {
@@ -84,8 +90,6 @@ func (a *sourceArgs) supported(h *Host) error {
 		return fmt.Errorf("hunt_id goes without client_id and flow_id: %w", ErrArgument)
 	case a.NotebookID+a.NotebookCellID+a.NotebookCellVersion != "" || a.NotebookCellTable != 0:
 		return fmt.Errorf("read a notebook's cell: %w", ErrUnsupported)
-	case !vql.IsNull(a.StartTime) || !vql.IsNull(a.EndTime):
-		return fmt.Errorf("read events between two times: %w", ErrUnsupported)
 	}
 	return nil
 }

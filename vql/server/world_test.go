@@ -99,14 +99,14 @@ func newWorld(t testing.TB) *world {
 	w.store, w.flows = w.node(dir, "n1-1", w.hunts)
 	w.other = w.otherNode(dir)
 	builtIn := artifacts.NewRepository(nil)
-	for _, text := range []string{listing, procs} {
+	for _, text := range []string{listing, procs, logins} {
 		d, err := artifacts.Parse("a.yaml", []byte(text))
 		must(t, err)
 		d.BuiltIn = true
 		must(t, builtIn.Add(d))
 	}
 	w.artifacts = artifacts.NewRoom(builtIn)
-	must(t, w.ledger.Join(w.clients, w.hunts, w.flows.Table, w.artifacts, w.users))
+	must(t, w.ledger.Join(w.clients, w.hunts, w.flows.Table, w.flows.Events, w.flows.Server, w.artifacts, w.users))
 	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
 	var err error
 	w.engine, err = vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
@@ -133,9 +133,9 @@ func (w *world) node(dir, incarnation string, room *hunts.Room) (*filestore.Stor
 		must(w.t, <-ended)
 		must(w.t, store.Close(context.Background()))
 	})
+	reader := filestore.NewReader(filestore.ReaderOptions{Store: store})
 	return store, flows.New(flows.Options{
-		Committer: committer, Reader: filestore.NewReader(filestore.ReaderOptions{Store: store}), Store: store,
-		Incarnation: incarnation, Hunts: room,
+		Committer: committer, Reader: reader, Tails: reader, Store: store, Incarnation: incarnation, Hunts: room,
 	})
 }
 
