@@ -68,24 +68,23 @@ type resultsMetrics struct {
 }
 
 func newResultsMetrics(reg prometheus.Registerer, r *Results) *resultsMetrics {
-	const space, room = "raptorpack", "hunts"
 	m := &resultsMetrics{
 		rows: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: space, Subsystem: room, Name: "results_rows_total", Help: "Rows of hunts on pages.",
+			Namespace: "raptorpack", Subsystem: "hunts", Name: "results_rows_total", Help: "Rows of hunts on pages.",
 		}),
 		scanned: prometheus.NewCounter(prometheus.CounterOpts{
-			Namespace: space, Subsystem: room, Name: "results_scanned_bytes_total", Help: "Plain bytes looked at for pages, sorts and exports.",
+			Namespace: "raptorpack", Subsystem: "hunts", Name: "results_scanned_bytes_total", Help: "Plain bytes looked at for pages, sorts and exports.",
 		}),
 		sorts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: space, Subsystem: room, Name: "results_sort_duration_seconds", Help: "Sorts of tables, by outcome.",
+			Namespace: "raptorpack", Subsystem: "hunts", Name: "results_sort_duration_seconds", Help: "Sorts of tables, by outcome.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 4, 8),
 		}, []string{"outcome"}),
 		exports: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: space, Subsystem: room, Name: "results_exported_bytes_total", Help: "Bytes of exports, by format.",
+			Namespace: "raptorpack", Subsystem: "hunts", Name: "results_exported_bytes_total", Help: "Bytes of exports, by format.",
 		}, []string{"format"}),
 	}
 	used := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: space, Subsystem: room, Name: "results_scratch_bytes", Help: "Temporary files of sorts.",
+		Namespace: "raptorpack", Subsystem: "hunts", Name: "results_scratch_bytes", Help: "Temporary files of sorts.",
 	}, func() float64 { return float64(r.disk.used.Load()) })
 	if reg != nil {
 		reg.MustRegister(m.rows, m.scanned, m.sorts, m.exports, used)
