@@ -58,8 +58,8 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case len(args) >= 2 && args[0] == "serve":
 		return serve(ctx, args[1:])
-	case len(args) == 7+1 && args[0] == "swarm":
-		return runSwarm(ctx, args[1:])
+	case len(args) == 2 && args[0] == "swarm":
+		return runSwarm(ctx, args[1])
 	}
 	s := settings{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
