@@ -14,6 +14,7 @@
 // goroutine that Run waits for; take them away and bring them back), Stats beside it
 // and after it. Split is the same in several processes, which tell it by Record.
 //
-// Locking: an agent's record is atomics, its connections have a mutex; histograms have one mutex each, held for
-// an addition only. Hosts are immutable and make their answers anew each time.
+// Locking: an agent's record is atomics, its connections have a mutex; histograms
+// have one mutex each, held for an addition only. Hosts are immutable and make their
+// answers anew each time.
 package pool
