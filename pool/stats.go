@@ -12,7 +12,8 @@ type Status struct {
 	Clients int `json:"clients"`
 	Started int `json:"started"` // have lived; those whose first wave is still to come have not
 
-	// Away agents have no network: their turn is over, or still to come.
+	// Away agents have no network: their turn is over. Those that have not lived yet are
+	// not counted.
 	Away int `json:"away"`
 
 	// Connected agents hold a connection now. Enrolled ones have delivered

@@ -104,6 +104,7 @@ func runPool(c *cobra.Command, g *globals, f *poolFlags) error {
 	if f.processes > 1 {
 		return runPools(c, g, f)
 	}
+	pool.SpareProcessor()
 	options, err := f.options(c.Context(), loaded.Client, logger)
 	if err != nil {
 		return err

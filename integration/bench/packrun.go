@@ -32,7 +32,6 @@ type packRun struct {
 	pack   []*server // those that live; empty: not started yet
 	swarms []*swarm
 	empty  []usage // of the nodes, before the first client
-	before float64 // processor seconds of the clients then
 }
 
 // runPack is the program's part "pack".

@@ -45,6 +45,7 @@ func runSwarm(ctx context.Context, text string) error {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return fmt.Errorf("order of a swarm: %w", err)
 	}
+	pool.SpareProcessor()
 	loaded, err := config.Load(o.File, config.Options{})
 	if err != nil {
 		return err
