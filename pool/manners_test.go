@@ -78,12 +78,14 @@ func TestMisbehavingClientsGetEachRowStoredOnce(t *testing.T) {
 		{"forge", pool.Manners{Forge: 1}, func(s pool.Status) int64 { return s.Forged }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			const clients, rows, rounds = 2, 200, 3
+			const clients, rows = 2, 200
 			s := serve(t)
 			p := s.misbehaving(clients, c.manners)
 			all := s.interrogated(p, clients)
 			s.numbered("Custom.Pool.Numbers", rows, 0)
-			for range rounds {
+			rounds := 0
+			// A connection breaks only while something is sent.
+			for ; rounds < 3 || c.misdeed(p.Status()) < 5; rounds++ {
 				var paths []string
 				for _, client := range all {
 					paths = append(paths, s.collect(client.ID, "Custom.Pool.Numbers"))
@@ -92,7 +94,6 @@ func TestMisbehavingClientsGetEachRowStoredOnce(t *testing.T) {
 					s.whole(path, "Custom.Pool.Numbers", rows)
 				}
 			}
-			testkit.Eventually(t, "they have done wrong", func() (any, bool) { status := p.Status(); return status, c.misdeed(status) >= 5 })
 			var list struct{ Total int }
 			s.call(http.MethodGet, "/clients?limit=10", nil, &list)
 			if list.Total != clients {

@@ -21,7 +21,7 @@ func memory() int64 {
 // leave much garbage and keep little, and a machine that holds servers and agents is
 // short of processor time before it is short of memory: at Go's 100 a quarter of the
 // pool's processor time in a hunt went into collecting.
-const collectAt = 300
+const collectAt = 200
 
 // SpareProcessor has this process collect its garbage less often, unless the
 // environment says how often (GOGC). It is for programs that run nothing but a pool.
