@@ -16,7 +16,7 @@ PARTS ?=
 # A lab that this machine cannot give fails the stories; LABS=optional skips them.
 LABS ?= required
 
-.PHONY: help build demo test check fuzz bench integration integration-nfs proto docs clean
+.PHONY: help build demo test check fuzz bench bench-pack integration integration-nfs proto docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -41,6 +41,9 @@ fuzz: ## every Fuzz target for 20 s (FUZZTIME=1m for longer)
 
 bench: ## one node under simulated agents, each figure beside its aim (PARTS=. for those of the packages)
 	@GO='$(GO)' PARTS='$(PARTS)' BENCHTIME='$(BENCHTIME)' scripts/bench.sh $(BENCH)
+
+bench-pack: ## a master and two minions under a script of load: enrol, idle, hunt, bulk, fail-over, churn, waves; tables and drawings (BENCH='-clients 10000 -only hunt')
+	@GO='$(GO)' scripts/bench.sh pack $(BENCH)
 
 integration: ## the stories at full size: kills, power cuts, full disks, a thousand crashes of a pack (two hours at most)
 	RAPTORPACK_LABS=$(LABS) $(GO) test ./integration -long -timeout 60m -count=1 -v

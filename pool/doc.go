@@ -1,4 +1,4 @@
-// Package pool runs many simulated agents in one process, to load a server.
+// Package pool runs many simulated agents, to load a server.
 //
 // Each agent is a client.Client with a key of its own, the real protocol and the
 // real query engine; nothing is recorded and played back. What is simulated is
@@ -8,9 +8,13 @@
 // addresses of connections and the counting of what agents did. It never imports
 // server code, and its identities are worthless as identities: see Identities.
 //
-// Main walk: LoadIdentities, New, Run (start agents at the ramp's pace, each in a
-// goroutine that Run waits for), Status beside it, Summary after it.
+// Hosts can be away in waves (Churn), slow, and misbehave (Manners).
 //
-// Locking: an agent's record is atomics; histograms have one mutex each, held for
-// an addition only. Hosts are immutable and make their answers anew each time.
+// Main walk: LoadIdentities, New, Run (bring agents at the ramp's pace, each in a
+// goroutine that Run waits for; take them away and bring them back), Stats beside it
+// and after it. Split is the same in several processes, which tell it by Record.
+//
+// Locking: an agent's record is atomics, its connections have a mutex; histograms
+// have one mutex each, held for an addition only. Hosts are immutable and make their
+// answers anew each time.
 package pool

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,40 +12,106 @@ import (
 )
 
 // Host is the machine that a simulated agent stands on. Everything about it
-// follows from its number: the same number is the same host, tomorrow too. It
-// holds no rows; each question makes its answer, so that ten thousand idle hosts
-// cost nothing.
+// follows from its number and its fleet's seed: the same number is the same host,
+// tomorrow too. It holds no rows; each question makes its answer, so that ten
+// thousand idle hosts cost nothing.
 type Host struct {
+	fleet  *fleet
 	number int
 	system string // GOOS
 	role   string
-	bulk   map[string]int64
 }
 
-// The mix of a plausible fleet, of 20 hosts.
-var fleet = []struct {
+// fleet is what hosts have in common.
+type fleet struct {
+	seed  uint64
+	mix   []part
+	bulk  map[string]int64
+	epoch time.Time // hosts were booted some time before
+}
+
+// part is so many hosts of a kind.
+type part struct {
 	hosts        int
 	system, role string
-}{{5, "linux", "web"}, {3, "linux", "db"}, {2, "linux", "node"}, {7, "windows", "lap"}, {1, "windows", "dc"}, {2, "darwin", "mac"}}
+}
 
-func newHost(number int, bulk map[string]int64) *Host {
-	h := &Host{number: number, bulk: bulk}
-	// 7 has no divisor in common with 20: neighbours differ.
-	place := number * 7 % 20
-	for _, part := range fleet {
-		if place -= part.hosts; place < 0 {
-			h.system, h.role = part.system, part.role
+// plausible is the mix of 20 hosts, by system.
+var plausible = []part{{5, "linux", "web"}, {3, "linux", "db"}, {2, "linux", "node"}, {7, "windows", "lap"}, {1, "windows", "dc"}, {2, "darwin", "mac"}}
+
+// mixOf weighs the plausible mix by systems; without any it is as it is.
+func mixOf(systems map[string]int) []part {
+	if len(systems) == 0 {
+		return plausible
+	}
+	sums := map[string]int{}
+	for _, p := range plausible {
+		sums[p.system] += p.hosts
+	}
+	var mix []part
+	for _, p := range plausible {
+		// 40 is divisible by each sum, so systems keep their proportion exactly.
+		p.hosts *= systems[p.system] * 40 / sums[p.system]
+		mix = append(mix, p)
+	}
+	return mix
+}
+
+// maxPart bounds one part of a mix.
+const maxPart = 1000
+
+func checkMix(systems map[string]int) error {
+	sum := 0
+	for system, parts := range systems {
+		known := slices.ContainsFunc(plausible, func(p part) bool { return p.system == system })
+		if !known || parts < 0 || parts > maxPart {
+			return fmt.Errorf("%w: %d parts of the hosts with system %q", errOption, parts, system)
+		}
+		sum += parts
+	}
+	if len(systems) > 0 && sum == 0 {
+		return fmt.Errorf("%w: no part of the hosts has a system", errOption)
+	}
+	return nil
+}
+
+// newHost makes host number. Neighbours differ: it walks the mix in steps that have no
+// divisor in common with its sum.
+func newHost(number int, f *fleet) *Host {
+	h := &Host{fleet: f, number: number}
+	sum := 0
+	for _, p := range f.mix {
+		sum += p.hosts
+	}
+	step := max(7, sum*7/20)
+	for gcd(step, sum) != 1 {
+		step++
+	}
+	place := (number%sum*step + int(f.seed%uint64(sum))) % sum
+	for _, p := range f.mix {
+		if place -= p.hosts; place < 0 {
+			h.system, h.role = p.system, p.role
 			break
 		}
 	}
 	return h
 }
 
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// other is a host of the same fleet.
+func (h *Host) other(number int) *Host { return newHost(number, h.fleet) }
+
 // chance is the same sequence for the same host and subject.
 func (h *Host) chance(subject string) *rand.Rand {
 	sum := fnv.New64a()
 	sum.Write([]byte(subject)) // never fails
-	return rand.New(rand.NewPCG(uint64(h.number), sum.Sum64()))
+	return rand.New(rand.NewPCG(uint64(h.number), sum.Sum64()^mix(h.fleet.seed)^mix(0)))
 }
 
 func (h *Host) name() string { return fmt.Sprintf("%s-%05d", h.role, h.number) }
@@ -80,10 +147,11 @@ func (h *Host) address() string {
 	return fmt.Sprintf("10.%d.%d.%d", byte(n>>16), byte(n>>8), byte(n))
 }
 
-// booted is some moment of the last weeks, the same at each question.
+// booted is some moment of the weeks before the identities were made, the same at
+// each question.
 func (h *Host) booted() time.Time {
 	back := time.Duration(h.chance("boot").IntN(40*24*3600)) * time.Second
-	return time.Now().Truncate(24 * time.Hour).Add(-back).UTC()
+	return h.fleet.epoch.Add(-back)
 }
 
 func (h *Host) info() client.Info {

@@ -36,6 +36,17 @@ type Options struct {
 	// Ramp is how many agents start in a second [200].
 	Ramp float64
 
+	// Seed makes the hosts others, and gives other clients their turns and manners [0].
+	// Names and addresses follow from the clients' numbers alone.
+	Seed uint64
+
+	// Systems are how many of the hosts run what, as parts of their sum: linux, windows
+	// and darwin [10, 8, 2].
+	Systems map[string]int
+
+	Churn   Churn   // who is away when [nobody, never]
+	Manners Manners // who is not as it should be [nobody]
+
 	// Bulk are files that every host has as /srv/bulk/<name>, by size in bytes,
 	// full of noise that does not compress.
 	Bulk map[string]int64
@@ -69,6 +80,10 @@ func (o *Options) setDefaults() {
 	if o.Restart == 0 {
 		o.Restart = 5 * time.Second
 	}
+	if o.Churn.Wave == 0 {
+		o.Churn.Wave = 10 * time.Minute
+	}
+	o.Manners.setDefaults()
 	if o.Route == nil {
 		o.Route = func(target string) string { return target }
 	}
@@ -89,7 +104,13 @@ func (o *Options) validate() error {
 	case o.Ramp < 0:
 		return fmt.Errorf("%w: ramp of %v clients a second", errOption, o.Ramp)
 	}
-	return nil
+	if err := checkMix(o.Systems); err != nil {
+		return err
+	}
+	if err := o.Churn.validate(); err != nil {
+		return err
+	}
+	return o.Manners.validate()
 }
 
 // urls are the server's addresses with the scheme that the agents are to speak.

@@ -205,7 +205,7 @@ var netstatPlugin = rows("netstat", "Lists the synthetic host's sockets.", func(
 	for range 5 + r.IntN(40) {
 		status, remote, port := "LISTEN", "0.0.0.0", int64(0)
 		if r.IntN(3) > 0 {
-			status, remote, port = "ESTAB", newHost(r.IntN(10_000), nil).address(), int64(1024+r.IntN(60_000))
+			status, remote, port = "ESTAB", h.other(r.IntN(10_000)).address(), int64(1024+r.IntN(60_000))
 		}
 		row := vql.NewDict()
 		row.Set("Fd", int64(3+r.IntN(30)))

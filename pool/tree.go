@@ -115,7 +115,7 @@ func (h *Host) tree() *node {
 	} else {
 		h.plantUnix(t)
 	}
-	for name, size := range h.bulk {
+	for name, size := range h.fleet.bulk {
 		t.file("/srv/bulk/"+name, "").noise = size
 	}
 	return t.root
@@ -128,8 +128,8 @@ func (h *Host) plantUnix(t *planter) {
 		home := homes + a.name
 		passwd += fmt.Sprintf("%s:x:%d:%d:%s:%s:/bin/bash\n", a.name, a.uid, a.uid, a.full, home)
 		t.file(home+"/.ssh/authorized_keys", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"+h.token(a.name, 43)+" "+a.name+"@"+h.name()+"\n")
-		t.file(home+"/.ssh/known_hosts", newHost(h.number+1, nil).fqdn()+" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"+h.token("known"+a.name, 43)+"\n")
-		t.file(home+"/.bash_history", "ls -l\ncd /var/log\ntail -f syslog\nssh "+newHost(h.number+1, nil).name()+"\n")
+		t.file(home+"/.ssh/known_hosts", h.other(h.number+1).fqdn()+" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI"+h.token("known"+a.name, 43)+"\n")
+		t.file(home+"/.bash_history", "ls -l\ncd /var/log\ntail -f syslog\nssh "+h.other(h.number+1).name()+"\n")
 		for n := range 3 {
 			t.file(fmt.Sprintf("%s/Documents/report-%d.txt", home, n), strings.Repeat(h.token(fmt.Sprint(a.name, n), 60)+"\n", 20))
 		}
@@ -171,7 +171,7 @@ func (h *Host) logins() string {
 	for range 20 + r.IntN(60) {
 		at = at.Add(time.Duration(r.IntN(3600)) * time.Second)
 		fmt.Fprintf(&text, "%s %s sshd[%d]: Accepted publickey for %s from %s port %d ssh2: ED25519 SHA256:%s\n", at.Format("Jan _2 15:04:05"), h.name(),
-			1000+r.IntN(60_000), accounts[r.IntN(len(accounts))].name, newHost(r.IntN(10_000), nil).address(), 1024+r.IntN(60_000), h.token("key", 43))
+			1000+r.IntN(60_000), accounts[r.IntN(len(accounts))].name, h.other(r.IntN(10_000)).address(), 1024+r.IntN(60_000), h.token("key", 43))
 	}
 	return text.String()
 }

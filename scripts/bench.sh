@@ -3,6 +3,7 @@
 # with PARTS=PATTERN the Go benchmarks of the packages instead, for benchstat.
 #
 #   bench.sh [flags of integration/bench, as -clients 1000 -idle 10m -only plain,flows]
+#   bench.sh pack [flags, as -clients 10000 -only hunt]      a pack of three under load
 set -euo pipefail
 cd "$(dirname "$0")/.."
 GO=${GO:-go}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -96,16 +95,12 @@ func (f *fleet) restful(ctx context.Context) error {
 
 // cpu is the processor time used so far by all nodes, and by all agents.
 func (f *fleet) cpu() (servers, agents time.Duration, err error) {
-	add := func(sum *time.Duration, command *exec.Cmd) {
-		used, wrong := cpuOf(command)
-		*sum += used
-		err = errors.Join(err, wrong)
-	}
 	for _, s := range f.pack {
-		add(&servers, s.command)
+		used, wrong := s.cpu()
+		servers, err = servers+used, errors.Join(err, wrong)
 	}
 	for _, w := range f.swarms {
-		add(&agents, w.command)
+		agents += time.Duration(w.Stats().CPU * float64(time.Second))
 	}
 	return servers, agents, err
 }

@@ -104,7 +104,7 @@ func (b *bench) flowsAtOnce(ctx context.Context, s *server, a *agents, names []s
 	b.add(rate)
 	b.add(cost)
 	b.filestoreOps(before, after, background, count, samples)
-	b.note("flows: %v", a.Summary().Flow)
+	b.note("flows: %v", a.Stats().Flow.Latency())
 	return profiled.end(ctx, rate.misses() || cost.misses())
 }
 

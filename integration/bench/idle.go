@@ -44,7 +44,7 @@ func (b *bench) idleClients(ctx context.Context, tls bool) error {
 	if err := profiled.end(ctx, enrol.misses()); err != nil {
 		return err
 	}
-	b.note("%s: %v", s.name, a.Summary().Delivery)
+	b.note("%s: %v", s.name, a.Stats().Delivery.Latency())
 	if err := b.idle1(ctx, s, a, name, memoryAim, empty); err != nil {
 		return err
 	}

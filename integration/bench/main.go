@@ -41,6 +41,7 @@ type settings struct {
 	known     int
 	out       string
 	only      string
+	tls       bool // clients of a pack connect with TLS
 }
 
 func main() {
@@ -58,8 +59,10 @@ func run(ctx context.Context, args []string) error {
 	switch {
 	case len(args) >= 2 && args[0] == "serve":
 		return serve(ctx, args[1:])
-	case len(args) == 7+1 && args[0] == "swarm":
-		return runSwarm(ctx, args[1:])
+	case len(args) == 2 && args[0] == "swarm":
+		return runSwarm(ctx, args[1])
+	case len(args) >= 1 && args[0] == "pack":
+		return runPack(ctx, args[1:])
 	}
 	s := settings{}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
@@ -80,6 +83,9 @@ func run(ctx context.Context, args []string) error {
 	}
 	b, err := newBench(s)
 	if err != nil {
+		return err
+	}
+	if err := b.bound(); err != nil {
 		return err
 	}
 	return b.measure(ctx)
@@ -146,9 +152,14 @@ func newBench(s settings) (*bench, error) {
 		return nil, err
 	}
 	b.raw = raw
+	return b, nil
+}
+
+// bound keeps the clients of one node and one process within what it may open.
+func (b *bench) bound() error {
 	limit, err := pool.RaiseDescriptorLimit(uint64(2*b.clients + 1000))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// Two sockets each, on both sides; some descriptors are the server's own, for
 	// its store.
@@ -156,22 +167,14 @@ func newBench(s settings) (*bench, error) {
 		b.note("a process may open %d files: %d clients instead of %d", limit, most, b.clients)
 		b.clients = most
 	}
-	return b, nil
+	return nil
 }
 
 func (b *bench) measure(ctx context.Context) error {
-	b.note("commit %s, %s, %d CPUs, load average %s, raw output in %s", commit(ctx), runtime.Version(), runtime.NumCPU(), loadAverage(), b.out)
-	begun := time.Now()
-	var err error
-	if b.identities, err = pool.LoadIdentities(ctx, filepath.Join(b.out, "identities"), b.clients); err != nil {
+	if err := b.begin(ctx, b.clients); err != nil {
 		return err
 	}
-	b.note("%d identities in %.1f s", b.identities.Count(), time.Since(begun).Seconds())
-	wanted := strings.Split(b.only, ",")
-	for _, part := range []struct {
-		name string
-		do   func(context.Context) error
-	}{
+	return b.each(ctx, []part{
 		{"plain", func(ctx context.Context) error { return b.idleClients(ctx, false) }},
 		{"tls", func(ctx context.Context) error { return b.idleClients(ctx, true) }},
 		{"flows", b.smallFlows},
@@ -183,13 +186,43 @@ func (b *bench) measure(ctx context.Context) error {
 		{"newcomers", b.newcomers},
 		{"million", b.million},
 		{"fleet", b.fleet},
-	} {
-		if !slices.Contains(wanted, part.name) {
+	})
+}
+
+// begin tells what is measured where, and makes keys for so many clients.
+func (b *bench) begin(ctx context.Context, clients int) error {
+	b.note("commit %s, %s, %d CPUs, load average %s, raw output in %s", commit(ctx), runtime.Version(), runtime.NumCPU(), loadAverage(), b.out)
+	begun := time.Now()
+	var err error
+	if b.identities, err = pool.LoadIdentities(ctx, filepath.Join(b.out, "identities"), clients); err != nil {
+		return err
+	}
+	b.note("%d identities in %.1f s", b.identities.Count(), time.Since(begun).Seconds())
+	return nil
+}
+
+// part is one measurement.
+type part struct {
+	name string
+	do   func(context.Context) error
+}
+
+// each does the parts that are wanted, in their order, and prints the table.
+func (b *bench) each(ctx context.Context, parts []part) error {
+	wanted := strings.Split(b.only, ",")
+	for _, name := range wanted {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
+			return fmt.Errorf("%w: no part %q", errSettings, name)
+		}
+	}
+	for _, p := range parts {
+		if !slices.Contains(wanted, p.name) {
 			continue
 		}
-		b.note("--- %s, load average %s", part.name, loadAverage())
-		if err := part.do(ctx); err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+		b.note("--- %s, load average %s", p.name, loadAverage())
+		if err := p.do(ctx); err != nil {
+			b.print(os.Stdout) // what was measured before is true all the same
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	b.print(os.Stdout)

@@ -32,10 +32,10 @@ func (b *bench) startPack(ctx context.Context, name string, nodes int) ([]*serve
 	if err != nil {
 		return nil, err
 	}
-	merge := fmt.Sprintf(`{"Frontend": {"bind_address": "127.0.0.1", "bind_port": %d, "use_plain_http": true,
+	merge := fmt.Sprintf(`{"Frontend": {"bind_address": "127.0.0.1", "bind_port": %d, "use_plain_http": %t,
 		"default_client_monitoring_artifacts": [], "resources": {"connections_per_second": 10000, "enrollments_per_second": 10000}},
 		"GUI": {"bind_port": %d}, "API": {"bind_port": %d}, "Monitoring": {"bind_port": %d},
-		"Bus": {"bind_address": "127.0.0.1", "bind_port": %d}, "Gossip": {"bind_address": "127.0.0.1", "bind_port": %d}}`, port, port+1, port+2, port+3, port+4, port+5)
+		"Bus": {"bind_address": "127.0.0.1", "bind_port": %d}, "Gossip": {"bind_address": "127.0.0.1", "bind_port": %d}}`, port, !b.tls, port+1, port+2, port+3, port+4, port+5)
 	text, err := config.Generate(config.GenerateOptions{Datastore: filepath.Join(folder, "store"), Hostname: "localhost", Now: time.Now(), MergeJSON: merge})
 	if err != nil {
 		return nil, err
@@ -68,12 +68,17 @@ func (b *bench) startNode(ctx context.Context, name, path string, i int) (*serve
 		return nil, err
 	}
 	node := "n" + strconv.Itoa(i)
-	s := &server{name: name, bench: b, loaded: loaded, shared: true, monitor: fmt.Sprintf("http://127.0.0.1:%d", loaded.Monitoring.BindPort)}
-	s.loaded.Client.ServerURLs = []string{fmt.Sprintf("http://127.0.0.1:%d/", loaded.Frontend.BindPort)}
+	s := &server{name: name, node: node, bench: b, loaded: loaded, shared: true, monitor: fmt.Sprintf("http://127.0.0.1:%d", loaded.Monitoring.BindPort)}
+	scheme := "http"
+	if b.tls {
+		scheme = "https"
+	}
+	s.loaded.Client.ServerURLs = []string{fmt.Sprintf("%s://127.0.0.1:%d/", scheme, loaded.Frontend.BindPort)}
 	if s.door, err = newDoor(loaded, loaded.GUI.BindPort); err != nil {
 		return nil, err
 	}
-	if s.log, err = os.Create(filepath.Join(filepath.Dir(path), node+".log")); err != nil {
+	// Added to: a node that was killed may be started again.
+	if s.log, err = os.OpenFile(filepath.Join(filepath.Dir(path), node+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
 		return nil, err
 	}
 	s.command = exec.CommandContext(ctx, os.Args[0], "serve", path, node, strconv.Itoa(offset), strconv.FormatBool(i < 2))

@@ -19,6 +19,7 @@ import (
 // server is the process that is measured.
 type server struct {
 	name    string
+	node    string // in a pack
 	bench   *bench
 	loaded  *config.Loaded
 	command *exec.Cmd

@@ -7,11 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"raptorpack/cmd/agent"
@@ -19,45 +15,62 @@ import (
 	"raptorpack/pool"
 )
 
-// swarm is a pool of idle agents in a process of its own: one process may not open
-// files enough for all of them.
+// swarm is a pool in a process of its own: one process may not open files enough for
+// all agents, and what agents cost is to be told from what the driver costs.
 type swarm struct {
-	command *exec.Cmd
-	in      io.WriteCloser
-
-	mu     sync.Mutex
-	status pool.Status
+	*pool.Split
+	in    io.WriteCloser
+	stop  context.CancelFunc
+	ended chan error // one value
 }
 
-// runSwarm is that process: it prints its status every second until its standard
-// input ends. What comes there before says that the agents' home is closed.
-func runSwarm(ctx context.Context, args []string) error {
-	loaded, err := config.Load(args[0], config.Options{})
+// order is what the process of a swarm is told, as JSON in its one argument.
+type order struct {
+	File       string   // of the server
+	Identities string   // file of keys
+	URLs       []string // of which each agent takes one
+	Home       string   // the address that all are led to until it is closed; empty: none
+	First      int
+	Clients    int
+	Ramp       float64
+	Churn      pool.Churn
+	Manners    pool.Manners
+	Bulk       map[string]int64
+}
+
+// runSwarm is that process: it writes figures every second until it is told to end.
+// What comes on its standard input says that the agents' home is closed.
+func runSwarm(ctx context.Context, text string) error {
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return fmt.Errorf("order of a swarm: %w", err)
+	}
+	pool.SpareProcessor()
+	loaded, err := config.Load(o.File, config.Options{})
 	if err != nil {
 		return err
 	}
-	first, _ := strconv.Atoi(args[2]) // our own parent wrote them
-	count, _ := strconv.Atoi(args[3])
-	ramp, _ := strconv.ParseFloat(args[4], 64)
-	if _, err := pool.RaiseDescriptorLimit(uint64(2*count + 1000)); err != nil {
+	if _, err := pool.RaiseDescriptorLimit(uint64(2*o.Clients + 1000)); err != nil {
 		return err
 	}
-	identities, err := pool.LoadIdentities(ctx, args[1], first+count)
+	identities, err := pool.LoadIdentities(ctx, o.Identities, o.First+o.Clients)
 	if err != nil {
 		return err
 	}
-	loaded.Client.ServerURLs = strings.Split(args[5], ",")
+	loaded.Client.ServerURLs = o.URLs
 	base, err := agent.Options(loaded.Client, agent.Settings{Version: "bench", MinBackOff: time.Second})
 	if err != nil {
 		return err
 	}
 	var closed atomic.Bool // their home
 	p, err := pool.New(pool.Options{
-		First: first, Clients: count, Identities: identities, Base: base, Wire: agent.TransportOptions(loaded.Client), Ramp: ramp, Route: func(target string) string {
-			if args[6] == "" || closed.Load() {
+		First: o.First, Clients: o.Clients, Identities: identities, Base: base, Wire: agent.TransportOptions(loaded.Client), Ramp: o.Ramp,
+		Churn: o.Churn, Manners: o.Manners, Bulk: o.Bulk,
+		Route: func(target string) string {
+			if o.Home == "" || closed.Load() {
 				return target
 			}
-			return args[6]
+			return o.Home
 		},
 	})
 	if err != nil {
@@ -66,18 +79,13 @@ func runSwarm(ctx context.Context, args []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		defer cancel()
 		if n, _ := os.Stdin.Read(make([]byte, 1)); n > 0 {
 			closed.Store(true)
 		}
-		_, _ = io.Copy(io.Discard, os.Stdin) // its end is the word to stop
 	}()
 	go func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for ; ctx.Err() == nil; <-tick.C {
-			_ = json.NewEncoder(os.Stdout).Encode(p.Status()) // nobody reads: nobody waits
-		}
+		defer cancel() // nobody reads: nobody wants us
+		_ = pool.Record(ctx, os.Stdout, p)
 	}()
 	return p.Run(ctx)
 }
@@ -89,48 +97,36 @@ type herd struct {
 	first, count int
 	nodes        []*server
 	home         *server
+	churn        pool.Churn
+	manners      pool.Manners
+	bulk         map[string]int64
 }
 
 // swarm starts the process of a herd.
 func (b *bench) swarm(ctx context.Context, h herd, ramp float64) (*swarm, error) {
-	var urls []string
+	o := order{
+		File: h.nodes[0].loaded.Path, Identities: b.out + "/identities", First: h.first, Clients: h.count, Ramp: ramp,
+		Churn: h.churn, Manners: h.manners, Bulk: h.bulk,
+	}
 	for _, s := range h.nodes {
-		urls = append(urls, s.loaded.Client.ServerURLs...)
+		o.URLs = append(o.URLs, s.loaded.Client.ServerURLs...)
 	}
-	home := ""
 	if h.home != nil {
-		home = fmt.Sprintf("127.0.0.1:%d", h.home.loaded.Frontend.BindPort)
+		o.Home = fmt.Sprintf("127.0.0.1:%d", h.home.loaded.Frontend.BindPort)
 	}
-	w := &swarm{command: exec.CommandContext(ctx, os.Args[0], "swarm", h.nodes[0].loaded.Path, b.out+"/identities",
-		strconv.Itoa(h.first), strconv.Itoa(h.count), fmt.Sprint(ramp), strings.Join(urls, ","), home)}
-	w.command.Stderr = os.Stderr
-	w.command.Cancel = func() error { return w.command.Process.Signal(syscall.SIGTERM) }
-	var err error
-	if w.in, err = w.command.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := w.command.StdoutPipe()
+	text, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
-	go func() {
-		for lines := json.NewDecoder(out); ; {
-			var status pool.Status
-			if lines.Decode(&status) != nil {
-				return
-			}
-			w.mu.Lock()
-			w.status = status
-			w.mu.Unlock()
-		}
-	}()
-	return w, w.command.Start()
-}
-
-func (w *swarm) now() pool.Status {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.status
+	command := exec.Command(os.Args[0], "swarm", string(text))
+	command.Stderr = os.Stderr
+	w := &swarm{Split: pool.NewSplit(command), ended: make(chan error, 1)}
+	if w.in, err = command.StdinPipe(); err != nil {
+		return nil, err
+	}
+	ctx, w.stop = context.WithCancel(ctx)
+	go func() { w.ended <- w.Run(ctx) }()
+	return w, nil
 }
 
 // closeHome lets the agents go to the nodes that they know.
@@ -140,8 +136,8 @@ func (w *swarm) closeHome() error {
 }
 
 func (w *swarm) end() error {
-	w.in.Close()
-	return w.command.Wait()
+	w.stop()
+	return <-w.ended
 }
 
 // perProcess is how many agents share a process: each has two sockets.
@@ -178,13 +174,7 @@ func (b *bench) swarmed(ctx context.Context, herds []herd) ([]*swarm, error) {
 func total(all []*swarm) pool.Status {
 	var t pool.Status
 	for _, w := range all {
-		s := w.now()
-		t.Clients, t.Started = t.Clients+s.Clients, t.Started+s.Started
-		t.Connected, t.Enrolled = t.Connected+s.Connected, t.Enrolled+s.Enrolled
-		t.Delivered, t.Sockets = t.Delivered+s.Delivered, t.Sockets+s.Sockets
-		t.Flows, t.FailedFlows = t.Flows+s.Flows, t.FailedFlows+s.FailedFlows
-		t.Rows, t.Logs, t.UploadBytes = t.Rows+s.Rows, t.Logs+s.Logs, t.UploadBytes+s.UploadBytes
-		t.Failures, t.DialErrors = t.Failures+s.Failures, t.DialErrors+s.DialErrors
+		t.Add(w.Stats().Status)
 	}
 	return t
 }

@@ -4,6 +4,7 @@ package pool
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,4 +22,13 @@ func RaiseDescriptorLimit(want uint64) (uint64, error) {
 		}
 	}
 	return limit.Cur, nil
+}
+
+// processorTime is what this process has used.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
