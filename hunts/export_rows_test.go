@@ -88,7 +88,7 @@ func FuzzCSV(f *testing.F) {
 	f.Add("a", "=x", "b,\"\r\n", "\t1")
 	f.Fuzz(func(t *testing.T, key1, value1, key2, value2 string) {
 		row, err := json.Marshal(map[string]string{key1: value1, key2: value2})
-		if err != nil || strings.ContainsAny(key1+value1+key2+value2, "\r\xff") || !json.Valid(row) {
+		if err != nil || strings.Contains(key1+value1+key2+value2, "\r") || !json.Valid(row) {
 			return // encoding/csv makes \n of \r\n
 		}
 		var want map[string]string

@@ -214,7 +214,7 @@ func (i *importer) extent(client, flow, name string) (filestore.Extent, error) {
 }
 
 const (
-	importBytes = 4 << 20 // of a commit
+	importBytes = 8 << 20 // of a commit: as much as the bulk lane does not wait with
 	importParts = 500
 )
 
@@ -231,6 +231,7 @@ func (i *importer) flush(ctx context.Context) error {
 	if len(i.commit.Appends) == 0 {
 		return nil
 	}
+	i.commit.Class = filestore.Bulk
 	err := i.target.Writer.Submit(ctx, &i.commit)
 	i.commit, i.size = filestore.Commit{}, 0
 	return err

@@ -1,6 +1,7 @@
 package hunts_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -187,24 +188,74 @@ func (keepsNothing) Submit(_ context.Context, c *filestore.Commit) error {
 	return nil
 }
 
-func (keepsNothing) FinishUpload(_ context.Context, f filestore.UploadFinish) (*filestore.StoredUpload, error) {
-	return &filestore.StoredUpload{Path: "x"}, nil
+func (keepsNothing) FinishUpload(context.Context, filestore.UploadFinish) (*filestore.StoredUpload, error) {
+	return &filestore.StoredUpload{Path: "x", SHA256: "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"}, nil
+}
+
+// small is what a zip of a hunt has at least, in its order.
+var small = [][2]string{
+	{"hunt.json", `{"hunt":"H.A1","creator":"ada","state":"stopped","results":["A"]}`},
+	{"clients.jsonl", `{"ClientId":"C.0123456789abcdef","FlowId":"F.A1.H","State":"completed"}` + "\n"},
+	{"results/A.jsonl", `{"ClientId":"C.0123456789abcdef","FlowId":"F.A1.H","x":1}` + "\n"},
+	{"results/A.batches.jsonl", `{"client":"C.0123456789abcdef","flow":"F.A1.H","name":"A","first":0,"rows":1}` + "\n"},
+	{"uploads.jsonl", `{"ClientId":"C.0123456789abcdef","FlowId":"F.A1.H","number":1,"accessor":"file","components":["a"],"stored_size":5,` +
+		`"sha256":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","sparse":true,"member":"f"}` + "\n"},
+	{"f", "hello"},
+	{"f.idx", `{"ranges":[{"FileLength":5,"Length":5}]}`},
+}
+
+var smallKinds = map[string]string{
+	"hunt.json": "hunt", "clients.jsonl": "clients", "results/A.jsonl": "rows", "results/A.batches.jsonl": "batches",
+	"uploads.jsonl": "uploads", "f": "file", "f.idx": "index",
+}
+
+// smallZip makes a zip of small, with one member changed.
+func smallZip(t testing.TB, changed, text string) []byte {
+	m := hunts.Manifest{Version: 1, Hunt: "H.A1"}
+	var out bytes.Buffer
+	w := zip.NewWriter(&out)
+	put := func(name, text string) {
+		member, err := w.CreateHeader(&zip.FileHeader{Name: name})
+		if err == nil {
+			_, err = io.WriteString(member, text)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, member := range small {
+		if member[0] == changed {
+			member[1] = text
+		}
+		put(member[0], member[1])
+		sum := sha256.Sum256([]byte(member[1]))
+		m.Members = append(m.Members, hunts.ZipMember{
+			Path: member[0], Kind: smallKinds[member[0]], Size: int64(len(member[1])), SHA256: hex.EncodeToString(sum[:]), Result: "A",
+		})
+	}
+	manifest, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("manifest.json", string(manifest))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // FuzzImport changes members of a sound zip.
 func FuzzImport(f *testing.F) {
-	g := filled(f)
-	data, _ := g.zip(hunts.ZipOptions{})
-	for name, text := range members(f, data) {
-		f.Add(name, text)
+	sound := smallZip(f, "", "")
+	in, err := hunts.Import(context.Background(), bytes.NewReader(sound), int64(len(sound)), hunts.ImportTarget{Writer: keepsNothing{}})
+	if err != nil || in.Rows != 1 || in.Uploads != 1 {
+		f.Fatal(in, err)
+	}
+	for _, member := range small {
+		f.Add(member[0], member[1])
 	}
 	f.Fuzz(func(t *testing.T, changed, text string) {
-		bad := resealed(t, data, func(name, old string) string {
-			if name == changed {
-				return text
-			}
-			return old
-		})
+		bad := smallZip(t, changed, text)
 		_, err := hunts.Import(context.Background(), bytes.NewReader(bad), int64(len(bad)), hunts.ImportTarget{Writer: keepsNothing{}})
 		if err != nil && !errors.Is(err, hunts.ErrBadArchive) && !errors.Is(err, filestore.ErrDamaged) {
 			t.Error(err)
@@ -214,10 +265,7 @@ func FuzzImport(f *testing.F) {
 
 // FuzzVerify gives bytes that may be no zip at all.
 func FuzzVerify(f *testing.F) {
-	g := newRig(f, 1)
-	g.numbers("a-1", 0, 0, 2)
-	data, _ := g.zip(hunts.ZipOptions{})
-	f.Add(data)
+	f.Add(smallZip(f, "", ""))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, err := hunts.Verify(context.Background(), bytes.NewReader(data), int64(len(data))); err != nil && !errors.Is(err, hunts.ErrBadArchive) {
 			t.Error(err)

@@ -134,7 +134,7 @@ func benchRows(client int) []byte {
 }
 
 // benchFlows knows a flow for each client of the fleet.
-type benchFlows struct{ *flows.Room }
+type benchFlows struct{}
 
 var oneFlow = &flows.Flow{}
 
@@ -144,6 +144,8 @@ func (benchFlows) Flow(key flows.Key) (*flows.Flow, error) {
 	}
 	return oneFlow, nil
 }
+
+func (benchFlows) HuntFlows(ids.Org, ids.Hunt) []*flows.Flow { return nil }
 
 // benchRecords has the one hunt.
 type benchRecords struct{}
@@ -279,4 +281,17 @@ func BenchmarkResultsSort(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkResultsZip writes all rows as JSON lines and as CSV.
+func BenchmarkResultsZip(b *testing.B) {
+	r := benchResults(b, benchStore(b))
+	defer cpu(b)()
+	for b.Loop() {
+		m, err := r.Zip(b.Context(), benchHunt, io.Discard, hunts.ZipOptions{RowsOnly: true})
+		if err != nil || !m.Whole {
+			b.Fatal(err, m)
+		}
+	}
+	b.SetBytes(benchPlain)
 }

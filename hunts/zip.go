@@ -28,8 +28,11 @@ func (r *Results) Zip(ctx context.Context, key Key, w io.Writer, o ZipOptions) (
 	if err != nil {
 		return nil, err
 	}
-	z := newZipWriter(r, h, w, o)
-	if err := z.all(ctx); err != nil {
+	counted := &countWriter{w: w}
+	z := newZipWriter(r, h, counted, o)
+	err = z.all(ctx)
+	r.metrics.exports.WithLabelValues("zip").Add(float64(counted.n))
+	if err != nil {
 		return nil, fmt.Errorf("zip of hunt %s: %w", key.Hunt, err)
 	}
 	return &z.manifest, nil
@@ -158,19 +161,22 @@ func (z *zipWriter) result(ctx context.Context, name string) error {
 }
 
 // free makes a name for a result's members that no other has as a file or folder,
-// also where case does not count.
+// also where case does not count. Escaped names have no "~", so another folder does.
 func (z *zipWriter) free(base string) string {
-	for n := 2; ; n++ {
-		low := strings.ToLower(base)
+	for n := 1; ; n++ {
+		name := base
+		if n > 1 {
+			name = fmt.Sprintf("results~%d/%s", n, strings.TrimPrefix(base, "results/"))
+		}
+		low := strings.ToLower(name)
 		clash := z.taken[low] || z.taken[low+".jsonl"] || z.taken[low+".csv"] || z.taken[low+".batches.jsonl"]
 		for dir := path.Dir(low); dir != "."; dir = path.Dir(dir) {
 			clash = clash || z.taken["file "+dir]
 		}
 		if !clash {
 			z.take(low)
-			return base
+			return name
 		}
-		base = fmt.Sprintf("%s~%d", strings.TrimSuffix(base, fmt.Sprintf("~%d", n-1)), n)
 	}
 }
 

@@ -214,6 +214,32 @@ func TestZipTellsWhatIsMissingOrDamaged(t *testing.T) {
 	}
 }
 
+func TestResultsOfLikeNamesHaveTheirOwnMembers(t *testing.T) {
+	g := newRig(t, 1)
+	names := map[string]string{"$a": "Data", "$b": "data", "$c": "Data.jsonl/X", "$d": "DATA.CSV/data", "$e": "a/b", "$f": "a"}
+	g.key = g.create(t, func(c *hunts.Create) { c.Collect.Names = names })
+	data, m := g.zip(hunts.ZipOptions{})
+	files, folders := map[string]bool{}, map[string]bool{}
+	for name := range members(t, data) {
+		low := strings.ToLower(name)
+		if files[low] {
+			t.Errorf("%s is there in another case", name)
+		}
+		files[low] = true
+		for dir := filepath.Dir(low); dir != "."; dir = filepath.Dir(dir) {
+			folders[dir] = true
+		}
+	}
+	for dir := range folders {
+		if files[dir] {
+			t.Errorf("%s is a file and a folder", dir)
+		}
+	}
+	if m.Counts["rows"] != len(names) {
+		t.Errorf("counts %v", m.Counts)
+	}
+}
+
 func TestZipEndsWithItsCaller(t *testing.T) {
 	g := filled(t)
 	path := filestore.FlowUploadsDir(ids.RootOrg, id(0), g.key.Hunt.Flow(0)) + "/file/etc/passwd"
