@@ -2,7 +2,6 @@ package hunts
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -259,15 +258,27 @@ func (i *importer) flows(ctx context.Context, m *ZipMember, set filestore.Set) e
 		if c.FlowID == "" {
 			continue // it had not begun
 		}
-		e, err := i.extent(c.ClientID, c.FlowID, "flows")
-		if err != nil {
-			return err
-		}
-		e.Rows = 1
-		if err := i.put(ctx, set, e, append(bytes.Clone(line), '\n')); err != nil {
+		if err := i.record(ctx, set, &c); err != nil {
 			return err
 		}
 	}
+}
+
+// importedFlows is the name of the extents in the file of a hunt's flows that tell what
+// became of them where they ran.
+const importedFlows = "imported"
+
+func (i *importer) record(ctx context.Context, set filestore.Set, c *clientLine) error {
+	e, err := i.extent(c.ClientID, c.FlowID, importedFlows)
+	if err != nil {
+		return err
+	}
+	c.FlowID, e.Rows = e.Flow.String(), 1
+	line, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return i.put(ctx, set, e, append(line, '\n'))
 }
 
 // lineReader reads lines of bounded length.

@@ -85,6 +85,13 @@ func TestImportedHuntIsExportedAgain(t *testing.T) {
 			t.Errorf("%s was %s, is %s", name, was[name], is[name])
 		}
 	}
+	if strings.ReplaceAll(was["clients.csv"], g.key.Hunt.Flow(0).String(), other.key.Hunt.Flow(0).String()) != is["clients.csv"] {
+		t.Errorf("clients were %s, are %s", was["clients.csv"], is["clients.csv"])
+	}
+	third := newRig(t, 0)
+	if in, err := hunts.Import(context.Background(), bytes.NewReader(again), int64(len(again)), hunts.ImportTarget{Writer: third.node("c-1")}); err != nil || in.Rows != 13 || in.Uploads != 5 {
+		t.Errorf("imported once more: %+v, %v", in, err)
+	}
 	if m.Counts["file"] != 5 || len(m.Problems) != 1 {
 		t.Errorf("counts %v, problems %v", m.Counts, m.Problems)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
 )
@@ -62,6 +63,9 @@ var clientColumns = []string{
 }
 
 func (z *zipWriter) eachClient(ctx context.Context, found func(*clientLine) error) error {
+	if z.r.o.Imported(z.key) {
+		return z.eachImported(ctx, found)
+	}
 	for _, f := range z.r.o.Flows.HuntFlows(z.key.Org, z.key.Hunt) {
 		if _, known := z.r.o.Clients.Ordinal(z.key.Org, f.Client); !known {
 			continue
@@ -76,6 +80,25 @@ func (z *zipWriter) eachClient(ctx context.Context, found func(*clientLine) erro
 		}
 	}
 	return nil
+}
+
+// eachImported goes over what an import noted of flows.
+func (z *zipWriter) eachImported(ctx context.Context, found func(*clientLine) error) error {
+	s, _, err := z.r.pin(ctx, z.key, filestore.HuntFlows(z.key.Org, z.key.Hunt), importedFlows, nil, "")
+	if err != nil {
+		return err
+	}
+	_, err = s.Walk(ctx, 0, s.take, func(b filestore.Batch) (err error) {
+		(&Filter{}).Each(b.Lines, func(_ int64, line []byte) bool {
+			var c clientLine
+			if err = json.Unmarshal(line, &c); err == nil {
+				err = found(&c)
+			}
+			return err == nil
+		})
+		return err
+	})
+	return err
 }
 
 // eachWithout goes over the clients of a set that have no flow.
