@@ -56,7 +56,7 @@ func (r *Results) Export(ctx context.Context, key Key, name string, w io.Writer,
 	if err != nil {
 		return nil, err
 	}
-	e := &exporter{r: r, selection: v.selection, filter: v.filter, bare: o.Bare, out: bufio.NewWriterSize(w, exportBuffer)}
+	e := &exporter{r: r, key: key, selection: v.selection, filter: v.filter, bare: o.Bare, out: bufio.NewWriterSize(w, exportBuffer)}
 	if o.Format == CSV {
 		e.columns = newColumns(o.Columns)
 		if len(o.Columns) == 0 {
@@ -83,7 +83,8 @@ const (
 
 // exporter writes the rows of a selection.
 type exporter struct {
-	r *Results
+	r   *Results
+	key Key
 	*selection
 	filter  *Filter
 	columns *columns              // nil: JSON lines
@@ -148,6 +149,10 @@ func (e *exporter) write(ctx context.Context) error {
 
 // batch writes the rows of a batch that the filter takes.
 func (e *exporter) batch(b filestore.Batch, line func([]byte) error) (err error) {
+	if !e.r.showsNow(e.key, e.selection, b.Stream) { // deleted meanwhile
+		e.report.Hidden += b.Rows
+		return nil
+	}
 	if e.note != nil {
 		e.note(b)
 	}

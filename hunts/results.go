@@ -111,8 +111,9 @@ type Results struct {
 	queue   chan *sortJob // full: ErrBusy
 	disk    diskBudget
 
-	mu   sync.Mutex
-	jobs map[string]*sortJob // by what they sort
+	mu     sync.Mutex
+	jobs   map[string]*sortJob // by what they sort
+	chosen []chosen            // newest first
 }
 
 // maxSortsWaiting bounds the queue of sorts; one runs at a time.
@@ -199,7 +200,7 @@ func (r *Results) shows(key Key, client ids.Client, flow ids.Flow) bool {
 	return err == nil
 }
 
-// selection is which streams of a pinned set are shown.
+// selection is which streams of a pinned set are shown. It does not change.
 type selection struct {
 	*filestore.Pinned
 	taken  []bool // by stream
@@ -210,12 +211,12 @@ type selection struct {
 
 // choose looks at the streams of a set: those that may be shown, and are of one of
 // some clients if there are any.
-func (r *Results) choose(key Key, p *filestore.Pinned, only []ids.Client) *selection {
+func (r *Results) choose(key Key, p *filestore.Pinned, only []ids.Client, gaps bool) *selection {
 	wanted := make(map[ids.Client]bool, len(only))
 	for _, c := range only {
 		wanted[c] = true
 	}
-	s := &selection{Pinned: p, taken: make([]bool, p.Streams())}
+	s := &selection{Pinned: p, taken: make([]bool, p.Streams()), gaps: gaps}
 	for i := range s.taken {
 		stream, rows := p.Stream(i)
 		if len(wanted) > 0 && !wanted[stream.Client] {
@@ -230,7 +231,49 @@ func (r *Results) choose(key Key, p *filestore.Pinned, only []ids.Client) *selec
 	return s
 }
 
+// chosen is a selection of all clients that was made not long ago.
+type chosen struct {
+	key Key
+	at  time.Time
+	*selection
+}
+
+const (
+	// chosenLife is how long a selection serves further pages, as looking at 100,000
+	// clients takes some 30 ms. Who shows rows asks again whether they may be shown, so
+	// only sums are that old.
+	chosenLife = time.Second
+
+	maxChosen = 4
+)
+
+// lately returns a selection of all of a set, which may be a second old.
+func (r *Results) lately(key Key, p *filestore.Pinned, gaps bool) *selection {
+	r.mu.Lock()
+	for _, c := range r.chosen {
+		if c.key == key && time.Since(c.at) < chosenLife && c.Same(p) {
+			again := *c.selection
+			again.Pinned = p // it knows of damage that is new
+			r.mu.Unlock()
+			return &again
+		}
+	}
+	r.mu.Unlock()
+	at := time.Now()
+	s := r.choose(key, p, nil, gaps)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.chosen = append([]chosen{{key, at, s}}, r.chosen[:min(len(r.chosen), maxChosen-1)]...)
+	return s
+}
+
 func (s *selection) take(stream int) bool { return s.taken[stream] }
+
+// showsNow reports whether a stream that was chosen may still be shown.
+func (r *Results) showsNow(key Key, s *selection, stream int) bool {
+	of, _ := s.Stream(stream)
+	return r.shows(key, of.Client, of.Flow)
+}
 
 // pin looks at a set of a hunt, and chooses from it.
 func (r *Results) pin(ctx context.Context, key Key, set filestore.Set, name string, only []ids.Client, cursor string) (*selection, int64, error) {
@@ -238,7 +281,9 @@ func (r *Results) pin(ctx context.Context, key Key, set filestore.Set, name stri
 	if err != nil {
 		return nil, 0, fmt.Errorf("results of hunt %s: %w", key.Hunt, err)
 	}
-	s := r.choose(key, p, only)
-	s.gaps = set == uploadSet(key)
-	return s, place, nil
+	gaps := set == uploadSet(key)
+	if len(only) == 0 {
+		return r.lately(key, p, gaps), place, nil
+	}
+	return r.choose(key, p, only, gaps), place, nil
 }

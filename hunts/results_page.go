@@ -153,6 +153,9 @@ func (v *tableView) scan(ctx context.Context, r *Results, t *Table) error {
 	var size int64
 	told, err := v.Walk(ctx, next, v.take, func(b filestore.Batch) error {
 		next = b.Place + b.Rows
+		if !r.showsNow(v.key, v.selection, b.Stream) {
+			return nil
+		}
 		whole := v.filter.Each(b.Lines, func(number int64, line []byte) bool {
 			if skip > 0 {
 				skip--
@@ -177,7 +180,7 @@ func (v *tableView) scan(ctx context.Context, r *Results, t *Table) error {
 	t.met(told)
 	if errors.Is(err, errEnough) {
 		err = nil
-		if v.left(next) > 0 {
+		if v.left(next, t) > 0 {
 			t.Next = v.cursor(next, t.From+int64(len(t.Rows)))
 		}
 	}
@@ -185,14 +188,19 @@ func (v *tableView) scan(ctx context.Context, r *Results, t *Table) error {
 		t.Match = t.From + int64(len(t.Rows)) // all pages before looked at all before
 	}
 	r.metrics.scanned.Add(float64(told.Bytes))
-	if t.Looked.Left = v.left(next); v.filter.All() {
+	if t.Looked.Left = v.left(next, t); v.filter.All() {
 		t.Match, t.Looked = v.rows, Looked{}
 	}
 	return err
 }
 
-// left counts the chosen rows from a place on.
-func (v *tableView) left(place int64) int64 { return v.Count(place, v.take) }
+// left counts the chosen rows behind a page that ends at a place.
+func (v *tableView) left(place int64, t *Table) int64 {
+	if v.filter.All() {
+		return max(0, v.rows-t.From-int64(len(t.Rows)))
+	}
+	return v.Count(place, v.take)
+}
 
 func (v *tableView) row(b filestore.Batch, number int64, line []byte) filestore.Row {
 	s, _ := v.Stream(b.Stream)

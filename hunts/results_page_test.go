@@ -91,7 +91,14 @@ func TestDeletedIsNotShown(t *testing.T) {
 	for i := range 3 {
 		g.numbers("a-1", i, 0, 4)
 	}
+	if before := g.page(hunts.Query{}); len(before.Rows) != 12 {
+		t.Errorf("%d rows before", len(before.Rows))
+	}
 	g.must(t)(g.clients.PlanDelete(ids.RootOrg, id(1)))
+	if at := g.page(hunts.Query{}); len(at.Rows) != 8 {
+		t.Errorf("%d rows at once", len(at.Rows))
+	}
+	g.results = g.open() // sums may be a second old
 	p := g.page(hunts.Query{})
 	if len(p.Rows) != 8 || p.Total != 8 || p.Hidden != 4 {
 		t.Errorf("%d rows, total %d, hidden %d", len(p.Rows), p.Total, p.Hidden)

@@ -211,7 +211,7 @@ func (z *zipWriter) lines(ctx context.Context, base, kind string, set filestore.
 		return nil, err
 	}
 	var batches []noted
-	e := &exporter{r: z.r, selection: s, learn: learned, note: func(b filestore.Batch) {
+	e := &exporter{r: z.r, key: z.key, selection: s, learn: learned, note: func(b filestore.Batch) {
 		batches = append(batches, noted{b.Stream, b.FirstRow, b.Rows})
 	}}
 	m, err := z.member(ZipMember{Path: base + ".jsonl", Kind: kind, Result: name}, z.h.Created, func(w io.Writer) error {

@@ -52,6 +52,9 @@ type zipUpload struct {
 // eachUpload goes over the lines of the list of uploads.
 func (z *zipWriter) eachUpload(ctx context.Context, s *selection, found func(*zipUpload, []byte) error) error {
 	_, err := s.Walk(ctx, 0, s.take, func(b filestore.Batch) (err error) {
+		if !z.r.showsNow(z.key, s, b.Stream) {
+			return nil
+		}
 		stream, _ := s.Stream(b.Stream)
 		u := &zipUpload{client: stream.Client, flow: stream.Flow}
 		(&Filter{}).Each(b.Lines, func(_ int64, line []byte) bool {
