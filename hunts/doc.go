@@ -3,8 +3,8 @@
 // It owns the replicated record of each hunt (kind "hunts"), its sets of clients,
 // sums and curve, and the table that every node matches clients against. It never
 // starts a collection itself: an admission is the start of a flow, which the room of
-// flows applies. It never compiles an artifact, reads a stored row, or speaks to
-// clients, operators or the ledger. The only VQL it runs are filters of conditions.
+// flows applies. It never compiles an artifact, or speaks to clients, operators or the
+// ledger. The only VQL it runs are filters of conditions.
 //
 // Main walk: PlanCreate and PlanStart make mutations; Apply keeps the hunt and
 // publishes it to the Foreman, who matches the clients of this node (Arrived) and
@@ -14,6 +14,10 @@
 // such a start, and tells FlowsChanged of each step of these flows: running, then
 // completed or errored. ClientChanged follows the room of clients.
 //
+// Results stands beside all that and changes nothing: it shows the stored rows of a
+// hunt's clients as one table, and hands them out (RESULTS.md). Import alone writes, to
+// the filestore, rows that were handed out before.
+//
 // Wiring, in this order: clients.New; New with it; clients.Room.Follow(ClientChanged);
 // flows.New with Options.Hunts; all three are states of one ledger. NewForeman runs on
 // every node, NewManager's Run is a duty of the master.
@@ -22,5 +26,6 @@
 // ClientChanged and Restore, all of the ledger's goroutine. The room of clients may be
 // asked for an ordinal while it is held, never the other way round. The foreman's
 // table is immutable behind an atomic pointer, and what it settled are atomic bits. No
-// lock is held during a callback, a proposal or a search.
+// lock is held during a callback, a proposal or a search. Results.mu guards sorts and
+// selections in memory; files are read and written without it.
 package hunts
