@@ -110,7 +110,7 @@ func (f *Files) copy(ctx context.Context, to *filestore.Handle, from io.Reader, 
 			sum.Write(piece[:n])
 			got.Size += int64(n)
 		}
-		if errors.Is(end, io.EOF) {
+		if end == io.EOF { //nolint:errorlint // a reader ends with it bare; wrapped it says that something broke off
 			return nil
 		}
 		if end != nil {

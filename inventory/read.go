@@ -118,6 +118,9 @@ func (r *Room) Wanted() []Wanted {
 	return out
 }
 
+// MayName reports whether a file in the public folder can have a name.
+func MayName(path string) bool { return validPath.MatchString(path) }
+
 // Public returns the file of a name in the public folder, if anybody is to be given
 // it, and the org that it belongs to.
 func (r *Room) Public(path string) (*File, ids.Org, bool) {

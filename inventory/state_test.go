@@ -178,7 +178,7 @@ func TestToolWithoutAFileSaysWhy(t *testing.T) {
 	wantErr(t, err, inventory.ErrMissing, "not fetched yet")
 	w.do(w.room.PlanWant(ids.RootOrg, "near", "", "ann"))
 	_, err = w.lookup("near").Variables([]string{"https://x/"})
-	wantErr(t, err, inventory.ErrMissing, "is fetching")
+	wantErr(t, err, inventory.ErrFetching, "near")
 	if got := w.variables(w.lookup("far")); got["Tool_far_URL"] != "https://x.example/f" || got["Tool_far_HASH"] != strings.Repeat("a", 64) || got["Tool_far_FILENAME"] != "f" {
 		t.Errorf("a tool that agents fetch themselves: %v", got)
 	}

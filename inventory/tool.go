@@ -29,6 +29,10 @@ var (
 	// or fetching it failed; the text says which.
 	ErrMissing = errors.New("tool is not available")
 
+	// ErrFetching means that the master fetches the tool at the moment. Trying again
+	// helps.
+	ErrFetching = errors.New("tool is being fetched")
+
 	// ErrChanged means that the tool was changed meanwhile. Trying again helps.
 	ErrChanged = errors.New("tool was changed meanwhile")
 
@@ -120,21 +124,29 @@ func nameIn(text string) string {
 	return name
 }
 
-// Variables are what artifacts are told of the tool. servers are the URLs of the
-// pack, as clients are given them. The error wraps ErrMissing.
-func (t *Tool) Variables(servers []string) ([]artifacts.Value, error) {
-	if t.Hash() == "" {
+// URLs are where clients are sent for the tool, the best first. servers are the URLs
+// of the pack, as clients are given them. The error wraps ErrMissing or ErrFetching.
+func (t *Tool) URLs(servers []string) ([]string, error) {
+	switch {
+	case t.Hash() == "":
 		return nil, t.missing()
+	case !t.Local():
+		return []string{t.URL}, nil
+	case len(servers) == 0:
+		return nil, fmt.Errorf("tool %s: clients are told no server URL to fetch it from: %w", t.Name, ErrMissing)
 	}
-	urls := []string{t.URL}
-	if t.Local() {
-		urls = urls[:0]
-		for _, server := range servers {
-			urls = append(urls, publicURL(server)+t.File.Path)
-		}
-		if len(urls) == 0 {
-			return nil, fmt.Errorf("tool %s: clients are told no server URL to fetch it from: %w", t.Name, ErrMissing)
-		}
+	urls := make([]string, len(servers))
+	for i, server := range servers {
+		urls[i] = publicURL(server) + t.File.Path
+	}
+	return urls, nil
+}
+
+// Variables are what artifacts are told of the tool, as URLs has it.
+func (t *Tool) Variables(servers []string) ([]artifacts.Value, error) {
+	urls, err := t.URLs(servers)
+	if err != nil {
+		return nil, err
 	}
 	list, err := json.Marshal(urls)
 	if err != nil {
@@ -162,7 +174,7 @@ func publicURL(server string) string {
 func (t *Tool) missing() error {
 	switch {
 	case t.Fetching:
-		return fmt.Errorf("tool %s: the master is fetching it: %w", t.Name, ErrMissing)
+		return fmt.Errorf("tool %s: the master is busy with it: %w", t.Name, ErrFetching)
 	case t.Failure != nil:
 		return fmt.Errorf("tool %s: %s: %w", t.Name, t.Failure.Text, ErrMissing)
 	case !hasSource(&t.Tool):

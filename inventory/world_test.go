@@ -15,8 +15,6 @@ import (
 	"raptorpack/proto/buspb"
 )
 
-const hour = int64(time.Hour / time.Microsecond)
-
 // ledger applies what is proposed to a room, at once.
 type ledger struct {
 	mu    sync.Mutex
