@@ -125,14 +125,24 @@ func (s *Server) setTool(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	return s.change(ctx, who, in.Writing, func() (*change, error) {
-		d := in.Body
-		m, err := s.o.Tools.PlanSet(ids.RootOrg, artifacts.Tool{
-			Name: in.Name, Version: d.Version, URL: d.URL, GithubProject: d.GithubProject, GithubAssetRegex: d.GithubAssetRegex,
-			ServeLocally: d.ServeLocally, ExpectedHash: d.ExpectedHash, Filename: d.Filename,
-		}, who.Name)
-		return &change{m, "tool.set", in.Name, map[string]string{"version": d.Version, "url": d.URL, "expected_hash": d.ExpectedHash}}, err
+	d := in.Body
+	return s.defineTool(ctx, who, in.Writing, artifacts.Tool{
+		Name: in.Name, Version: d.Version, URL: d.URL, GithubProject: d.GithubProject, GithubAssetRegex: d.GithubAssetRegex,
+		ServeLocally: d.ServeLocally, ExpectedHash: d.ExpectedHash, Filename: d.Filename,
 	})
+}
+
+func (s *Server) defineTool(ctx context.Context, who *Principal, w Writing, t artifacts.Tool) (*body[Done], error) {
+	return s.change(ctx, who, w, func() (*change, error) {
+		m, err := s.o.Tools.PlanSet(ids.RootOrg, t, who.Name)
+		return &change{m, "tool.set", t.Name, map[string]string{"version": t.Version, "url": t.URL, "expected_hash": t.ExpectedHash}}, err
+	})
+}
+
+// SetTool makes a definition in the name of who; queries use it.
+func (s *Server) SetTool(ctx context.Context, who *Principal, t artifacts.Tool) error {
+	_, err := s.defineTool(ctx, who, Writing{}, t)
+	return err
 }
 
 func (s *Server) deleteTool(ctx context.Context, in *struct {

@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"io"
 	"io/fs"
 	"time"
 
+	"raptorpack/api"
 	"raptorpack/artifacts"
 	"raptorpack/frontend"
 	"raptorpack/ids"
@@ -35,6 +37,38 @@ func (n *Node) toolVariables(t artifacts.Tool) ([]artifacts.Value, error) {
 		return nil, err
 	}
 	return tool.Variables(n.o.Config.Client.ServerURLs)
+}
+
+// toolKeeper changes tools in the name of who asks a query.
+type toolKeeper struct {
+	n   *Node
+	api *api.Server
+	who *api.Principal
+}
+
+// Variables implements server.Inventory.
+func (k toolKeeper) Variables(t artifacts.Tool) ([]artifacts.Value, error) {
+	return k.n.toolVariables(t)
+}
+
+// Fetch implements server.Inventory.
+func (k toolKeeper) Fetch(ctx context.Context, t artifacts.Tool) error {
+	return k.api.FetchTool(ctx, k.who, t)
+}
+
+// Set implements server.Inventory.
+func (k toolKeeper) Set(ctx context.Context, t artifacts.Tool) error {
+	return k.api.SetTool(ctx, k.who, t)
+}
+
+// Upload implements server.Inventory.
+func (k toolKeeper) Upload(ctx context.Context, from io.Reader, t artifacts.Tool, hash string) error {
+	got, err := k.n.toolFiles.Receive(ctx, ids.RootOrg, from)
+	if err != nil {
+		return err
+	}
+	wish := inventory.Upload{Name: t.Name, Version: t.Version, Filename: t.Filename, File: got, Setter: k.who.Name}
+	return k.api.StoreTool(ctx, k.who, wish, hash)
 }
 
 // publicFiles gives clients the files of tools, and nothing else of the store.
