@@ -116,13 +116,21 @@ type launch struct {
 // launchOn is what collecting from a client takes, be it the server itself.
 func (s *Server) launchOn(client ids.Client) (launch, error) {
 	if client == ids.Server {
-		return launch{permission: users.CollectServer, kind: artifacts.Server, where: "on the server"}, nil
+		return launch{permission: launchPermission(client), kind: artifacts.Server, where: "on the server"}, nil
 	}
 	record, err := s.o.Clients.Lookup(ids.RootOrg, client)
 	if err != nil {
 		return launch{}, err
 	}
-	return launch{users.CollectClient, artifacts.Client, "from a client", record.Metadata}, nil
+	return launch{launchPermission(client), artifacts.Client, "from a client", record.Metadata}, nil
+}
+
+// launchPermission is what starting and ending collections takes.
+func launchPermission(client ids.Client) users.Permission {
+	if client == ids.Server {
+		return users.CollectServer
+	}
+	return users.CollectClient
 }
 
 // compileFor makes what is to run of a wish, for somebody who may launch it. Tools

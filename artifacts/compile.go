@@ -143,6 +143,9 @@ func (r *Repository) compileSpec(c *Collect, spec Spec, request *Request) error 
 			args.Query = append(args.Query, &wirepb.VQLRequest{Vql: source.final.Normal, Name: token})
 		}
 		args.Precondition = preconditionText(code, group)
+		if e.Type == Server || e.Type == ServerEvent {
+			args.EffectivePrincipal = e.Impersonate
+		}
 		request.Queries = append(request.Queries, args)
 	}
 	request.MaxRows = max(request.MaxRows, resources.MaxRows)

@@ -46,6 +46,7 @@ func (n *Node) duties() []master.Duty {
 		plain("remove", n.remove),
 		plain("first events", n.firstEvents),
 		plain("tools", n.fetchTools().Run),
+		{Name: "collections on the server", Run: n.collectHere},
 		plain("bury", n.bury),
 		plain("server events", func(ctx context.Context) error { return n.events.Run(ctx) }), // made with the doors
 	}

@@ -30,6 +30,7 @@ import (
 	"raptorpack/monitoring"
 	"raptorpack/notifier"
 	"raptorpack/replication"
+	"raptorpack/runner"
 	"raptorpack/users"
 	"raptorpack/wire"
 )
@@ -98,6 +99,7 @@ type Node struct {
 	hunts       *hunts.Room
 	tools       *inventory.Room
 	toolFiles   *inventory.Files
+	runner      *runner.Runner
 	foreman     *hunts.Foreman
 	asker       *hunts.Asker
 	tables      *hunts.Results
@@ -241,6 +243,9 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	late := &lateCommitter{}
 	n.flows = flows.New(n.flowOptions(late))
+	if err := n.wireRunner(); err != nil {
+		return err
+	}
 	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())
 	bus, err := n.busOptions()
 	if err != nil {
