@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"raptorpack/artifacts"
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/inventory"
 	"raptorpack/proto/wirepb"
 	"raptorpack/users"
 )
@@ -78,15 +80,12 @@ func (s *Server) start(ctx context.Context, who *Principal, client ids.Client, r
 		}
 		return s.startedBy(client, index)
 	}
-	record, err := s.o.Clients.Lookup(ids.RootOrg, client)
+	l, err := s.launchOn(client)
 	if err != nil {
 		return nil, err
 	}
-	wish, definitions, err := s.compile(r, record.Metadata)
+	wish, err := s.compileFor(ctx, who, l, r)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.mayLaunch(who, users.CollectClient, definitions); err != nil {
 		return nil, err
 	}
 	wish.Clients, wish.Creator = []ids.Client{client}, who.Name
@@ -106,11 +105,67 @@ func (s *Server) start(ctx context.Context, who *Principal, client ids.Client, r
 	return &Collected{Flow: flow.String(), Index: index}, nil
 }
 
+// launch is what collecting takes: a permission, and artifacts of one type.
+type launch struct {
+	permission users.Permission
+	kind       artifacts.Type
+	where      string // for people
+	metadata   map[string]string
+}
+
+// launchOn is what collecting from a client takes, be it the server itself.
+func (s *Server) launchOn(client ids.Client) (launch, error) {
+	if client == ids.Server {
+		return launch{permission: launchPermission(client), kind: artifacts.Server, where: "on the server"}, nil
+	}
+	record, err := s.o.Clients.Lookup(ids.RootOrg, client)
+	if err != nil {
+		return launch{}, err
+	}
+	return launch{launchPermission(client), artifacts.Client, "from a client", record.Metadata}, nil
+}
+
+// launchPermission is what starting and ending collections takes.
+func launchPermission(client ids.Client) users.Permission {
+	if client == ids.Server {
+		return users.CollectServer
+	}
+	return users.CollectClient
+}
+
+// compileFor makes what is to run of a wish, for somebody who may launch it. Tools
+// that nobody has fetched yet are fetched for it.
+func (s *Server) compileFor(ctx context.Context, who *Principal, l launch, r CollectRequest) (*flows.Start, error) {
+	var missing []artifacts.Tool
+	wish, definitions, err := s.compile(r, l.metadata, func(t artifacts.Tool) ([]artifacts.Value, error) {
+		values, err := s.o.ToolVariables(t)
+		if errors.Is(err, inventory.ErrMissing) || errors.Is(err, inventory.ErrFetching) {
+			missing = append(missing, t)
+			return nil, nil
+		}
+		return values, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.mayLaunch(who, l, definitions); err != nil {
+		return nil, err
+	}
+	if len(missing) == 0 {
+		return wish, nil
+	}
+	if err := s.fetchTools(ctx, who, missing); err != nil {
+		return nil, err
+	}
+	wish, _, err = s.compile(r, l.metadata, s.o.ToolVariables)
+	return wish, err
+}
+
 // compile makes what is to run of a wish, as far as it is the same for all clients but
 // for the metadata that parameters may ask for.
-func (s *Server) compile(r CollectRequest, metadata map[string]string) (*flows.Start, []*artifacts.Definition, error) {
+func (s *Server) compile(r CollectRequest, metadata map[string]string, tools artifacts.ToolVariables) (*flows.Start, []*artifacts.Definition, error) {
 	wish := artifacts.Collect{
-		ClearNames: s.o.ClearNames, AllowCustom: r.preferCustom, Metadata: metadata, Resources: artifacts.Resources{
+		ClearNames: s.o.ClearNames, AllowCustom: r.preferCustom, Metadata: metadata, Tools: tools, Resources: artifacts.Resources{
 			Timeout: r.Limits.TimeoutSeconds, CPULimit: r.Limits.CPUPercent, IOPSLimit: r.Limits.IOPS,
 			MaxRows: r.Limits.MaxRows, MaxUploadBytes: r.Limits.MaxUploadBytes,
 		},
@@ -147,13 +202,13 @@ func (s *Server) flowRequest(r *artifacts.Request) *wirepb.FlowRequest {
 }
 
 // mayLaunch asks for a permission, and for all that the artifacts require.
-func (s *Server) mayLaunch(who *Principal, launch users.Permission, definitions []*artifacts.Definition) error {
-	if err := s.check(who, launch); err != nil {
+func (s *Server) mayLaunch(who *Principal, l launch, definitions []*artifacts.Definition) error {
+	if err := s.check(who, l.permission); err != nil {
 		return err
 	}
 	for _, d := range definitions {
-		if d.Type != artifacts.Client {
-			return fmt.Errorf("%s is of type %s, not for collecting from a client: %w", d.Name, d.Type, flows.ErrInvalid)
+		if d.Type != l.kind {
+			return fmt.Errorf("%s is of type %s, not for collecting %s: %w", d.Name, d.Type, l.where, flows.ErrInvalid)
 		}
 		for _, name := range d.RequiredPermissions {
 			permission, err := users.ParsePermission(name)

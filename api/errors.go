@@ -16,6 +16,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/inventory"
 	"raptorpack/users"
 )
 
@@ -48,6 +49,7 @@ var kinds = []struct {
 	{hunts.ErrNotFound, http.StatusNotFound, codes.NotFound},
 	{artifacts.ErrUnknown, http.StatusNotFound, codes.NotFound},
 	{users.ErrUnknownUser, http.StatusNotFound, codes.NotFound},
+	{inventory.ErrUnknown, http.StatusNotFound, codes.NotFound},
 	{fs.ErrNotExist, http.StatusNotFound, codes.NotFound},
 	{ErrUnknownNode, http.StatusNotFound, codes.NotFound},
 	{hunts.ErrExists, http.StatusConflict, codes.AlreadyExists},
@@ -61,6 +63,8 @@ var kinds = []struct {
 	{flows.ErrTableChanged, http.StatusConflict, codes.Aborted},
 	{flows.ErrUnfinished, http.StatusConflict, codes.FailedPrecondition},
 	{artifacts.ErrBuiltIn, http.StatusConflict, codes.FailedPrecondition},
+	{inventory.ErrMissing, http.StatusConflict, codes.FailedPrecondition},
+	{inventory.ErrChanged, http.StatusConflict, codes.Aborted},
 	{errSuccessor, http.StatusConflict, codes.FailedPrecondition},
 	{ids.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{hunts.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
@@ -71,12 +75,15 @@ var kinds = []struct {
 	{users.ErrRefused, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{filestore.ErrBadCursor, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{filestore.ErrBadName, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{inventory.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{inventory.ErrTooLarge, http.StatusRequestEntityTooLarge, codes.InvalidArgument},
 	{errHeader, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{filestore.ErrFull, http.StatusInsufficientStorage, codes.ResourceExhausted},
 	{errTails, http.StatusServiceUnavailable, codes.ResourceExhausted},
 	{errLeaving, http.StatusServiceUnavailable, codes.Unavailable},
 	{errShownOnce, http.StatusConflict, codes.AlreadyExists},
 	{ErrUnsure, http.StatusServiceUnavailable, codes.Unavailable},
+	{inventory.ErrFetching, http.StatusServiceUnavailable, codes.Unavailable},
 	{ErrUnheard, http.StatusServiceUnavailable, codes.Unavailable},
 	{errBehind, http.StatusServiceUnavailable, codes.Unavailable},
 	{errUnconfirmed, http.StatusServiceUnavailable, codes.Unavailable},

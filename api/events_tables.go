@@ -178,6 +178,7 @@ func (s *Server) compileTable(who *Principal, kind artifacts.Type, base users.Pe
 	if err != nil {
 		return nil, nil, err
 	}
+	wish.Tools = s.o.ToolVariables // what nobody has fetched or uploaded yet is refused
 	request, err := s.o.Artifacts.Repository(ids.RootOrg).Compile(wish)
 	if err != nil {
 		return nil, nil, err

@@ -209,11 +209,11 @@ func (s *Server) cancelFlow(ctx context.Context, in *struct {
 	FlowPath
 },
 ) (*body[Done], error) {
-	who, err := s.may(ctx, users.CollectClient)
+	key, err := in.key()
 	if err != nil {
 		return nil, err
 	}
-	key, err := in.key()
+	who, err := s.may(ctx, launchPermission(key.Client))
 	if err != nil {
 		return nil, err
 	}

@@ -298,13 +298,39 @@ func (q *queryRun) queries(ctx context.Context) error {
 
 // newScope makes a root scope in which who may do what its roles allow.
 func (s *Server) newScope(who *Principal, env *vql.Dict, log func(level, message string)) *vql.Scope {
-	o := vql.SessionOptions{
-		Env: env, Log: log, Permissions: roleCheck{s, who}, Accessors: s.o.Accessors, Artifacts: s.o.Artifacts.Repository(ids.RootOrg),
-	}
+	o := s.sessionOf(who)
+	o.Env, o.Log, o.Artifacts = env, log, s.o.Artifacts.Repository(ids.RootOrg)
+	return s.o.Engine.NewScope(o)
+}
+
+// sessionOf is what who may use in queries.
+func (s *Server) sessionOf(who *Principal) vql.SessionOptions {
+	o := vql.SessionOptions{Permissions: roleCheck{s, who}, Accessors: s.o.Accessors}
 	if s.o.Services != nil {
 		o.Services = s.o.Services(*who)
 	}
-	return s.o.Engine.NewScope(o)
+	return o
+}
+
+// Absent is the address of those in whose name something runs while they are not
+// there.
+const Absent = "server"
+
+// SessionOf is what somebody may use in queries that run while they are not there, as
+// collections on the server. Permissions are asked for when they are needed: an
+// account that is locked meanwhile may do nothing any more.
+func (s *Server) SessionOf(name string) (vql.SessionOptions, error) {
+	who := &Principal{Name: name, Address: Absent, Local: strings.HasPrefix(name, LocalPrefix)}
+	if !who.Local {
+		account, err := s.o.Users.Account(name)
+		if err != nil {
+			return vql.SessionOptions{}, err
+		}
+		if account.Locked {
+			return vql.SessionOptions{}, fmt.Errorf("user %.40q is locked: %w", name, users.ErrDenied)
+		}
+	}
+	return s.sessionOf(who), nil
 }
 
 // Permissions is what who may do, at each moment it is asked; for queries that run

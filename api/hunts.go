@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"raptorpack/artifacts"
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/hunts"
@@ -146,11 +147,8 @@ func (s *Server) CreateHunt(ctx context.Context, who *Principal, r HuntRequest, 
 		}
 		return s.huntedBy(index)
 	}
-	wish, definitions, err := s.compile(r.CollectRequest, nil)
+	wish, err := s.compileFor(ctx, who, launch{permission: users.StartHunt, kind: artifacts.Client, where: "in a hunt"}, r.CollectRequest)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.mayLaunch(who, users.StartHunt, definitions); err != nil {
 		return nil, err
 	}
 	wish.Creator = who.Name

@@ -24,6 +24,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/inventory"
 	"raptorpack/proto/buspb"
 	"raptorpack/users"
 	"raptorpack/vql"
@@ -115,6 +116,13 @@ type Options struct {
 	// Unasked are the artifacts that the server runs on clients by itself; a custom
 	// one in the place of such is for trusted writers.
 	Unasked []string
+
+	// Tools are the tools that artifacts need, ToolVariables what artifacts are told
+	// of one, and ToolFiles make files durable that are to become one.
+	Tools         *inventory.Room
+	ToolVariables artifacts.ToolVariables
+	ToolFiles     ToolFiles
+	ServerURLs    []string // as clients are given them
 
 	// ReadStored reads a piece of an upload by its stored path; expand gives a
 	// sparse file its holes back. No bytes mean its end.
@@ -327,6 +335,7 @@ func (s *Server) routes() {
 	s.huntRowRoutes()
 	s.eventRoutes()
 	s.artifactRoutes()
+	s.toolRoutes()
 	s.userRoutes()
 	s.statusRoutes()
 	s.packRoutes()

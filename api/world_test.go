@@ -28,6 +28,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/inventory"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 	"raptorpack/users"
@@ -218,6 +219,7 @@ type world struct {
 	users  *users.Room
 	flows  *flows.Room
 	hunts  *hunts.Room
+	tools  *inventory.Room
 	server *api.Server
 	client ids.Client
 	base   string // of the JSON door
@@ -249,11 +251,12 @@ func newWorld(t *testing.T, change ...func(*api.Options)) *world {
 	builtIn, err := library()
 	w.check(err)
 	definitions := artifacts.NewRoom(builtIn)
+	w.tools = inventory.New(inventory.Options{Declared: func(org ids.Org) []artifacts.DeclaredTool { return definitions.Repository(org).Tools() }})
 	w.hunts = hunts.New(hunts.Options{Clients: room})
 	room.Follow(w.hunts.ClientChanged)
 	w.openFlows()
 	w.ledger.states = map[string]state{}
-	for _, s := range []state{w.users, room, definitions, w.flows.Table, w.flows.Events, w.flows.Server, w.hunts} {
+	for _, s := range []state{w.users, room, definitions, w.flows.Table, w.flows.Events, w.flows.Server, w.hunts, w.tools} {
 		w.ledger.states[s.Kind()] = s
 	}
 	w.populate(room)
@@ -350,6 +353,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 	return api.Options{
 		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
+		Tools:  w.tools, ToolFiles: inventory.NewFiles(w.store, 1<<20, nil), ToolVariables: w.toolVariables, ServerURLs: serverURLs,
 		Pack:   func() []api.NodeStatus { return api.PackOf(w.nodes) },
 		Order:  w.order,
 		Online: func(ids.Org, ids.Client) bool { return true }, ReadStored: w.readStored,
@@ -357,6 +361,16 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil },
 		HTTP:        w.listen(), GRPC: w.listen(), ClearNames: true,
 	}
+}
+
+var serverURLs = []string{"https://pack.example/"}
+
+func (w *world) toolVariables(t artifacts.Tool) ([]artifacts.Value, error) {
+	tool, err := w.tools.Lookup(ids.RootOrg, t.Name, t.Version)
+	if err != nil {
+		return nil, err
+	}
+	return tool.Variables(serverURLs)
 }
 
 // order does what a pack would whose nodes are n1 and n2, and where n3 once was.

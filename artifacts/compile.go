@@ -31,6 +31,10 @@ type Collect struct {
 
 	// Metadata answers parameters of type server_metadata.
 	Metadata map[string]string
+
+	// Tools answers what the artifacts, and those that they call, are told of the
+	// tools that they declare; nil: nothing. Its error fails the compilation.
+	Tools ToolVariables
 }
 
 // Spec is one artifact of a collection, or one of its sources ("Artifact/Source").
@@ -111,10 +115,15 @@ func (r *Repository) compileSpec(c *Collect, spec Spec, request *Request) error 
 	if err != nil {
 		return err
 	}
-	bundle, err := r.bundle(e)
+	bundle, called, err := r.bundle(e)
 	if err != nil {
 		return err
 	}
+	tools, err := toolValues(c.Tools, append([]*entry{e}, called...))
+	if err != nil {
+		return fmt.Errorf("compile %s: %w", e.Name, err)
+	}
+	env = withTools(env, bundle, tools)
 	prelude, err := r.prelude(e, code)
 	if err != nil {
 		return err
@@ -134,6 +143,9 @@ func (r *Repository) compileSpec(c *Collect, spec Spec, request *Request) error 
 			args.Query = append(args.Query, &wirepb.VQLRequest{Vql: source.final.Normal, Name: token})
 		}
 		args.Precondition = preconditionText(code, group)
+		if e.Type == Server || e.Type == ServerEvent {
+			args.EffectivePrincipal = e.Impersonate
+		}
 		request.Queries = append(request.Queries, args)
 	}
 	request.MaxRows = max(request.MaxRows, resources.MaxRows)
@@ -238,8 +250,8 @@ func environment(d *Definition, spec Spec, metadata map[string]string) ([]*wirep
 }
 
 // bundle collects every artifact that the queries reach, cut down to what a
-// client needs to call it.
-func (r *Repository) bundle(root *entry) ([]*wirepb.Artifact, error) {
+// client needs to call it, and their definitions in the order of reaching them.
+func (r *Repository) bundle(root *entry) ([]*wirepb.Artifact, []*entry, error) {
 	reached := map[string]*entry{}
 	var order []*entry
 	var visit func(e *entry) error
@@ -277,18 +289,18 @@ func (r *Repository) bundle(root *entry) ([]*wirepb.Artifact, error) {
 		return nil
 	}
 	if err := visit(root); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	out := make([]*wirepb.Artifact, 0, len(order))
 	for _, e := range order {
 		one, err := trim(e)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		out = append(out, one)
 	}
 	slices.SortFunc(out, func(a, b *wirepb.Artifact) int { return strings.Compare(a.Name, b.Name) })
-	return out, nil
+	return out, order, nil
 }
 
 // callees are the artifacts that a definition calls, and of those that it only

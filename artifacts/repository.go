@@ -20,11 +20,13 @@ type Repository struct {
 
 	mu          sync.RWMutex
 	definitions map[string]*entry
+	added       int // definitions so far
 }
 
 // entry is a definition with what is worked out from it when first used.
 type entry struct {
 	*Definition
+	serial   int // in the order of adding
 	once     sync.Once
 	compiled *compiled
 	err      error
@@ -56,7 +58,8 @@ func (r *Repository) Add(d *Definition) error {
 		return fmt.Errorf("add artifact %s: the name is an alias of %s: %w", d.Name, other.Name, ErrInvalid)
 	}
 	r.drop(d.Name)
-	e := &entry{Definition: d}
+	r.added++
+	e := &entry{Definition: d, serial: r.added}
 	r.definitions[d.Name] = e
 	for _, alias := range d.Aliases {
 		r.definitions[alias] = e

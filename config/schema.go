@@ -176,7 +176,7 @@ type Frontend struct {
 	DoNotCompressArtifacts     bool      `yaml:"do_not_compress_artifacts,omitempty"`
 	DefaultClientMonitoring    []string  `yaml:"default_client_monitoring_artifacts,omitempty"`
 	DefaultServerMonitoring    []string  `yaml:"default_server_monitoring_artifacts,omitempty" inert:"server events are a later feature"`
-	InitialServerArtifacts     []string  `yaml:"initial_server_artifacts,omitempty" inert:"server collections are a later feature"`
+	InitialServerArtifacts     []string  `yaml:"initial_server_artifacts,omitempty" inert:"collect them: raptorpack collect server NAME"`
 	CollectionErrorRegex       string    `yaml:"collection_error_regex,omitempty"`
 	ArtifactDefinitionsFolder  string    `yaml:"artifact_definitions_directory,omitempty"`
 	Resources                  Resources `yaml:"resources,omitempty"`

@@ -71,6 +71,11 @@ func HuntDir(org ids.Org, h ids.Hunt) string {
 	return path.Join(orgDir(org), "hunts", EscapeName(h.String()))
 }
 
+// PublicFile is where a file lies that anybody may fetch who knows its name.
+func PublicFile(org ids.Org, name string) string {
+	return path.Join(orgDir(org), "public", EscapeName(name))
+}
+
 // FlowResults is where the rows of one result of a direct collection lie. The
 // name is "Artifact" or "Artifact/Source".
 func FlowResults(org ids.Org, c ids.Client, f ids.Flow, name string) Set {

@@ -150,22 +150,7 @@ func (r *Room) untold(ctx context.Context) (map[Key]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for facts that are on their way: %w", err)
 	}
-	spoken := map[Key]bool{}
-	for _, m := range facts {
-		if m.GetKind() != Kind {
-			continue
-		}
-		org, body, err := decode(&buspb.Entry{Mutation: m})
-		if err != nil {
-			return nil, fmt.Errorf("look for facts that are on their way: %w", err)
-		}
-		for _, c := range body.Changes {
-			if key, err := parseKey(org, spokenOf(c)); err == nil {
-				spoken[key] = true
-			}
-		}
-	}
-	return spoken, nil
+	return spokenIn(facts)
 }
 
 // spokenOf is the flow that a fact proves to be in somebody's hands.

@@ -40,6 +40,8 @@ type Frontend struct {
 	// handover ends one waiting HTTP poll per value. It has no slot: a value
 	// is only given to a poll that takes it, otherwise handing over goes on.
 	handover chan struct{}
+
+	publicTurns chan struct{} // a slot for each public file that is being sent; full: others wait, then are told later
 }
 
 // New wires a Frontend; nothing runs before Run.
@@ -62,6 +64,7 @@ func New(o Options) (*Frontend, error) {
 	f := &Frontend{
 		options: o, log: o.Logger, metrics: newMetrics(o.Registerer), opener: opener, sealer: sealer,
 		quiet: newQuiet(), sockets: newSockets(), newcomers: newSources(maxNewcomers), pushes: newPushes(), handover: make(chan struct{}),
+		publicTurns: make(chan struct{}, publicAtOnce),
 	}
 	if f.admission, err = newAdmission(&f.options, opener); err != nil {
 		return nil, fmt.Errorf("frontend: %w", err)

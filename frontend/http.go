@@ -39,7 +39,7 @@ func (f *Frontend) routes() http.Handler {
 	}
 	mux.HandleFunc("GET "+base+"healthz", f.serveHealth)
 	if f.options.Public != nil {
-		mux.Handle("GET "+base+"public/", http.StripPrefix(base+"public/", f.options.Public))
+		mux.HandleFunc("GET "+base+"public/{name}", f.servePublic)
 	}
 	return f.guarded(mux)
 }

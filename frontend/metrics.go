@@ -19,6 +19,7 @@ type metrics struct {
 	contested   prometheus.Counter
 	noise       prometheus.Counter
 	panics      prometheus.Counter
+	published   prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -49,6 +50,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		pings:      counters("raptorpack_frontend_pings_total", "WebSocket pings, by outcome.", "outcome"),
 		dead:       counter("raptorpack_frontend_dead_letters_total", "Pieces of client packets that cannot be decoded, kept as dead letters."),
 		contested:  counter("raptorpack_frontend_contested_readers_total", "Readers of one client that took turns from different addresses: a copied key."),
+		published:  counter("raptorpack_frontend_public_bytes_total", "Bytes of public files sent: tools, mostly."),
 		noise:      counter("raptorpack_frontend_protocol_errors_total", "Connections that spoke neither TLS nor HTTP as expected."),
 		panics:     counter("raptorpack_frontend_panics_total", "Panics while clients were served: mistakes of ours, each with a log line."),
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -31,7 +30,7 @@ type Options struct {
 
 	Sightings Sightings    // nil: nobody is told who was seen
 	Ready     func() error // what healthz answers beside draining; nil: always ready
-	Public    http.Handler // public/<file>; nil: not found
+	Public    Public       // public/<name>; nil: not found
 
 	// BasePath is the prefix of every path: a leading slash, none at the end.
 	BasePath string

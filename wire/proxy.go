@@ -26,10 +26,10 @@ type proxyRule struct {
 	proxy   *url.URL // nil: direct
 }
 
-// choose builds the rule set. The environment wins over proxy_config unless it
+// Choose builds the rule set. The environment wins over proxy_config unless it
 // is to be ignored; patterns win over the scheme's proxy, in the order of their
 // text since a map has none.
-func (o ProxyOptions) choose() (proxyFunc, error) {
+func (o ProxyOptions) Choose() (func(*http.Request) (*url.URL, error), error) {
 	if o.Proxy != "" {
 		fixed, err := proxyURL(o.Proxy)
 		if err != nil {

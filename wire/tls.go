@@ -37,6 +37,10 @@ type TLSOptions struct {
 	ClientCertificate, ClientKey []byte
 }
 
+// Config is how connections to one of the agent's servers are secured, for who speaks
+// to it beside the protocol: a fetch of its public files.
+func (o TLSOptions) Config(host string) (*tls.Config, error) { return o.tlsConfig(host) }
+
 // verifier decides about the certificate of one host.
 type verifier struct {
 	mode        string

@@ -106,7 +106,7 @@ func NewTransport(o TransportOptions) (*Transport, error) {
 	if _, err := o.TLS.verifier(); err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	proxy, err := o.Proxy.choose()
+	proxy, err := o.Proxy.Choose()
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}

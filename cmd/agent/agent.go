@@ -6,9 +6,13 @@
 package agent
 
 import (
+	"cmp"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"regexp"
 	"runtime"
@@ -70,6 +74,11 @@ func Options(c config.Client, s Settings) (client.Options, error) {
 		TempDir: expand(pick(c.TempdirLinux, c.TempdirDarwin, c.TempdirWindows), c.Nonce),
 		Logger:  s.Logger, Metrics: client.NewMetrics(s.Registerer),
 	}
+	web, err := webSettings(c)
+	if err != nil {
+		return client.Options{}, err
+	}
+	o.Services = append(o.Services, web)
 	if c.PreventExecve {
 		o.Services = append(o.Services, noPrograms{})
 	}
@@ -127,6 +136,36 @@ func TransportOptions(c config.Client) wire.TransportOptions {
 		},
 		ConnectionTimeout: seconds(c.ConnectionTimeoutSeconds), PingWait: seconds(c.WSPingWaitSeconds), Fallback: c.FallbackAddresses,
 	}
+}
+
+// webSettings let queries reach the agent's own servers as the agent does: through
+// its proxy, and trusting what it trusts. Tools are fetched there.
+func webSettings(c config.Client) (*endpoint.HTTPSettings, error) {
+	o := TransportOptions(c)
+	proxy, err := o.Proxy.Choose()
+	if err != nil {
+		return nil, fmt.Errorf("client proxy: %w", err)
+	}
+	own := map[string]*tls.Config{}
+	for _, text := range c.ServerURLs {
+		u, err := url.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("server URL: %w", err)
+		}
+		if own[authority(u)], err = o.TLS.Config(u.Hostname()); err != nil {
+			return nil, fmt.Errorf("client TLS: %w", err)
+		}
+	}
+	return &endpoint.HTTPSettings{Proxy: proxy, TLS: func(u *url.URL) *tls.Config { return own[authority(u)] }}, nil
+}
+
+// authority is the host and port that a URL means.
+func authority(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "ws": "80"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(port, "443"))
 }
 
 func pick(linux, darwin, windows string) string {

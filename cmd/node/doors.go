@@ -109,6 +109,7 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 	return api.Options{
 		Ledger: ledger{n.ledger, n}, Users: n.users, Clients: n.clients, Flows: n.flows, Hunts: n.hunts, HuntTables: n.tables, Artifacts: n.artifacts, Audit: d.audit,
 		Status: n.Status, Pack: func() []api.NodeStatus { return api.PackOf(n.ledger.Pack()) }, Order: n.order, Online: n.online, Engine: engine, Authority: authority, ReadStored: n.readStored,
+		Tools: n.tools, ToolVariables: n.toolVariables, ToolFiles: n.toolFiles, ServerURLs: c.Client.ServerURLs,
 		Accessors: server.Accessors(endpoint.Accessors()), Unasked: n.unasked(),
 		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },

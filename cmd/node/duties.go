@@ -45,6 +45,8 @@ func (n *Node) duties() []master.Duty {
 		plain("views of hunts", n.writeHunts),
 		plain("remove", n.remove),
 		plain("first events", n.firstEvents),
+		plain("tools", n.fetchTools().Run),
+		{Name: "collections on the server", Run: n.collectHere},
 		plain("bury", n.bury),
 		plain("server events", func(ctx context.Context) error { return n.events.Run(ctx) }), // made with the doors
 	}
@@ -145,6 +147,7 @@ func (n *Node) firstEvents(ctx context.Context) error {
 	for _, name := range names {
 		request, err := n.artifacts.Repository(ids.RootOrg).Compile(artifacts.Collect{
 			Artifacts: []artifacts.Spec{{Name: name}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
+			Tools: n.toolVariables,
 		})
 		if err != nil {
 			n.component("flows").Warn("event artifact of the file is left out", "artifact", name, "err", err)

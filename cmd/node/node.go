@@ -24,11 +24,13 @@ import (
 	"raptorpack/frontend"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/inventory"
 	"raptorpack/master"
 	"raptorpack/minion"
 	"raptorpack/monitoring"
 	"raptorpack/notifier"
 	"raptorpack/replication"
+	"raptorpack/runner"
 	"raptorpack/users"
 	"raptorpack/wire"
 )
@@ -95,6 +97,9 @@ type Node struct {
 	artifacts   *artifacts.Room
 	flows       *flows.Room
 	hunts       *hunts.Room
+	tools       *inventory.Room
+	toolFiles   *inventory.Files
+	runner      *runner.Runner
 	foreman     *hunts.Foreman
 	asker       *hunts.Asker
 	tables      *hunts.Results
@@ -231,12 +236,16 @@ func (n *Node) wire(ctx context.Context) error {
 	})
 	n.users = users.New()
 	n.artifacts = artifacts.NewRoom(builtIn)
+	n.wireTools()
 	n.clients = clients.New(n.clientChanged)
 	if err := n.wireHunts(); err != nil {
 		return err
 	}
 	late := &lateCommitter{}
 	n.flows = flows.New(n.flowOptions(late))
+	if err := n.wireRunner(); err != nil {
+		return err
+	}
 	n.interrogate = clients.NewInterrogator(n.interrogatorOptions())
 	bus, err := n.busOptions()
 	if err != nil {
@@ -244,7 +253,7 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
-		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.hunts},
+		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.hunts, n.tools},
 		Level:  ledgerLevel, Living: n.livingNodes,
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
@@ -308,7 +317,7 @@ func (n *Node) openFrontend(ctx context.Context) error {
 		return err
 	}
 	o := frontend.Options{
-		Identity: identity, Keys: &keys{n}, Collections: &collections{n: n}, Tenants: tenants{c.Client.Nonce}, Board: n.board,
+		Identity: identity, Keys: &keys{n}, Collections: &collections{n: n}, Tenants: tenants{c.Client.Nonce}, Board: n.board, Public: publicFiles{n},
 		Sightings: n.clients, Ready: n.Ready, BasePath: c.Frontend.BasePath, ProxyHeader: c.Frontend.ProxyHeader,
 		MaxPoll: seconds(c.Client.MaxPollSeconds), PollJitter: seconds(c.Client.MaxPollStdSeconds), PingWait: seconds(c.Client.WSPingWaitSeconds),
 		MaxBody: max(4*c.Client.MaxUploadBytes, 32<<20), Sessions: 2 * c.Frontend.Resources.ExpectedClients,

@@ -105,6 +105,7 @@ type call struct {
 	path   string // below /api/v1, escaped
 	query  url.Values
 	body   any
+	file   *upload // sent in place of body
 	header http.Header
 }
 
@@ -115,9 +116,7 @@ func (r *remote) get(ctx context.Context, path string, query url.Values, out any
 
 // change sends a write, with a key that keeps a repeated one from being done twice.
 func (r *remote) change(ctx context.Context, method, path string, body, out any) error {
-	key := make([]byte, 16)
-	rand.Read(key) // never fails since Go 1.24
-	header := http.Header{"Idempotency-Key": {fmt.Sprintf("%x", key)}}
+	header := newKey()
 	var answer json.RawMessage
 	if err := r.do(ctx, call{method: method, path: path, body: body, header: header}, &answer); err != nil {
 		return err
@@ -132,6 +131,13 @@ func (r *remote) change(ctx context.Context, method, path string, body, out any)
 		return nil
 	}
 	return json.Unmarshal(answer, out)
+}
+
+// newKey is the header that keeps a repeated write from being done twice.
+func newKey() http.Header {
+	key := make([]byte, 16)
+	rand.Read(key) // never fails since Go 1.24
+	return http.Header{"Idempotency-Key": {fmt.Sprintf("%x", key)}}
 }
 
 func (r *remote) do(ctx context.Context, c call, out any) error {
@@ -194,9 +200,16 @@ func (r *remote) once(ctx context.Context, c call, body []byte) (wait time.Durat
 	if len(c.query) > 0 {
 		address += "?" + c.query.Encode()
 	}
-	request, err := http.NewRequestWithContext(ctx, c.method, address, bytes.NewReader(body))
+	var sent io.Reader = bytes.NewReader(body)
+	if c.file != nil {
+		sent = c.file.body()
+	}
+	request, err := http.NewRequestWithContext(ctx, c.method, address, sent)
 	if err != nil {
 		return 0, nil, fmt.Errorf("make request: %w", err)
+	}
+	if f := c.file; f != nil {
+		request.ContentLength = int64(len(f.head)) + f.size + int64(len(f.tail))
 	}
 	for name, values := range c.header {
 		request.Header[name] = values

@@ -104,7 +104,7 @@ func TestCollectClientHandsOverTheWholeWish(t *testing.T) {
 		t.Errorf("parameters of the second %+v", c.Artifacts[1].Parameters)
 	}
 	for _, bad := range []string{
-		`client_id='C.zz', artifacts='Linux.Test.Procs'`, `client_id='server', artifacts='Linux.Test.Procs'`,
+		`client_id='C.zz', artifacts='Linux.Test.Procs'`,
 		fmt.Sprintf(`client_id='%s', artifacts='A', spec=dict(B=dict())`, w.one), fmt.Sprintf(`client_id='%s', artifacts=[]`, w.one),
 		fmt.Sprintf(`client_id='%s', artifacts='Linux.Test.Procs', org_id='O123'`, w.one),
 		fmt.Sprintf(`client_id='%s', artifacts='Linux.Test.Procs', timeout=-1`, w.one),

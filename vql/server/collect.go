@@ -6,6 +6,7 @@ import (
 
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/users"
 	"raptorpack/vql"
 )
 
@@ -26,10 +27,14 @@ type collectArgs struct {
 }
 
 var collectClientFunction = vql.NewFunction(vql.Spec{
-	Name: "collect_client", Permission: "COLLECT_CLIENT", Doc: "Starts a collection on a client and gives its flow_id with the request.",
+	Name: "collect_client",
+	Doc:  "Starts a collection on a client, or on the server itself (client_id='server'), and gives its flow_id with the request. Needs COLLECT_CLIENT, or COLLECT_SERVER.",
 }, func(ctx context.Context, scope *vql.Scope, args *collectArgs) (vql.Value, error) {
 	h, err := hostOf(scope)
 	if err != nil {
+		return nil, err
+	}
+	if err := mayCollect(scope, args.ClientID); err != nil {
 		return nil, err
 	}
 	if err := h.sameOrg(args.OrgID); err != nil {
@@ -41,9 +46,6 @@ var collectClientFunction = vql.NewFunction(vql.Spec{
 	c, err := h.collection(ctx, scope, args)
 	if err != nil {
 		return nil, err
-	}
-	if c.Client == ids.Server {
-		return nil, fmt.Errorf("collect on the server itself: %w", ErrUnsupported)
 	}
 	flow, err := h.Collect(ctx, *c)
 	if err != nil {
@@ -59,6 +61,14 @@ var collectClientFunction = vql.NewFunction(vql.Spec{
 		Set("max_rows", c.MaxRows).Set("max_upload_bytes", c.MaxUploadBytes)
 	return vql.NewDict().Set("flow_id", flow.String()).Set("request", request), nil
 })
+
+// mayCollect asks for the permission to start or end collections on a client.
+func mayCollect(scope *vql.Scope, client string) error {
+	if client == ids.Server.String() {
+		return need(scope, users.CollectServer)
+	}
+	return need(scope, users.CollectClient)
+}
 
 func (h *Host) collection(ctx context.Context, scope *vql.Scope, args *collectArgs) (*Collection, error) {
 	client, err := ids.ParseClient(args.ClientID)
@@ -126,8 +136,11 @@ type flowArgs struct {
 }
 
 var cancelFlowFunction = vql.NewFunction(vql.Spec{
-	Name: "cancel_flow", Permission: "COLLECT_CLIENT", Doc: "Ends a flow that waits or runs.",
+	Name: "cancel_flow", Doc: "Ends a flow that waits or runs. Needs COLLECT_CLIENT, or COLLECT_SERVER for one on the server itself.",
 }, func(ctx context.Context, scope *vql.Scope, args *flowArgs) (vql.Value, error) {
+	if err := mayCollect(scope, args.ClientID); err != nil {
+		return nil, err
+	}
 	h, key, err := flowOf(scope, args.ClientID, args.FlowID)
 	if err != nil {
 		return nil, err

@@ -23,8 +23,7 @@
 //
 // Not declared, because what they work on does not exist yet, so that
 // version(plugin="timelines") is NULL and artifacts choose another way: delete_events;
-// notebook_delete, timeline, timelines, timeline_add, timeline_delete; inventory,
-// inventory_add, inventory_get; create_flow_download, create_hunt_download,
+// notebook_delete, timeline, timelines, timeline_add, timeline_delete; create_flow_download, create_hunt_download,
 // import_collection; server_set_metadata, favorites_save, favorites_delete,
 // user_message, user_options, org_create, org_delete; killkillkill, rekey;
 // file_store_delete, vfs_ls; verify; repack, deb_create, rpm_create, collect.

@@ -11,6 +11,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/inventory"
 	"raptorpack/proto/buspb"
 	"raptorpack/users"
 	"raptorpack/vql"
@@ -63,6 +64,11 @@ type Host struct {
 	// CreateHunt makes a hunt as Collect starts a collection: it checks the
 	// principal's permissions and leaves the audit line. Not nil where Hunts is not.
 	CreateHunt func(ctx context.Context, h Hunt) (ids.Hunt, error)
+
+	// Tools are the tools that artifacts need, Inventory what they are changed by; nil:
+	// none of both.
+	Tools     *inventory.Room
+	Inventory Inventory
 
 	// Events reads and changes event tables; nil: neither works.
 	Events *EventTables

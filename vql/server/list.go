@@ -8,7 +8,7 @@ func Functions() []*vql.Function {
 		addClientMonitoringFunction, addServerMonitoringFunction, artifactDeleteFunction, artifactSetFunction,
 		cancelFlowFunction, clientInfoFunction, clientMetadataFunction, clientSetMetadataFunction, collectClientFunction,
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
-		huntInfoFunction, huntUpdateFunction, labelFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
+		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, labelFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
 		rmServerMonitoringFunction, serverMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
 		userCreateFunction, userDeleteFunction, userGrantFunction, whoamiFunction,
 	}
@@ -19,7 +19,7 @@ func Plugins() []*vql.Plugin {
 	return []*vql.Plugin{
 		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteFlowPlugin, enumerateFlowPlugin,
 		flowLogsPlugin, flowResultsPlugin, flowsPlugin, guiUsersPlugin, huntDeletePlugin, huntFlowsPlugin,
-		huntResultsPlugin, huntsPlugin, monitoringLogsPlugin, monitoringPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
+		huntResultsPlugin, huntsPlugin, inventoryPlugin, monitoringLogsPlugin, monitoringPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
 		usersPlugin, watchMonitoringPlugin,
 	}
 }
