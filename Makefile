@@ -24,7 +24,7 @@ help: ## list the targets
 build: ## one static binary at bin/raptorpack
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/raptorpack ./cmd/raptorpack
 
-demo: build ## a server and a real agent on loopback: enrol, collect, upload, read the files
+demo: build ## a pack of three nodes with real and simulated agents on loopback: enrol, collect, hunt, fail over, read the files
 	scripts/demo.sh
 
 test: bin/gotestsum ## vet, every test with the race detector, documents fresh: what CI runs

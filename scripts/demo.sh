@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A pack of three nodes, a real agent and simulated ones on loopback, in a throw-away
-# folder: enrol, collect, upload, kill the master, and look at the files that are
+# folder: enrol, collect, upload, hunt, kill the master, and look at the files that are
 # left. Needs nothing but the built program.
 #
 #   DEMO_DIR=FOLDER   where (an empty or new folder); left out: a new one below demo/
@@ -157,6 +157,15 @@ echo "$uploaded" | sed -n '1,6p' | cut -c "1-${COLUMNS:-160}"
 say "fetch one upload; its hash is checked on the way"
 "$raptorpack" uploads get "$client" "$flow" 0 --config "$config" --output "$dir/upload-0.bin"
 sha256sum "$dir/upload-0.bin"
+
+say "a hunt over all of them"
+hunt=$("$raptorpack" hunts create Generic.Client.Info/Users --description 'accounts of the fleet' --config "$config" --format table | grep -oE 'H\.[0-9A-V]{13}')
+all_ended() { "$raptorpack" hunts show "$hunt" --config "$config" --format json | grep -qE '"completed": 51\b'; }
+until_true "all clients to have taken part" all_ended
+"$raptorpack" hunts list --config "$config" --format table
+"$raptorpack" hunts results "$hunt" --filter Name=root --limit 5 --config "$config" --format table
+"$raptorpack" hunts export "$hunt" --as zip --output "$dir/hunt.zip" --config "$config"
+"$raptorpack" hunts verify "$dir/hunt.zip"
 
 say "kill -9 of the master; the other candidate leads"
 case $("$raptorpack" pack status --config "$config" --format jsonl | grep '"role":"master"') in
