@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # Packages tested at once, and how long one may take.
 TEST_PARALLEL ?= 2
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 15m
 FUZZTIME ?= 20s
 BENCHTIME ?= 1s
 BENCH ?=
