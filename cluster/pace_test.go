@@ -82,7 +82,7 @@ func TestAddressOfAMemberIsNotJoined(t *testing.T) {
 			t.Errorf("%d attempts while it is a member", n)
 		}
 		a.table.NotifyLeave(peer("b-1", ``))
-		if n := a.since(time.Second); n != 1 {
+		if n := a.since(time.Second); n < 1 || n > 2 { // the first pause is half a second at least
 			t.Errorf("%d attempts in the second after it had gone", n)
 		}
 	})
