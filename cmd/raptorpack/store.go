@@ -21,6 +21,7 @@ import (
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/inventory"
 	"raptorpack/proto/buspb"
 	"raptorpack/replication"
 	"raptorpack/users"
@@ -123,7 +124,7 @@ func (o *storeFlags) with(c *cobra.Command, work func(context.Context, *filestor
 func bodies() map[string]proto.Message {
 	return map[string]proto.Message{
 		clients.Kind: &buspb.ClientChanges{}, flows.Kind: &buspb.FlowsBody{}, flows.MonitoringKind: &buspb.MonitoringBody{},
-		users.Kind: &buspb.UserChange{}, artifacts.Kind: &buspb.ArtifactChange{},
+		users.Kind: &buspb.UserChange{}, artifacts.Kind: &buspb.ArtifactChange{}, inventory.Kind: &buspb.ToolChange{},
 	}
 }
 

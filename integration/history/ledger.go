@@ -17,6 +17,7 @@ import (
 	"raptorpack/clients"
 	"raptorpack/filestore"
 	"raptorpack/flows"
+	"raptorpack/inventory"
 	"raptorpack/proto/buspb"
 	"raptorpack/replication"
 	"raptorpack/users"
@@ -41,7 +42,7 @@ const kindEpoch = "ledger.epoch"
 
 var bodies = map[string]proto.Message{
 	clients.Kind: &buspb.ClientChanges{}, flows.Kind: &buspb.FlowsBody{}, flows.MonitoringKind: &buspb.MonitoringBody{},
-	users.Kind: &buspb.UserChange{}, artifacts.Kind: &buspb.ArtifactChange{},
+	users.Kind: &buspb.UserChange{}, artifacts.Kind: &buspb.ArtifactChange{}, inventory.Kind: &buspb.ToolChange{},
 }
 
 // ReadLedger reads a whole ledger, after having verified it. What could be read
