@@ -20,7 +20,8 @@
 //
 // Wiring, in this order: clients.New; New with it; clients.Room.Follow(ClientChanged);
 // flows.New with Options.Hunts; all three are states of one ledger. NewForeman runs on
-// every node, NewManager's Run is a duty of the master.
+// every node with NewAsker behind it, which also takes the answers of clients
+// (flows.Options.Heard); NewManager's Run is a duty of the master.
 //
 // Locks: Room.mu guards the hunts and is only written in Apply, FlowsChanged,
 // ClientChanged and Restore, all of the ledger's goroutine. The room of clients may be
