@@ -52,6 +52,7 @@ var kinds = []struct {
 	{inventory.ErrUnknown, http.StatusNotFound, codes.NotFound},
 	{fs.ErrNotExist, http.StatusNotFound, codes.NotFound},
 	{ErrUnknownNode, http.StatusNotFound, codes.NotFound},
+	{hunts.ErrBadArchive, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{hunts.ErrExists, http.StatusConflict, codes.AlreadyExists},
 	{hunts.ErrState, http.StatusConflict, codes.FailedPrecondition},
 	{hunts.ErrSortCancelled, http.StatusConflict, codes.Aborted},

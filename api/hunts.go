@@ -79,6 +79,7 @@ type Hunt struct {
 	Logs        int64          `json:"logs"`
 	Seconds     float64        `json:"duration_seconds" doc:"sum over all flows of their longest query"`
 	Folder      string         `json:"folder" doc:"where the files lie below the filestore"`
+	Origin      *HuntOrigin    `json:"origin,omitempty" doc:"where it ran, if that was elsewhere"`
 }
 
 func showHunt(h *hunts.Hunt) Hunt {
@@ -88,6 +89,7 @@ func showHunt(h *hunts.Hunt) Hunt {
 		Created: h.Created, Started: timeOrNil(h.Started), Ended: timeOrNil(h.Ended), Expires: h.Expires, ChangedBy: h.MovedBy,
 		Clients: map[string]int{}, Joined: h.Counts.Joined(), Flows: h.Sums.Flows, Rows: h.Sums.Rows, Uploads: h.Sums.Uploads,
 		Bytes: h.Sums.UploadBytes, Logs: h.Sums.Logs, Seconds: h.Sums.Duration.Seconds(), Folder: filestore.HuntDir(h.Org, h.Hunt),
+		Origin: originOf(h.Origin),
 	}
 	for set, n := range h.Counts {
 		out.Clients[hunts.Set(set).String()] = n
@@ -108,6 +110,7 @@ func (p HuntPath) key() (hunts.Key, error) {
 func (s *Server) huntRoutes() {
 	const one = "/hunts/{hunt}"
 	register(s, http.MethodPost, "/hunts", "createHunt", "Make a hunt: artifacts for many clients", s.createHunt)
+	s.huntImportRoute()
 	get(s, "/hunts/estimate", "estimateHunt", "Count the clients that a hunt would find now", s.estimateHunt)
 	get(s, "/hunts", "listHunts", "List hunts, newest first", s.listHunts)
 	get(s, one, "showHunt", "Show one hunt", s.showHunt)

@@ -158,6 +158,9 @@ func (s *Server) huntClients(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
+	if h.Origin != nil {
+		return s.clientsThere(ctx, h, in.Set, in.Cursor, in.Limit)
+	}
 	which := membersOf
 	if set, named := hunts.ParseSet(in.Set); named {
 		which = []hunts.Set{set}

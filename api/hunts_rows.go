@@ -22,6 +22,7 @@ type HuntTables interface {
 	Export(ctx context.Context, key hunts.Key, name string, w io.Writer, o hunts.ExportOptions) (*hunts.ExportReport, error)
 	Zip(ctx context.Context, key hunts.Key, w io.Writer, o hunts.ZipOptions) (*hunts.Manifest, error)
 	CancelSort(ctx context.Context, key hunts.Key, q hunts.Query) error
+	ClientsThere(ctx context.Context, key hunts.Key, cursor string, limit int) ([]hunts.ClientLine, string, error)
 }
 
 // HuntRows is a page of the rows of all clients of a hunt.

@@ -98,10 +98,11 @@ type Options struct {
 	Flows   *flows.Room
 	Hunts   *hunts.Room
 
-	HuntTables HuntTables
-	Artifacts  *artifacts.Room
-	Audit      Auditor
-	Status     func() Status
+	HuntTables  HuntTables
+	HuntImports HuntImports
+	Artifacts   *artifacts.Room
+	Audit       Auditor
+	Status      func() Status
 
 	// Pack tells how every node stands that this one hears, this one first.
 	Pack func() []NodeStatus

@@ -241,19 +241,29 @@ func (in *uploadIn) Resolve(ctx huma.Context) []error {
 }
 
 func (s *Server) uploadRoute() {
-	o := huma.Operation{
+	s.formRoute(&huma.Operation{
 		Method: http.MethodPut, Path: prefix + "/tools/{name}/file", OperationID: "uploadTool",
 		Summary: "Upload a tool's file, which this pack serves from then on",
-	}
-	huma.Register(s.api, o, func(ctx context.Context, in *uploadIn) (*body[Done], error) {
-		out, err := s.uploadTool(ctx, in)
-		if err != nil {
-			return nil, s.fail(err)
-		}
-		return out, nil
+	}, func(o huma.Operation) {
+		huma.Register(s.api, o, func(ctx context.Context, in *uploadIn) (*body[Done], error) {
+			out, err := s.uploadTool(ctx, in)
+			if err != nil {
+				return nil, s.fail(err)
+			}
+			return out, nil
+		})
 	})
+}
+
+// formRoute registers an operation whose body is a form with a file.
+func (s *Server) formRoute(o *huma.Operation, register func(huma.Operation)) {
+	register(*o)
 	// Told afterwards: of a body that it knows, huma would read and check all.
-	s.api.OpenAPI().Paths[o.Path].Put.RequestBody = &huma.RequestBody{
+	operation := s.api.OpenAPI().Paths[o.Path].Put
+	if o.Method == http.MethodPost {
+		operation = s.api.OpenAPI().Paths[o.Path].Post
+	}
+	operation.RequestBody = &huma.RequestBody{
 		Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: &huma.Schema{
 			Type: "object", Required: []string{"file"}, Properties: map[string]*huma.Schema{"file": {Type: "string", Format: "binary"}},
 		}}},

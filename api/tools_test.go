@@ -34,7 +34,12 @@ func form(part, filename, text string) (body, kind string) {
 // put sends a body as it is.
 func (w *world) put(who, path, body, kind string, header ...string) reply {
 	w.t.Helper()
-	request, err := http.NewRequestWithContext(w.t.Context(), http.MethodPut, w.base+path, strings.NewReader(body))
+	return w.sendBody(http.MethodPut, who, path, body, kind, header...)
+}
+
+func (w *world) sendBody(method, who, path, body, kind string, header ...string) reply {
+	w.t.Helper()
+	request, err := http.NewRequestWithContext(w.t.Context(), method, w.base+path, strings.NewReader(body))
 	w.check(err)
 	request.Header.Set("Content-Type", kind)
 	request.Header.Set("Authorization", "Bearer "+w.keys[who])

@@ -213,20 +213,21 @@ var clientKey = sync.OnceValue(func() *rsa.PrivateKey {
 
 // world is a server with both doors open over real rooms and a real store.
 type world struct {
-	t      *testing.T
-	ledger *ledger
-	trail  *trail
-	users  *users.Room
-	flows  *flows.Room
-	hunts  *hunts.Room
-	tools  *inventory.Room
-	server *api.Server
-	client ids.Client
-	base   string // of the JSON door
-	grpc   string
-	keys   map[string]string // API keys by account
-	store  *filestore.Store
-	stop   func() // ends the server and waits for it
+	t         *testing.T
+	ledger    *ledger
+	trail     *trail
+	users     *users.Room
+	flows     *flows.Room
+	committer *filestore.Committer
+	hunts     *hunts.Room
+	tools     *inventory.Room
+	server    *api.Server
+	client    ids.Client
+	base      string // of the JSON door
+	grpc      string
+	keys      map[string]string // API keys by account
+	store     *filestore.Store
+	stop      func() // ends the server and waits for it
 
 	nodes   []*buspb.NodeStatus // of the pack
 	mu      sync.Mutex
@@ -296,6 +297,7 @@ func (w *world) openFlows() {
 	w.check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
+	w.committer = committer
 	go func() { ended <- committer.Run(ctx) }()
 	w.t.Cleanup(func() {
 		stop()
@@ -351,7 +353,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 	pair, err := tls.X509KeyPair([]byte(pki().server.Certificate), []byte(pki().server.PrivateKey))
 	w.check(err)
 	return api.Options{
-		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), Artifacts: definitions, Audit: w.trail,
+		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), HuntImports: w.huntImports(), Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
 		Tools:  w.tools, ToolFiles: inventory.NewFiles(w.store, 1<<20, nil), ToolVariables: w.toolVariables, ServerURLs: serverURLs,
 		Pack:   func() []api.NodeStatus { return api.PackOf(w.nodes) },
@@ -537,4 +539,12 @@ func uploadOf(key flows.Key, number int64, data string) []*wirepb.VeloMessage {
 		}}
 	}
 	return []*wirepb.VeloMessage{piece(0, data, false), piece(len(data), "", true)}
+}
+
+// huntImports brings hunts into the world's store.
+func (w *world) huntImports() *hunts.Importer {
+	return hunts.NewImporter(hunts.ImporterOptions{
+		Writer: w.committer, Forget: w.committer.Forget, Scratch: w.t.TempDir(),
+		Files: hunts.Files{Store: w.store, Reader: filestore.NewReader(filestore.ReaderOptions{Store: w.store})},
+	})
 }

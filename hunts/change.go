@@ -49,6 +49,9 @@ func (a *applier) check(c *buspb.HuntChange) error {
 	if create := c.GetCreate(); create != nil {
 		return a.checkCreate(key, create)
 	}
+	if in := c.GetImport(); in != nil {
+		return a.checkImport(key, in)
+	}
 	h := a.r.find(key)
 	switch c.GetChange().(type) {
 	case *buspb.HuntChange_Nominate, *buspb.HuntChange_Decline, *buspb.HuntChange_Expire:
@@ -91,11 +94,19 @@ func (h *hunt) permits(doing string, in ...State) error {
 	return nil
 }
 
+// used reports whether a hunt has, or had not long ago, this id.
+func (a *applier) used(key Key) bool {
+	o := a.r.orgs[a.org]
+	if o == nil {
+		return false
+	}
+	_, gone := o.deleted[key.Hunt]
+	return gone || o.hunts[key.Hunt] != nil
+}
+
 func (a *applier) checkCreate(key Key, c *buspb.HuntCreate) error {
-	if o := a.r.orgs[a.org]; o != nil {
-		if _, gone := o.deleted[key.Hunt]; gone || o.hunts[key.Hunt] != nil {
-			return fmt.Errorf("create hunt %s: %w", key.Hunt, ErrExists)
-		}
+	if a.used(key) {
+		return fmt.Errorf("create hunt %s: %w", key.Hunt, ErrExists)
 	}
 	if !key.Hunt.Plain() || c.ClientsPerMinute < 0 || c.ClientsPerMinute > maxRate || c.ClientLimit < 0 {
 		return fmt.Errorf("create hunt %s: %w", key.Hunt, ErrInvalid)
@@ -131,6 +142,9 @@ func (h *hunt) checkEdit(e *buspb.HuntEdit) error {
 
 func (h *hunt) checkMove(m *buspb.HuntMove, at time.Time) error {
 	to := stateNames[m.GetTo()]
+	if h.def.Origin != nil && to != Deleted {
+		return fmt.Errorf("move hunt %s to %s: it ran elsewhere, and can only be deleted: %w", h.key.Hunt, to, ErrState)
+	}
 	if to == Stopped && m.CancelFlows {
 		return h.permits("stop", Running, Paused, Stopped, Expired, Archived)
 	}
@@ -157,6 +171,10 @@ func (a *applier) change(c *buspb.HuntChange) {
 	key := Key{a.org, id}
 	if create := c.GetCreate(); create != nil {
 		a.create(key, create)
+		return
+	}
+	if in := c.GetImport(); in != nil {
+		a.bring(key, in)
 		return
 	}
 	h := a.r.find(key)
@@ -190,25 +208,34 @@ func (a *applier) create(key Key, c *buspb.HuntCreate) {
 	if err != nil || o.hunts[key.Hunt] != nil { // twice in one entry
 		return
 	}
-	x := c.Conditions
 	h := &hunt{
-		key: key, m: newMembers(), def: defineBy(c.Creator, spec, c.Spec, Conditions{
-			x.GetIncludeLabels(), x.GetExcludeLabels(), x.GetOs(), x.GetOnlyAdded(), x.GetCondition(), x.GetConditionRequest(), x.GetFilter(),
-		}),
+		key: key, m: newMembers(), def: defineBy(c.Creator, spec, c.Spec, conditionsOf(c.Conditions)),
 		set:  Settings{c.Description, c.ClientsPerMinute, c.ClientLimit, micros.Time(c.Expires)},
 		life: Life{State: Draft, Index: a.index, Created: a.at, MovedBy: a.by},
 	}
-	o.hunts[key.Hunt] = h
+	a.enter(o, h)
+	a.add(h, c.Clients)
+	if c.Start && h.set.Expires.After(a.at) {
+		a.move(h, Running, false)
+	}
+}
+
+// enter lets a new hunt in, and forgets deleted ones that were remembered for long
+// enough.
+func (a *applier) enter(o *orgHunts, h *hunt) {
+	o.hunts[h.key.Hunt] = h
 	for gone, d := range o.deleted {
 		if a.at.UnixMicro()-d.at >= tombstoneLife.Microseconds() {
 			delete(o.deleted, gone)
 		}
 	}
-	a.add(h, c.Clients)
-	if c.Start && h.set.Expires.After(a.at) {
-		a.move(h, Running, false)
+	a.r.dirty[h.key] = struct{}{}
+}
+
+func conditionsOf(x *buspb.HuntConditions) Conditions {
+	return Conditions{
+		x.GetIncludeLabels(), x.GetExcludeLabels(), x.GetOs(), x.GetOnlyAdded(), x.GetCondition(), x.GetConditionRequest(), x.GetFilter(),
 	}
-	a.r.dirty[key] = struct{}{}
 }
 
 // defineBy makes the definition of a spec that was read.
@@ -234,9 +261,17 @@ func defineBy(creator string, spec *buspb.FlowSpec, raw []byte, c Conditions) *D
 }
 
 func readSpec(raw []byte) (*buspb.FlowSpec, error) {
+	spec, err := parseSpec(raw)
+	if err == nil && len(spec.Request) == 0 {
+		err = fmt.Errorf("no request: %w", ErrInvalid)
+	}
+	return spec, err
+}
+
+func parseSpec(raw []byte) (*buspb.FlowSpec, error) {
 	var spec buspb.FlowSpec
-	if err := proto.Unmarshal(raw, &spec); err != nil || len(spec.Request) == 0 {
-		return nil, fmt.Errorf("no request or not to be read: %w", ErrInvalid)
+	if err := proto.Unmarshal(raw, &spec); err != nil {
+		return nil, fmt.Errorf("spec cannot be read: %w: %w", ErrInvalid, err)
 	}
 	return &spec, nil
 }
@@ -350,6 +385,6 @@ func (a *applier) forget(h *hunt) {
 	o := a.r.org(a.org)
 	delete(o.hunts, h.key.Hunt)
 	delete(o.declining, h)
-	o.deleted[h.key.Hunt] = tombstone{a.at.UnixMicro(), a.index}
+	o.deleted[h.key.Hunt] = tombstone{a.at.UnixMicro(), a.index, h.def.Origin != nil}
 	a.rules = true
 }

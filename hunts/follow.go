@@ -118,15 +118,10 @@ func (r *Room) results(h *hunt, at time.Time, ordinal uint32, f *flows.Flow) {
 
 // setOf says where the client of a flow belongs.
 func setOf(f *flows.Flow) Set {
-	switch {
-	case f == nil:
+	if f == nil {
 		return RemovedClients
-	case !f.State.Final():
-		return RunningClients
-	case f.State == flows.Completed:
-		return CompletedClients
 	}
-	return ErroredClients
+	return SetOf(f.State)
 }
 
 // ClientChanged follows the room of clients: what a hunt's own condition said of a

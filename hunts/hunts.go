@@ -155,8 +155,23 @@ type Definition struct {
 	Limits     flows.Limits
 	Urgent     bool
 	Conditions Conditions
+	Origin     *Origin // where it ran, if that was elsewhere; nil: here
 
 	spec []byte // a serialised FlowSpec without a flow
+}
+
+// Origin is what a hunt was in the pack where it ran, before it was brought here.
+type Origin struct {
+	Org      string    `json:"org,omitempty"`
+	Hunt     string    `json:"hunt"`
+	Creator  string    `json:"creator"`
+	Created  time.Time `json:"created"`
+	Expires  time.Time `json:"expires"`
+	Exported time.Time `json:"exported"`
+	SHA256   string    `json:"sha256"` // of the zip, in hex
+
+	counts Counts
+	sums   Sums
 }
 
 // Settings are what an operator may change at any time.

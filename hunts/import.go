@@ -248,7 +248,7 @@ func (i *importer) flows(ctx context.Context, m *ZipMember, set filestore.Set) e
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		var c clientLine
+		var c ClientLine
 		if err == nil {
 			err = json.Unmarshal(line, &c)
 		}
@@ -268,7 +268,7 @@ func (i *importer) flows(ctx context.Context, m *ZipMember, set filestore.Set) e
 // became of them where they ran.
 const importedFlows = "imported"
 
-func (i *importer) record(ctx context.Context, set filestore.Set, c *clientLine) error {
+func (i *importer) record(ctx context.Context, set filestore.Set, c *ClientLine) error {
 	e, err := i.extent(c.ClientID, c.FlowID, importedFlows)
 	if err != nil {
 		return err

@@ -9,13 +9,19 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
 
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/proto/buspb"
 )
 
 // abroad is another pack, which knows none of the clients, with a zip imported.
@@ -24,52 +30,149 @@ func abroad(t *testing.T, data []byte) (*rig, *hunts.Imported) {
 	other := newRig(t, 0)
 	in, err := hunts.Import(context.Background(), bytes.NewReader(data), int64(len(data)), hunts.ImportTarget{Writer: other.node("far-1")})
 	other.check(err)
-	other.key = other.create(t, func(c *hunts.Create) { c.Hunt, c.Start = in.Hunt, false })
-	other.results = other.open(func(o *hunts.ResultsOptions) {
-		o.Imported = func(k hunts.Key) bool { return k == other.key }
-	})
+	m, err := other.PlanImport(hunts.Arrival{Imported: in, Creator: "eve", SHA256: strings.Repeat("ab", 32)}, noon)
+	other.check(err)
+	other.must(t)(m, nil)
+	other.key = hunts.Key{Hunt: in.Hunt}
 	return other, in
 }
 
-func TestImportedHuntReadsAsItDid(t *testing.T) {
+// An imported hunt is what it was, also in a snapshot, and nothing can be done to it
+// but to delete it.
+func TestImportedHuntIsPutAway(t *testing.T) {
+	g := filled(t)
+	was, err := g.Hunt(g.key)
+	g.check(err)
+	data, _ := g.zip(hunts.ZipOptions{})
+	other, in := abroad(t, data)
+	again, err := other.restored()
+	other.check(err)
+	for what, room := range map[string]*hunts.Room{"imported": other.Room, "restored": again.Room} {
+		h, err := room.Hunt(other.key)
+		if err != nil || h.State != hunts.Archived || h.Counts != was.Counts || h.Sums != was.Sums || h.Creator != "eve" ||
+			!slices.Equal(h.Results, was.Results) || !room.Imported(other.key) || h.Description != was.Description {
+			t.Fatalf("%s: %+v, %v, was %+v", what, h, err, was)
+		}
+		if o := h.Origin; o.Hunt != g.key.Hunt.String() || o.Creator != was.Creator || !o.Created.Equal(was.Created) || o.SHA256 == "" || o.Exported.IsZero() {
+			t.Errorf("%s: origin %+v", what, o)
+		}
+	}
+	for what, plan := range map[string]func() (*buspb.Mutation, error){
+		"start":  func() (*buspb.Mutation, error) { return other.PlanStart(other.key, "eve", noon) },
+		"stop":   func() (*buspb.Mutation, error) { return other.PlanStop(other.key, false, "eve", noon) },
+		"cancel": func() (*buspb.Mutation, error) { return other.PlanStop(other.key, true, "eve", noon) },
+		"edit":   func() (*buspb.Mutation, error) { return other.PlanEdit(other.key, hunts.Edit{}, "eve", noon) },
+		"rerun":  func() (*buspb.Mutation, error) { return other.PlanRerun(other.key, nil, "eve", noon) },
+		"add":    func() (*buspb.Mutation, error) { return other.PlanAdd(other.key, idsOf(1), "eve", noon) },
+	} {
+		if _, err := plan(); !errors.Is(err, hunts.ErrState) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	twice := hunts.Arrival{Imported: in, Creator: "eve", SHA256: strings.Repeat("ab", 32)}
+	if _, err := other.PlanImport(twice, noon); !errors.Is(err, hunts.ErrExists) {
+		t.Errorf("the same id again: %v", err)
+	}
+	lines, next, err := other.results.ClientsThere(context.Background(), other.key, "", 3)
+	if err != nil || len(lines) != 3 || next == "" || lines[0].State != "pending" {
+		t.Errorf("clients %+v, next %q, %v", lines, next, err)
+	}
+	rest, next, err := other.results.ClientsThere(context.Background(), other.key, next, 3)
+	if err != nil || len(rest) != 1 || next != "" {
+		t.Errorf("further clients %+v, next %q, %v", rest, next, err)
+	}
+	if _, _, err := g.results.ClientsThere(context.Background(), g.key, "", 3); !errors.Is(err, hunts.ErrNotFound) {
+		t.Errorf("clients of a hunt that ran here: %v", err)
+	}
+}
+
+// A plan of a stranger's word is refused where a wish would be.
+func TestImportOfNonsenseIsNotPlanned(t *testing.T) {
+	g := newRig(t, 0)
+	for what, a := range map[string]hunts.Arrival{
+		"no sum":            {Imported: &hunts.Imported{Origin: &hunts.HuntFile{}}},
+		"a negative count":  {SHA256: strings.Repeat("ab", 32), Imported: &hunts.Imported{Origin: &hunts.HuntFile{Counts: map[string]int{"running": -1}}}},
+		"no text":           {SHA256: strings.Repeat("ab", 32), Imported: &hunts.Imported{Origin: &hunts.HuntFile{Description: "\xff"}}},
+		"a name of no text": {SHA256: strings.Repeat("ab", 32), Imported: &hunts.Imported{Origin: &hunts.HuntFile{Results: []string{"\xff"}}}},
+	} {
+		a.Imported.Hunt, a.Imported.Manifest = ids.NewHunt(noon), &hunts.Manifest{}
+		if _, err := g.PlanImport(a, noon); !errors.Is(err, hunts.ErrInvalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// What was imported goes with its uploads, which no flow here accounts for; the same
+// clients' own stay.
+func TestDeletedImportLeavesNothing(t *testing.T) {
 	g := filled(t)
 	data, _ := g.zip(hunts.ZipOptions{})
 	other, in := abroad(t, data)
-	if in.Rows != 13 || in.Logs != 2 || in.Uploads != 5 || len(in.Skipped) != 0 || in.Hunt == g.key.Hunt || in.Origin.Creator != "ada" || len(in.Manifest.Problems) != 1 {
-		t.Errorf("imported %+v", in)
+	var there []string
+	for _, of := range in.Uploaded {
+		there = append(there, filestore.FlowUploadsDir(of.Org, of.Client, of.Flow))
 	}
-	rows, report := other.export(hunts.ExportOptions{Format: hunts.JSONL})
-	same, own := g.export(hunts.ExportOptions{Format: hunts.JSONL})
-	if rows != same || report.Missing != own.Missing || report.Missing != 3 || report.Hidden != 0 {
-		t.Errorf("rows are %s, missing %d of %d", rows, report.Missing, own.Missing)
-	}
-	p := other.page(hunts.Query{Clients: []ids.Client{id(1)}})
-	if len(p.Rows) != 1 || p.Rows[0].Number != 3 || p.Rows[0].Flow != in.Hunt.Flow(0) {
-		t.Errorf("of one client: %+v", p.Rows)
-	}
-	logs, err := other.results.Page(context.Background(), other.key, hunts.Query{Source: hunts.LogRows})
-	if err != nil || len(logs.Rows) != 2 {
-		t.Errorf("logs %+v, %v", logs, err)
-	}
-	uploads, err := other.results.Page(context.Background(), other.key, hunts.Query{Source: hunts.UploadRows})
-	if err != nil || len(uploads.Rows) != 5 || uploads.Missing != 0 {
-		t.Fatalf("uploads %+v, %v", uploads, err)
-	}
-	for _, row := range uploads.Rows {
-		var u flows.Upload
-		other.check(json.Unmarshal(row.Line, &u))
-		file, err := other.store.OpenUpload(context.Background(), u.StoredPath)
-		other.check(err)
-		bytes, err := io.ReadAll(file.Stored(context.Background()))
-		other.check(errors.Join(err, file.Close(context.Background())))
-		sum := sha256.Sum256(bytes)
-		if hex.EncodeToString(sum[:]) != u.SHA256 || file.Size() != u.Size || file.Sparse() != u.Sparse {
-			t.Errorf("upload %+v has %d bytes of %d", u, len(bytes), file.Size())
+	there = append(there, filestore.HuntDir(other.key.Org, other.key.Hunt))
+	for _, dir := range there {
+		if _, err := os.Stat(filepath.Join(other.root, dir)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	records, _, err := other.reader.Pin(context.Background(), filestore.HuntFlows(other.key.Org, other.key.Hunt), filestore.RowsFilter{}, "")
-	if err != nil || records.Total() != 4 {
-		t.Errorf("%d records of flows, %v", records.Total(), err)
+	other.must(t)(other.PlanDelete(other.key, "eve", noon))
+	ctx, done := context.WithTimeout(context.Background(), time.Minute)
+	defer done()
+	other.check(hunts.NewManager(hunts.ManagerOptions{
+		Room: other.Room, Flows: other.flows, Now: other.now, Connected: func(ids.Org, ids.Client) bool { return false },
+		Propose: func(_ context.Context, m *buspb.Mutation) error {
+			defer done() // a hunt without flows is forgotten at once
+			return other.propose(m)
+		},
+	}).Run(ctx))
+	if len(other.Deletions()) != 1 {
+		t.Fatal("the hunt is not forgotten")
+	}
+	again, err := other.restored() // whoever removes it may have begun after
+	other.check(err)
+	other.check(again.RemoveTree(context.Background(), hunts.Files{Store: other.store, Reader: other.reader}, other.key))
+	for _, dir := range there {
+		if _, err := os.Stat(filepath.Join(other.root, dir)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
+// An import that fails in the middle leaves nothing behind.
+func TestFailedImportLeavesNothing(t *testing.T) {
+	g := filled(t)
+	data, _ := g.zip(hunts.ZipOptions{})
+	bad := resealed(t, data, func(name, text string) string {
+		if name == "uploads.jsonl" { // the last that is read: rows are there by then
+			return strings.Replace(text, `"number":7`, `"number":-7`, 1)
+		}
+		return text
+	})
+	other := newRig(t, 0)
+	node := other.node("far-1")
+	importer := hunts.NewImporter(hunts.ImporterOptions{
+		Writer: node, Forget: node.Forget, Scratch: t.TempDir(), Files: hunts.Files{Store: other.store, Reader: other.reader},
+	})
+	if in, _, err := importer.Import(context.Background(), ids.RootOrg, bytes.NewReader(bad)); !errors.Is(err, hunts.ErrBadArchive) {
+		t.Fatal(in, err)
+	}
+	err := filepath.WalkDir(other.root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			t.Error(path, "is left")
+		}
+		return err
+	})
+	other.check(err)
+	in, sum, err := importer.Import(context.Background(), ids.RootOrg, bytes.NewReader(data))
+	want := sha256.Sum256(data)
+	if err != nil || in.Rows != 13 || sum != hex.EncodeToString(want[:]) {
+		t.Error(in, sum, err)
+	}
+	if _, _, err := importer.Import(context.Background(), ids.RootOrg, iotest.ErrReader(io.ErrUnexpectedEOF)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Error(err)
 	}
 }
 

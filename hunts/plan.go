@@ -82,15 +82,18 @@ func planCreate(c *Create, now time.Time) (*buspb.Mutation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serialise: %w: %w", ErrInvalid, err)
 	}
-	x := &c.Conditions
 	return mutation(Key{c.Org, c.Hunt}, c.Collect.Creator, &buspb.HuntChange{Change: &buspb.HuntChange_Create{Create: &buspb.HuntCreate{
 		Creator: c.Collect.Creator, Description: c.Description, Spec: raw,
 		ClientsPerMinute: c.Rate, ClientLimit: c.Limit, Expires: c.Expires.UnixMicro(), Start: c.Start, Clients: texts(c.Clients),
-		Conditions: &buspb.HuntConditions{
-			IncludeLabels: x.Include, ExcludeLabels: x.Exclude, Os: x.OS, OnlyAdded: x.OnlyAdded,
-			Condition: x.Condition, ConditionRequest: x.ConditionRequest, Filter: x.Filter,
-		},
+		Conditions: c.Conditions.pack(),
 	}}})
+}
+
+func (c *Conditions) pack() *buspb.HuntConditions {
+	return &buspb.HuntConditions{
+		IncludeLabels: c.Include, ExcludeLabels: c.Exclude, Os: c.OS, OnlyAdded: c.OnlyAdded,
+		Condition: c.Condition, ConditionRequest: c.ConditionRequest, Filter: c.Filter,
+	}
 }
 
 func (s *Settings) check(now time.Time) error {

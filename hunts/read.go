@@ -17,9 +17,22 @@ func compareKeys(a, b Key) int {
 
 // record copies a hunt. The lock is held.
 func (h *hunt) record() *Hunt {
-	return &Hunt{
+	r := &Hunt{
 		Key: h.key, Definition: h.def, Settings: h.set, Life: h.life, Counts: h.m.counts(), Again: h.m.again(), Sums: h.sums,
 	}
+	if o := h.def.Origin; o != nil {
+		r.Counts, r.Sums = o.counts, o.sums
+	}
+	return r
+}
+
+// Imported reports whether a hunt ran elsewhere: neither its clients nor its flows are
+// known here.
+func (r *Room) Imported(key Key) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	h := r.find(key)
+	return h != nil && h.def.Origin != nil
 }
 
 // Hunt returns a hunt, or ErrNotFound.

@@ -38,6 +38,10 @@ type huntRecords interface {
 	// Hunt returns a hunt, or ErrNotFound.
 	Hunt(Key) (*Hunt, error)
 
+	// Imported reports whether a hunt came from another pack: all its rows are shown,
+	// as neither its clients nor its flows are known here.
+	Imported(Key) bool
+
 	// Clients returns a page of one of a hunt's sets, and where the next begins.
 	Clients(key Key, s Set, after uint32, limit int) ([]Member, uint32, error)
 }
@@ -85,11 +89,6 @@ type ResultsOptions struct {
 	// no name there, so nothing is left behind by a crash.
 	Scratch string
 
-	// Imported says of a hunt that it came from another pack: all its rows are shown,
-	// as neither its clients nor its flows are known here. It must not block. Nil:
-	// none did.
-	Imported func(Key) bool
-
 	PageBytes  int64         // a page ends after the row that exceeds it; 0: 8 MiB
 	ScanBytes  int64         // plain bytes that one call of a filter looks at; 0: 256 MiB
 	SortMemory int64         // bytes of keys that a sort holds; 0: 64 MiB
@@ -123,9 +122,6 @@ const maxSortsWaiting = 16
 func NewResults(o ResultsOptions) *Results {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
-	}
-	if o.Imported == nil {
-		o.Imported = func(Key) bool { return false }
 	}
 	orDefault(&o.PageBytes, 8<<20)
 	orDefault(&o.ScanBytes, 256<<20)
@@ -164,6 +160,7 @@ const (
 	ResultRows Source = ""        // one of its results, by name
 	LogRows    Source = "logs"    // the query logs
 	UploadRows Source = "uploads" // the list of finished uploads, each a flows.Upload
+	FlowRows   Source = "flows"   // of an imported hunt: what its flows were where it ran, each a ClientLine
 )
 
 // set returns where a source lies, and the name of its extents: empty for all there
@@ -177,6 +174,8 @@ func (r *Results) set(key Key, source Source, name string) (filestore.Set, strin
 		return filestore.HuntLogs(key.Org, key.Hunt), "", nil
 	case source == UploadRows && name == "":
 		return uploadSet(key), flows.UploadName, nil
+	case source == FlowRows && name == "" && h.Origin != nil:
+		return filestore.HuntFlows(key.Org, key.Hunt), importedFlows, nil
 	case source == ResultRows && slices.Contains(h.Results, name):
 		return filestore.HuntResults(key.Org, key.Hunt, name), name, nil
 	}
@@ -190,7 +189,7 @@ func uploadSet(key Key) filestore.Set {
 
 // shows reports whether a client's rows of a flow may be shown: neither was deleted.
 func (r *Results) shows(key Key, client ids.Client, flow ids.Flow) bool {
-	if r.o.Imported(key) {
+	if r.o.Hunts.Imported(key) {
 		return true
 	}
 	if _, known := r.o.Clients.Ordinal(key.Org, client); !known {

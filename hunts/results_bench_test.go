@@ -150,6 +150,8 @@ func (benchFlows) HuntFlows(ids.Org, ids.Hunt) []*flows.Flow { return nil }
 // benchRecords has the one hunt.
 type benchRecords struct{}
 
+func (benchRecords) Imported(hunts.Key) bool { return false }
+
 func (benchRecords) Hunt(hunts.Key) (*hunts.Hunt, error) {
 	return &hunts.Hunt{Key: benchHunt, Definition: &hunts.Definition{Results: []string{benchName}}}, nil
 }

@@ -77,8 +77,9 @@ type orgHunts struct {
 
 // tombstone is what is left of a deleted hunt.
 type tombstone struct {
-	at    int64 // microseconds
-	index uint64
+	at       int64 // microseconds
+	index    uint64
+	imported bool
 }
 
 // hunt is one hunt. Room.mu guards it; def and what its pointer in m leads to once a

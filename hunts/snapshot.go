@@ -28,6 +28,7 @@ type snapshotLine struct {
 	Record  *huntLine `json:"record,omitempty"`
 	Deleted int64     `json:"deleted,omitempty"` // unix microseconds
 	Index   uint64    `json:"index,omitempty"`   // the entry that deleted it
+	Foreign bool      `json:"imported,omitempty"`
 }
 
 // huntLine is what of a hunt is written: times in unix microseconds, 0 for none;
@@ -53,6 +54,14 @@ type huntLine struct {
 	Minutes     int64             `json:"minutes"`            // of a bucket
 	Timeline    [][]int64         `json:"timeline,omitempty"` // minute, then the change of each set
 	Spec        []byte            `json:"spec"`
+	Origin      *originLine       `json:"origin,omitempty"`
+}
+
+// originLine is what of a hunt's origin is written.
+type originLine struct {
+	Origin
+	Counts Counts `json:"counts"`
+	Sums   Sums   `json:"sums"`
 }
 
 // attemptLine lists the clients whose newest attempt is one beyond the first.
@@ -80,7 +89,7 @@ func (r *Room) View() io.WriterTo {
 		}
 		for id, d := range o.deleted {
 			v.deleted = append(v.deleted, snapshotLine{
-				Kind: "deleted", Org: org.String(), Hunt: id.String(), Deleted: d.at, Index: d.index,
+				Kind: "deleted", Org: org.String(), Hunt: id.String(), Deleted: d.at, Index: d.index, Foreign: d.imported,
 			})
 		}
 	}
@@ -115,6 +124,9 @@ func (h *hunt) line() *huntLine {
 		Created: micros.Of(h.life.Created), Started: micros.Of(h.life.Started), Ended: micros.Of(h.life.Ended),
 		CancelFlows: h.life.CancelFlows, MovedBy: h.life.MovedBy, Paid: h.pace.paid, Sums: h.sums,
 		Sets: map[string]string{}, Minutes: h.m.line.width, Spec: h.def.spec,
+	}
+	if o := h.def.Origin; o != nil {
+		l.Origin = &originLine{*o, o.counts, o.sums}
 	}
 	for i, set := range h.m.sets {
 		if text := textOf(set); text != "" {
@@ -195,14 +207,18 @@ func (r *Room) restoreLine(text []byte) error {
 		}
 		return nil
 	case line.Kind == "deleted":
-		r.org(org).deleted[id] = tombstone{line.Deleted, line.Index}
+		r.org(org).deleted[id] = tombstone{line.Deleted, line.Index, line.Foreign}
 		return nil
 	}
 	return fmt.Errorf("line of kind %.20q: %w", line.Kind, ErrInvalid)
 }
 
 func (l *huntLine) hunt(key Key) (*hunt, error) {
-	spec, err := readSpec(l.Spec)
+	read := readSpec
+	if l.Origin != nil {
+		read = parseSpec
+	}
+	spec, err := read(l.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -213,8 +229,13 @@ func (l *huntLine) hunt(key Key) (*hunt, error) {
 	if err != nil {
 		return nil, err
 	}
+	def := defineBy(l.Creator, spec, l.Spec, l.Conditions)
+	if o := l.Origin; o != nil {
+		def.Origin = &o.Origin
+		def.Origin.counts, def.Origin.sums = o.Counts, o.Sums
+	}
 	return &hunt{
-		key: key, def: defineBy(l.Creator, spec, l.Spec, l.Conditions), m: m, pace: pace{l.Paid}, sums: l.Sums,
+		key: key, def: def, m: m, pace: pace{l.Paid}, sums: l.Sums,
 		set: Settings{l.Description, l.Rate, l.Limit, micros.Time(l.Expires)},
 		life: Life{
 			State: l.State, Index: l.Index, Created: micros.Time(l.Created), Started: micros.Time(l.Started),

@@ -38,7 +38,7 @@ func (m *Manager) cancel(ctx context.Context, h *Hunt, all []*flows.Flow) error 
 
 // clear deletes all flows of a deleted hunt, then the hunt.
 func (m *Manager) clear(ctx context.Context, h *Hunt) error {
-	if h.Sums.Flows == 0 {
+	if h.Sums.Flows == 0 || h.Origin != nil {
 		forget, err := mutation(h.Key, h.MovedBy, &buspb.HuntChange{Change: &buspb.HuntChange_Forget{Forget: &buspb.HuntForget{}}})
 		if err != nil {
 			return err

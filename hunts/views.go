@@ -20,10 +20,13 @@ const (
 	countsEvery = time.Minute
 )
 
-// files is what of the filestore is needed: *filestore.Store.
-type files interface {
-	ReplaceFile(ctx context.Context, name string, data []byte) error
-	RemoveAll(ctx context.Context, name string) error
+// Files is what of the filestore views and removals need.
+type Files struct {
+	Store interface { // *filestore.Store
+		ReplaceFile(ctx context.Context, name string, data []byte) error
+		RemoveAll(ctx context.Context, name string) error
+	}
+	Reader segmentReader
 }
 
 // huntView is hunt.json: what people with a shell want to know. Nothing reads it back.
@@ -44,6 +47,7 @@ type huntView struct {
 	Expires     time.Time        `json:"expires"`
 	Clients     map[string]int   `json:"clients"`
 	Sums        Sums             `json:"sums"`
+	Origin      *Origin          `json:"origin,omitempty"`
 }
 
 func viewOf(h *Hunt, index uint64) *huntView {
@@ -51,7 +55,7 @@ func viewOf(h *Hunt, index uint64) *huntView {
 		Index: index, Hunt: h.Hunt.String(), State: h.State, Creator: h.Creator, Description: h.Description,
 		Artifacts: h.Artifacts, Limits: h.Definition.Limits, Conditions: h.Conditions, Rate: h.Rate, Limit: h.Settings.Limit,
 		Created: h.Created, Started: orNil(h.Started), Ended: orNil(h.Ended), Expires: h.Expires,
-		Clients: map[string]int{}, Sums: h.Sums,
+		Clients: map[string]int{}, Sums: h.Sums, Origin: h.Origin,
 	}
 	v.Conditions.ConditionRequest = nil // as long as it is unreadable
 	for s, n := range h.Counts {
@@ -89,11 +93,11 @@ func (w *written) due(h *Hunt, now time.Time) bool {
 
 // WriteViews keeps the hunt.json of all hunts until ctx ends. One node at a time
 // should run it: the one that leads. index tells how far the applied ledger goes.
-func (r *Room) WriteViews(ctx context.Context, store files, index func() uint64) error {
+func (r *Room) WriteViews(ctx context.Context, f Files, index func() uint64) error {
 	done := map[Key]*written{}
 	failing := false
 	for {
-		err := r.writeDue(ctx, store, index, done)
+		err := r.writeDue(ctx, f, index, done)
 		if err != nil && !failing && ctx.Err() == nil {
 			r.log.Warn("views of hunts are not written yet", "err", err)
 		}
@@ -104,14 +108,14 @@ func (r *Room) WriteViews(ctx context.Context, store files, index func() uint64)
 	}
 }
 
-func (r *Room) writeDue(ctx context.Context, store files, index func() uint64, done map[Key]*written) error {
+func (r *Room) writeDue(ctx context.Context, f Files, index func() uint64, done map[Key]*written) error {
 	var errs []error
 	at := index() // before looking
 	for _, h := range r.all(Draft, Running, Paused, Stopped, Expired, Archived) {
 		if !done[h.Key].due(h, time.Now()) {
 			continue
 		}
-		if err := r.writeView(ctx, store, h, at); err != nil {
+		if err := r.writeView(ctx, f, h, at); err != nil {
 			errs = append(errs, fmt.Errorf("view of hunt %s: %w", h.Hunt, err))
 			continue
 		}
@@ -125,39 +129,62 @@ func (r *Room) writeDue(ctx context.Context, store files, index func() uint64, d
 	return errors.Join(errs...)
 }
 
-func (r *Room) writeView(ctx context.Context, store files, h *Hunt, index uint64) error {
+func (r *Room) writeView(ctx context.Context, f Files, h *Hunt, index uint64) error {
 	text, err := json.MarshalIndent(viewOf(h, index), "", " ")
 	if err != nil {
 		return err
 	}
-	err = store.ReplaceFile(ctx, path.Join(filestore.HuntDir(h.Org, h.Hunt), "hunt.json"), append(text, '\n'))
-	if r.forgotten(h.Key) { // meanwhile: nobody else would remove what was written now
-		err = errors.Join(err, r.RemoveTree(ctx, store, h.Key))
+	err = f.Store.ReplaceFile(ctx, path.Join(filestore.HuntDir(h.Org, h.Hunt), "hunt.json"), append(text, '\n'))
+	if _, gone := r.forgotten(h.Key); gone { // meanwhile: nobody else would remove what was written now
+		err = errors.Join(err, r.RemoveTree(ctx, f, h.Key))
 	}
 	return err
 }
 
 // RemoveTree removes the folder of a hunt that was forgotten. The master calls it once
 // all live nodes have closed their files of it; repeating it does no harm. Uploads lie
-// with their clients and go with the flows.
-func (r *Room) RemoveTree(ctx context.Context, store files, key Key) error {
-	if !r.forgotten(key) {
+// with their clients and go with the flows; those of a hunt that ran elsewhere, of
+// which there are no flows, go first, as only its own list says which they are.
+func (r *Room) RemoveTree(ctx context.Context, f Files, key Key) error {
+	gone, forgotten := r.forgotten(key)
+	if !forgotten {
 		return fmt.Errorf("remove files of hunt %s: %w", key.Hunt, ErrState)
 	}
-	if err := store.RemoveAll(ctx, filestore.HuntDir(key.Org, key.Hunt)); err != nil {
+	var err error
+	if gone.imported {
+		err = removeUploads(ctx, f, key)
+	}
+	if err == nil {
+		err = f.Store.RemoveAll(ctx, filestore.HuntDir(key.Org, key.Hunt))
+	}
+	if err != nil {
 		return fmt.Errorf("remove files of hunt %s: %w", key.Hunt, err)
 	}
 	return nil
 }
 
-// forgotten reports whether nothing is left of a hunt in the ledger.
-func (r *Room) forgotten(key Key) bool {
+// removeUploads removes the folders of all uploads that a hunt's list names.
+func removeUploads(ctx context.Context, f Files, key Key) error {
+	p, _, err := f.Reader.Pin(ctx, uploadSet(key), filestore.RowsFilter{Name: flows.UploadName}, "")
+	if err != nil {
+		return err
+	}
+	for i := range p.Streams() {
+		of, _ := p.Stream(i)
+		err = errors.Join(err, f.Store.RemoveAll(ctx, filestore.FlowUploadsDir(key.Org, of.Client, of.Flow)))
+	}
+	return err
+}
+
+// forgotten reports whether nothing is left of a hunt in the ledger, and what tells of
+// it.
+func (r *Room) forgotten(key Key) (tombstone, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	o := r.orgs[key.Org]
 	if o == nil {
-		return false
+		return tombstone{}, false
 	}
-	_, gone := o.deleted[key.Hunt]
-	return gone && o.hunts[key.Hunt] == nil
+	d, gone := o.deleted[key.Hunt]
+	return d, gone && o.hunts[key.Hunt] == nil
 }

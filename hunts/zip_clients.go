@@ -13,9 +13,9 @@ import (
 	"raptorpack/ids"
 )
 
-// clientLine is a line of clients.jsonl: a flow of the hunt, or a client that has
+// ClientLine is a line of clients.jsonl: a flow of the hunt, or a client that has
 // none.
-type clientLine struct {
+type ClientLine struct {
 	ClientID    string `json:"ClientId"`
 	FlowID      string `json:"FlowId,omitempty"`
 	Hostname    string
@@ -37,7 +37,7 @@ func (z *zipWriter) clients(ctx context.Context) error {
 	table := newCSVWriter(newColumns(clientColumns), z.manifest.Options.Bare)
 	_, err := z.member(ZipMember{Path: clientsName, Kind: kindClients}, z.h.Created, func(w io.Writer) error {
 		out := bufio.NewWriterSize(w, exportBuffer)
-		err := z.eachClient(ctx, func(c *clientLine) error {
+		err := z.eachClient(ctx, func(c *ClientLine) error {
 			line, err := json.Marshal(c)
 			if err != nil {
 				return err
@@ -62,8 +62,8 @@ var clientColumns = []string{
 	"ClientId", "FlowId", "Hostname", "State", "Attempt", "Rows", "Uploads", "UploadBytes", "Logs", "Conflicts", "Created", "Taken", "Ended", "Error",
 }
 
-func (z *zipWriter) eachClient(ctx context.Context, found func(*clientLine) error) error {
-	if z.r.o.Imported(z.key) {
+func (z *zipWriter) eachClient(ctx context.Context, found func(*ClientLine) error) error {
+	if z.r.o.Hunts.Imported(z.key) {
 		return z.eachImported(ctx, found)
 	}
 	for _, f := range z.r.o.Flows.HuntFlows(z.key.Org, z.key.Hunt) {
@@ -83,14 +83,14 @@ func (z *zipWriter) eachClient(ctx context.Context, found func(*clientLine) erro
 }
 
 // eachImported goes over what an import noted of flows.
-func (z *zipWriter) eachImported(ctx context.Context, found func(*clientLine) error) error {
+func (z *zipWriter) eachImported(ctx context.Context, found func(*ClientLine) error) error {
 	s, _, err := z.r.pin(ctx, z.key, filestore.HuntFlows(z.key.Org, z.key.Hunt), importedFlows, nil, "")
 	if err != nil {
 		return err
 	}
 	_, err = s.Walk(ctx, 0, s.take, func(b filestore.Batch) (err error) {
 		(&Filter{}).Each(b.Lines, func(_ int64, line []byte) bool {
-			var c clientLine
+			var c ClientLine
 			if err = json.Unmarshal(line, &c); err == nil {
 				err = found(&c)
 			}
@@ -102,7 +102,7 @@ func (z *zipWriter) eachImported(ctx context.Context, found func(*clientLine) er
 }
 
 // eachWithout goes over the clients of a set that have no flow.
-func (z *zipWriter) eachWithout(ctx context.Context, set Set, found func(*clientLine) error) error {
+func (z *zipWriter) eachWithout(ctx context.Context, set Set, found func(*ClientLine) error) error {
 	for after, more := uint32(0), true; more; more = after > 0 {
 		members, next, err := z.r.o.Hunts.Clients(z.key, set, after, maxLimit)
 		if err != nil {
@@ -113,7 +113,7 @@ func (z *zipWriter) eachWithout(ctx context.Context, set Set, found func(*client
 			if m.Client.IsZero() {
 				continue // it was deleted
 			}
-			line := &clientLine{ClientID: m.Client.String(), Hostname: z.hostname(m.Client), State: set.String(), Attempt: m.Attempt}
+			line := &ClientLine{ClientID: m.Client.String(), Hostname: z.hostname(m.Client), State: set.String(), Attempt: m.Attempt}
 			if err := found(line); err != nil {
 				return err
 			}
@@ -125,9 +125,9 @@ func (z *zipWriter) eachWithout(ctx context.Context, set Set, found func(*client
 	return nil
 }
 
-func (z *zipWriter) flowLine(f *flows.Flow) *clientLine {
+func (z *zipWriter) flowLine(f *flows.Flow) *ClientLine {
 	attempt, _ := f.Flow.Attempt(z.key.Hunt)
-	return &clientLine{
+	return &ClientLine{
 		ClientID: f.Client.String(), FlowID: f.Flow.String(), Hostname: z.hostname(f.Client), State: string(f.State), Attempt: attempt,
 		Rows: f.Rows(), Uploads: f.Uploads.Len(), UploadBytes: f.UploadBytes(), Logs: f.Totals.Logs, Conflicts: f.Conflicts(),
 		Created: given(f.Created), Taken: given(f.Taken), Ended: given(f.Ended), Error: f.Error,

@@ -89,13 +89,14 @@ type HuntFile struct {
 	Conditions  Conditions       `json:"conditions"`
 	Counts      map[string]int   `json:"counts"`
 	Sums        Sums             `json:"sums"`
+	Origin      *Origin          `json:"origin,omitempty"` // where it ran before it was imported
 }
 
 func fileOf(h *Hunt) *HuntFile {
 	f := &HuntFile{
 		Hunt: h.Key.Hunt.String(), Org: h.Org.String(), Description: h.Description, Creator: h.Creator, State: h.State,
 		Created: h.Created, Started: given(h.Started), Ended: given(h.Ended), Expires: h.Expires, Artifacts: h.Artifacts, Results: h.Results,
-		Limits: h.Limits, Rate: h.Rate, Limit: h.Limit, Urgent: h.Urgent, Conditions: h.Conditions, Counts: map[string]int{}, Sums: h.Sums,
+		Limits: h.Limits, Rate: h.Rate, Limit: h.Limit, Urgent: h.Urgent, Conditions: h.Conditions, Counts: map[string]int{}, Sums: h.Sums, Origin: h.Origin,
 	}
 	for s := range sets {
 		f.Counts[Set(s).String()] = h.Counts[s]

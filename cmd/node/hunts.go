@@ -65,8 +65,18 @@ func (n *Node) huntTables() *hunts.Results {
 	})
 }
 
+// huntImports takes in hunts from elsewhere. A zip lies in the system's folder for
+// temporary files while it is read.
+func (n *Node) huntImports() *hunts.Importer {
+	return hunts.NewImporter(hunts.ImporterOptions{
+		Writer: n.committer, Files: n.huntStore(), Forget: n.committer.Forget, Scratch: os.TempDir(),
+	})
+}
+
+func (n *Node) huntStore() hunts.Files { return hunts.Files{Store: n.store, Reader: n.reader} }
+
 func (n *Node) writeHunts(ctx context.Context) error {
-	return n.hunts.WriteViews(ctx, n.store, n.ledger.Reached)
+	return n.hunts.WriteViews(ctx, n.huntStore(), n.ledger.Reached)
 }
 
 // huntFiles knows which deleted hunts' files this node has closed.
@@ -137,7 +147,7 @@ func (n *Node) removeHunts(ctx context.Context, settled func(index uint64) bool,
 		if removed[gone.Key] || !settled(gone.Index) {
 			continue
 		}
-		if err := n.hunts.RemoveTree(ctx, n.store, gone.Key); err != nil {
+		if err := n.hunts.RemoveTree(ctx, n.huntStore(), gone.Key); err != nil {
 			if ctx.Err() == nil {
 				n.component("hunts").Warn("files of a deleted hunt are still there", "hunt", gone.Hunt.String(), "err", err)
 			}

@@ -39,7 +39,7 @@ var huntClientColumns = []column{
 func newHunts(g *globals) *cobra.Command {
 	c := &cobra.Command{Use: "hunts", Aliases: []string{"hunt"}, Short: "Run artifacts on many clients, and follow what comes of it"}
 	c.AddCommand(newHuntsCreate(g), newHuntsList(g), newHuntsClients(g), newHuntsWatch(g), newHuntsChange(g), newHuntsStop(g),
-		newHuntsEstimate(g), newHuntsResults(g), newHuntsExport(g), newHuntsVerify(g),
+		newHuntsEstimate(g), newHuntsResults(g), newHuntsExport(g), newHuntsVerify(g), newHuntsImport(g),
 		&cobra.Command{
 			Use: "show HUNT", Short: "Show one hunt", Args: exactly(1, "HUNT"),
 			Example: "  raptorpack hunts show H.D1ABC",

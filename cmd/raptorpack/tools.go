@@ -137,7 +137,7 @@ func newToolsUpload(g *globals) *cobra.Command {
 			defer file.Close()
 			return g.withRemote(c, func(ctx context.Context, r *remote) error {
 				path := toolPath(args[0], "/file", version, "filename", filename, "sha256", file.hash)
-				if err := r.upload(ctx, http.MethodPut, path, file); err != nil {
+				if err := r.upload(ctx, http.MethodPut, path, file, nil); err != nil {
 					return err
 				}
 				r.note("tool %s is uploaded, SHA-256 %s", args[0], file.hash)
@@ -190,8 +190,9 @@ func (u *upload) body() io.Reader {
 	return io.MultiReader(bytes.NewReader(u.head), io.NewSectionReader(u.File, 0, u.size), bytes.NewReader(u.tail))
 }
 
-// upload sends a file, again if the connection broke: it carries a key.
-func (r *remote) upload(ctx context.Context, method, path string, file *upload) error {
+// upload sends a file, again if the connection broke: it carries a key. The answer goes
+// into what is given.
+func (r *remote) upload(ctx context.Context, method, path string, file *upload, into any) error {
 	header := newKey()
 	header.Set("Content-Type", file.kind)
 	var done struct {
@@ -204,5 +205,8 @@ func (r *remote) upload(ctx context.Context, method, path string, file *upload) 
 	if json.Unmarshal(answer, &done) == nil {
 		r.seen = max(r.seen, done.Index)
 	}
-	return nil
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, into)
 }

@@ -1,7 +1,7 @@
 // Hunts: what the pack agrees on about a collection that is offered to many clients.
 //
-// Mutations of kind "hunts" have a HuntsBody. Create, edit, move, add and rerun are
-// proposed; nominate and decline are facts that come through an outbox; expire and
+// Mutations of kind "hunts" have a HuntsBody. Create, import, edit, move, add and rerun
+// are proposed; nominate and decline are facts that come through an outbox; expire and
 // forget are planned by the master. That a client was admitted is no mutation of
 // this kind: it is the start of a flow with that hunt, of kind "flows".
 
@@ -152,6 +152,7 @@ type HuntChange struct {
 	//	*HuntChange_Rerun
 	//	*HuntChange_Expire
 	//	*HuntChange_Forget
+	//	*HuntChange_Import
 	Change        isHuntChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -282,6 +283,15 @@ func (x *HuntChange) GetForget() *HuntForget {
 	return nil
 }
 
+func (x *HuntChange) GetImport() *HuntImport {
+	if x != nil {
+		if x, ok := x.Change.(*HuntChange_Import); ok {
+			return x.Import
+		}
+	}
+	return nil
+}
+
 type isHuntChange_Change interface {
 	isHuntChange_Change()
 }
@@ -322,6 +332,10 @@ type HuntChange_Forget struct {
 	Forget *HuntForget `protobuf:"bytes,10,opt,name=forget,proto3,oneof"`
 }
 
+type HuntChange_Import struct {
+	Import *HuntImport `protobuf:"bytes,11,opt,name=import,proto3,oneof"`
+}
+
 func (*HuntChange_Create) isHuntChange_Change() {}
 
 func (*HuntChange_Edit) isHuntChange_Change() {}
@@ -339,6 +353,8 @@ func (*HuntChange_Rerun) isHuntChange_Change() {}
 func (*HuntChange_Expire) isHuntChange_Change() {}
 
 func (*HuntChange_Forget) isHuntChange_Change() {}
+
+func (*HuntChange_Import) isHuntChange_Change() {}
 
 // HuntCreate makes a hunt. What it runs never changes afterwards.
 type HuntCreate struct {
@@ -781,13 +797,301 @@ func (*HuntForget) Descriptor() ([]byte, []int) {
 	return file_hunts_proto_rawDescGZIP(), []int{8}
 }
 
+// HuntImport records a hunt that was brought in from elsewhere, after its files are
+// there. It is archived from the start, and may only be deleted.
+type HuntImport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Creator       string                 `protobuf:"bytes,1,opt,name=creator,proto3" json:"creator,omitempty"` // who brought it in
+	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Spec          []byte                 `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"` // a serialised FlowSpec without request and flow
+	Conditions    *HuntConditions        `protobuf:"bytes,4,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	Origin        *HuntOrigin            `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HuntImport) Reset() {
+	*x = HuntImport{}
+	mi := &file_hunts_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HuntImport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HuntImport) ProtoMessage() {}
+
+func (x *HuntImport) ProtoReflect() protoreflect.Message {
+	mi := &file_hunts_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HuntImport.ProtoReflect.Descriptor instead.
+func (*HuntImport) Descriptor() ([]byte, []int) {
+	return file_hunts_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HuntImport) GetCreator() string {
+	if x != nil {
+		return x.Creator
+	}
+	return ""
+}
+
+func (x *HuntImport) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *HuntImport) GetSpec() []byte {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *HuntImport) GetConditions() *HuntConditions {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *HuntImport) GetOrigin() *HuntOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// HuntOrigin is what a hunt was where it ran. Times are unix microseconds, 0 for none.
+type HuntOrigin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Org           string                 `protobuf:"bytes,1,opt,name=org,proto3" json:"org,omitempty"`
+	Hunt          string                 `protobuf:"bytes,2,opt,name=hunt,proto3" json:"hunt,omitempty"`
+	Creator       string                 `protobuf:"bytes,3,opt,name=creator,proto3" json:"creator,omitempty"`
+	Created       int64                  `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"`
+	Started       int64                  `protobuf:"varint,5,opt,name=started,proto3" json:"started,omitempty"`
+	Ended         int64                  `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"`
+	Expires       int64                  `protobuf:"varint,7,opt,name=expires,proto3" json:"expires,omitempty"`
+	Exported      int64                  `protobuf:"varint,8,opt,name=exported,proto3" json:"exported,omitempty"`
+	Counts        []int64                `protobuf:"varint,9,rep,packed,name=counts,proto3" json:"counts,omitempty"` // pending, running, completed, errored, declined, removed, with results
+	Sums          *HuntSums              `protobuf:"bytes,10,opt,name=sums,proto3" json:"sums,omitempty"`
+	Sha256        string                 `protobuf:"bytes,11,opt,name=sha256,proto3" json:"sha256,omitempty"` // of the zip, in hex
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HuntOrigin) Reset() {
+	*x = HuntOrigin{}
+	mi := &file_hunts_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HuntOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HuntOrigin) ProtoMessage() {}
+
+func (x *HuntOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_hunts_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HuntOrigin.ProtoReflect.Descriptor instead.
+func (*HuntOrigin) Descriptor() ([]byte, []int) {
+	return file_hunts_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *HuntOrigin) GetOrg() string {
+	if x != nil {
+		return x.Org
+	}
+	return ""
+}
+
+func (x *HuntOrigin) GetHunt() string {
+	if x != nil {
+		return x.Hunt
+	}
+	return ""
+}
+
+func (x *HuntOrigin) GetCreator() string {
+	if x != nil {
+		return x.Creator
+	}
+	return ""
+}
+
+func (x *HuntOrigin) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *HuntOrigin) GetStarted() int64 {
+	if x != nil {
+		return x.Started
+	}
+	return 0
+}
+
+func (x *HuntOrigin) GetEnded() int64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *HuntOrigin) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+func (x *HuntOrigin) GetExported() int64 {
+	if x != nil {
+		return x.Exported
+	}
+	return 0
+}
+
+func (x *HuntOrigin) GetCounts() []int64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *HuntOrigin) GetSums() *HuntSums {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *HuntOrigin) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+// HuntSums are over all flows of a hunt.
+type HuntSums struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flows         int64                  `protobuf:"varint,1,opt,name=flows,proto3" json:"flows,omitempty"`
+	Rows          int64                  `protobuf:"varint,2,opt,name=rows,proto3" json:"rows,omitempty"`
+	Uploads       int64                  `protobuf:"varint,3,opt,name=uploads,proto3" json:"uploads,omitempty"`
+	UploadBytes   int64                  `protobuf:"varint,4,opt,name=upload_bytes,json=uploadBytes,proto3" json:"upload_bytes,omitempty"`
+	Logs          int64                  `protobuf:"varint,5,opt,name=logs,proto3" json:"logs,omitempty"`
+	DurationNs    int64                  `protobuf:"varint,6,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HuntSums) Reset() {
+	*x = HuntSums{}
+	mi := &file_hunts_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HuntSums) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HuntSums) ProtoMessage() {}
+
+func (x *HuntSums) ProtoReflect() protoreflect.Message {
+	mi := &file_hunts_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HuntSums.ProtoReflect.Descriptor instead.
+func (*HuntSums) Descriptor() ([]byte, []int) {
+	return file_hunts_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *HuntSums) GetFlows() int64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *HuntSums) GetRows() int64 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *HuntSums) GetUploads() int64 {
+	if x != nil {
+		return x.Uploads
+	}
+	return 0
+}
+
+func (x *HuntSums) GetUploadBytes() int64 {
+	if x != nil {
+		return x.UploadBytes
+	}
+	return 0
+}
+
+func (x *HuntSums) GetLogs() int64 {
+	if x != nil {
+		return x.Logs
+	}
+	return 0
+}
+
+func (x *HuntSums) GetDurationNs() int64 {
+	if x != nil {
+		return x.DurationNs
+	}
+	return 0
+}
+
 var File_hunts_proto protoreflect.FileDescriptor
 
 const file_hunts_proto_rawDesc = "" +
 	"\n" +
 	"\vhunts.proto\x12\x0eraptorpack.bus\"A\n" +
 	"\tHuntsBody\x124\n" +
-	"\achanges\x18\x01 \x03(\v2\x1a.raptorpack.bus.HuntChangeR\achanges\"\x86\x04\n" +
+	"\achanges\x18\x01 \x03(\v2\x1a.raptorpack.bus.HuntChangeR\achanges\"\xbc\x04\n" +
 	"\n" +
 	"HuntChange\x12\x12\n" +
 	"\x04hunt\x18\x01 \x01(\tR\x04hunt\x124\n" +
@@ -800,7 +1104,8 @@ const file_hunts_proto_rawDesc = "" +
 	"\x05rerun\x18\b \x01(\v2\x1b.raptorpack.bus.HuntClientsH\x00R\x05rerun\x124\n" +
 	"\x06expire\x18\t \x01(\v2\x1a.raptorpack.bus.HuntExpireH\x00R\x06expire\x124\n" +
 	"\x06forget\x18\n" +
-	" \x01(\v2\x1a.raptorpack.bus.HuntForgetH\x00R\x06forgetB\b\n" +
+	" \x01(\v2\x1a.raptorpack.bus.HuntForgetH\x00R\x06forget\x124\n" +
+	"\x06import\x18\v \x01(\v2\x1a.raptorpack.bus.HuntImportH\x00R\x06importB\b\n" +
 	"\x06change\"\xb7\x02\n" +
 	"\n" +
 	"HuntCreate\x12\x18\n" +
@@ -842,7 +1147,38 @@ const file_hunts_proto_rawDesc = "" +
 	"\n" +
 	"HuntExpire\"\f\n" +
 	"\n" +
-	"HuntForget*\xcd\x01\n" +
+	"HuntForget\"\xd0\x01\n" +
+	"\n" +
+	"HuntImport\x12\x18\n" +
+	"\acreator\x18\x01 \x01(\tR\acreator\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x12\n" +
+	"\x04spec\x18\x03 \x01(\fR\x04spec\x12>\n" +
+	"\n" +
+	"conditions\x18\x04 \x01(\v2\x1e.raptorpack.bus.HuntConditionsR\n" +
+	"conditions\x122\n" +
+	"\x06origin\x18\x05 \x01(\v2\x1a.raptorpack.bus.HuntOriginR\x06origin\"\xaa\x02\n" +
+	"\n" +
+	"HuntOrigin\x12\x10\n" +
+	"\x03org\x18\x01 \x01(\tR\x03org\x12\x12\n" +
+	"\x04hunt\x18\x02 \x01(\tR\x04hunt\x12\x18\n" +
+	"\acreator\x18\x03 \x01(\tR\acreator\x12\x18\n" +
+	"\acreated\x18\x04 \x01(\x03R\acreated\x12\x18\n" +
+	"\astarted\x18\x05 \x01(\x03R\astarted\x12\x14\n" +
+	"\x05ended\x18\x06 \x01(\x03R\x05ended\x12\x18\n" +
+	"\aexpires\x18\a \x01(\x03R\aexpires\x12\x1a\n" +
+	"\bexported\x18\b \x01(\x03R\bexported\x12\x16\n" +
+	"\x06counts\x18\t \x03(\x03R\x06counts\x12,\n" +
+	"\x04sums\x18\n" +
+	" \x01(\v2\x18.raptorpack.bus.HuntSumsR\x04sums\x12\x16\n" +
+	"\x06sha256\x18\v \x01(\tR\x06sha256\"\xa6\x01\n" +
+	"\bHuntSums\x12\x14\n" +
+	"\x05flows\x18\x01 \x01(\x03R\x05flows\x12\x12\n" +
+	"\x04rows\x18\x02 \x01(\x03R\x04rows\x12\x18\n" +
+	"\auploads\x18\x03 \x01(\x03R\auploads\x12!\n" +
+	"\fupload_bytes\x18\x04 \x01(\x03R\vuploadBytes\x12\x12\n" +
+	"\x04logs\x18\x05 \x01(\x03R\x04logs\x12\x1f\n" +
+	"\vduration_ns\x18\x06 \x01(\x03R\n" +
+	"durationNs*\xcd\x01\n" +
 	"\tHuntState\x12\x1a\n" +
 	"\x16HUNT_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10HUNT_STATE_DRAFT\x10\x01\x12\x16\n" +
@@ -866,7 +1202,7 @@ func file_hunts_proto_rawDescGZIP() []byte {
 }
 
 var file_hunts_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hunts_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_hunts_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_hunts_proto_goTypes = []any{
 	(HuntState)(0),         // 0: raptorpack.bus.HuntState
 	(*HuntsBody)(nil),      // 1: raptorpack.bus.HuntsBody
@@ -878,6 +1214,9 @@ var file_hunts_proto_goTypes = []any{
 	(*HuntClients)(nil),    // 7: raptorpack.bus.HuntClients
 	(*HuntExpire)(nil),     // 8: raptorpack.bus.HuntExpire
 	(*HuntForget)(nil),     // 9: raptorpack.bus.HuntForget
+	(*HuntImport)(nil),     // 10: raptorpack.bus.HuntImport
+	(*HuntOrigin)(nil),     // 11: raptorpack.bus.HuntOrigin
+	(*HuntSums)(nil),       // 12: raptorpack.bus.HuntSums
 }
 var file_hunts_proto_depIdxs = []int32{
 	2,  // 0: raptorpack.bus.HuntsBody.changes:type_name -> raptorpack.bus.HuntChange
@@ -890,13 +1229,17 @@ var file_hunts_proto_depIdxs = []int32{
 	7,  // 7: raptorpack.bus.HuntChange.rerun:type_name -> raptorpack.bus.HuntClients
 	8,  // 8: raptorpack.bus.HuntChange.expire:type_name -> raptorpack.bus.HuntExpire
 	9,  // 9: raptorpack.bus.HuntChange.forget:type_name -> raptorpack.bus.HuntForget
-	4,  // 10: raptorpack.bus.HuntCreate.conditions:type_name -> raptorpack.bus.HuntConditions
-	0,  // 11: raptorpack.bus.HuntMove.to:type_name -> raptorpack.bus.HuntState
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	10, // 10: raptorpack.bus.HuntChange.import:type_name -> raptorpack.bus.HuntImport
+	4,  // 11: raptorpack.bus.HuntCreate.conditions:type_name -> raptorpack.bus.HuntConditions
+	0,  // 12: raptorpack.bus.HuntMove.to:type_name -> raptorpack.bus.HuntState
+	4,  // 13: raptorpack.bus.HuntImport.conditions:type_name -> raptorpack.bus.HuntConditions
+	11, // 14: raptorpack.bus.HuntImport.origin:type_name -> raptorpack.bus.HuntOrigin
+	12, // 15: raptorpack.bus.HuntOrigin.sums:type_name -> raptorpack.bus.HuntSums
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_hunts_proto_init() }
@@ -914,6 +1257,7 @@ func file_hunts_proto_init() {
 		(*HuntChange_Rerun)(nil),
 		(*HuntChange_Expire)(nil),
 		(*HuntChange_Forget)(nil),
+		(*HuntChange_Import)(nil),
 	}
 	file_hunts_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
@@ -922,7 +1266,7 @@ func file_hunts_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hunts_proto_rawDesc), len(file_hunts_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
