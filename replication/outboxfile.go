@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"raptorpack/filestore"
@@ -76,22 +77,52 @@ func appendFact(dst []byte, durable int64, payload []byte) []byte {
 // parseFact reads the fact that b begins with and the bytes it takes; errTorn
 // if there is none.
 func parseFact(b []byte) (*buspb.Fact, int, error) {
-	if len(b) < factHead || string(b[:markBytes]) != markFact {
+	payload, err := factPayload(b)
+	if err != nil {
+		return nil, 0, err
+	}
+	fact := new(buspb.Fact)
+	if err := proto.Unmarshal(payload, fact); err != nil || fact.Seq == 0 || fact.Mutation == nil {
 		return nil, 0, errTorn
+	}
+	return fact, factHead + len(payload), nil
+}
+
+// passFact returns the bytes that the fact takes which b begins with, if its number is
+// below next; 0 if that is not so, or not to be seen without parsing it.
+func passFact(b []byte, next uint64) int {
+	payload, err := factPayload(b)
+	if err != nil {
+		return 0
+	}
+	field, kind, n := protowire.ConsumeTag(payload)
+	if field != factSeqField || kind != protowire.VarintType {
+		return 0
+	}
+	if seq, m := protowire.ConsumeVarint(payload[n:]); m < 0 || seq == 0 || seq >= next {
+		return 0
+	}
+	return factHead + len(payload)
+}
+
+// factSeqField is the number of Fact.seq, which is written first.
+const factSeqField = 1
+
+// factPayload returns the payload of the record that b begins with; errTorn if there
+// is none.
+func factPayload(b []byte) ([]byte, error) {
+	if len(b) < factHead || string(b[:markBytes]) != markFact {
+		return nil, errTorn
 	}
 	n := int64(binary.LittleEndian.Uint32(b[4:]))
 	if n > maxFact || n > int64(len(b)-factHead) {
-		return nil, 0, errTorn
+		return nil, errTorn
 	}
 	size := factHead + int(n)
 	if crc32.Update(crc32.Checksum(b[:16], castagnoli), castagnoli, b[factHead:size]) != binary.LittleEndian.Uint32(b[16:]) {
-		return nil, 0, errTorn
+		return nil, errTorn
 	}
-	fact := new(buspb.Fact)
-	if err := proto.Unmarshal(b[factHead:size], fact); err != nil || fact.Seq == 0 || fact.Mutation == nil {
-		return nil, 0, errTorn
-	}
-	return fact, size, nil
+	return b[factHead:size], nil
 }
 
 // scanOutbox visits the facts of an outbox file's valid prefix and returns its
@@ -263,6 +294,11 @@ func (c *cursor) more(ctx context.Context) ([]*buspb.Fact, error) {
 	var facts []*buspb.Fact
 	begin := c.at
 	for taken := 0; len(data) > 0 && taken < sendBytes; {
+		if size := passFact(data, c.next); size > 0 {
+			c.at += int64(size)
+			data = data[size:]
+			continue
+		}
 		fact, size, err := parseFact(data)
 		if err != nil || fact.Seq > c.next {
 			break

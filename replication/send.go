@@ -235,6 +235,8 @@ func (a *adopter) round(ctx context.Context, askEnded bool) (err error) {
 		}
 		if a.cursors[name] == nil {
 			a.cursors[name] = &cursor{store: a.n.store, name: name}
+		} else if !a.over[name] && a.brought(name) {
+			continue
 		}
 		err := a.n.adoptOne(ctx, a.r, a.cursors[name])
 		if ctx.Err() != nil {
@@ -256,6 +258,18 @@ func (a *adopter) round(ctx context.Context, askEnded bool) (err error) {
 	}
 	a.n.m.foreignLag.Set(float64(behind))
 	return nil
+}
+
+// brought reports whether facts of an incarnation came by another way since its outbox
+// was looked into last: then there is no need to read them as well.
+func (a *adopter) brought(name string) bool {
+	c := a.cursors[name]
+	taken := a.n.taken(origin{name, buspb.Origin_STREAM_OUTBOX})
+	if c.next == 0 || taken < c.next {
+		return false // nothing new, or a delivery failed
+	}
+	c.next = taken + 1
+	return true
 }
 
 // nameSet is a set of names that several goroutines use.
@@ -311,7 +325,10 @@ func (n *Node) tellAiling(ailing map[string]string, name string, err error) {
 
 // adoptOne delivers all that one foreign outbox has now.
 func (n *Node) adoptOne(ctx context.Context, r *reign, c *cursor) error {
-	if taken := n.taken(origin{c.name, buspb.Origin_STREAM_OUTBOX}); c.next != taken+1 {
+	switch taken := n.taken(origin{c.name, buspb.Origin_STREAM_OUTBOX}); {
+	case taken+1 > c.next: // what came by another way lies between here and there
+		c.next = taken + 1
+	case taken+1 < c.next:
 		c.next, c.at = taken+1, 0
 	}
 	for {
