@@ -133,7 +133,7 @@ func (l *lane) due(draining bool) (wait time.Duration, any bool) {
 	now := time.Now()
 	wait = time.Hour
 	for _, t := range l.queue {
-		left := t.since.Add(l.window).Sub(now)
+		left := t.since.Add(l.patience(t)).Sub(now)
 		if idle || draining || l.bytes >= l.c.o.RoundBytes {
 			left = 0
 		}
@@ -143,6 +143,18 @@ func (l *lane) due(draining bool) (wait time.Duration, any bool) {
 		}
 	}
 	return wait, true
+}
+
+// largeTicket is the size from which a ticket is worth a write of its own: it waits
+// half as long, as whoever sends much waits for each piece in turn.
+const largeTicket = 64 << 10
+
+// patience is how long a ticket waits for company.
+func (l *lane) patience(t *ticket) time.Duration {
+	if t.size >= largeTicket {
+		return l.window / 2
+	}
+	return l.window
 }
 
 // take removes the next round's tickets from the queue. Those whose callers have
