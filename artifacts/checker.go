@@ -1,6 +1,7 @@
 package artifacts
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -44,6 +45,24 @@ func (r *Repository) Check(file string, d *Definition, known Primitives) []Probl
 	}
 	c.permissions()
 	slices.SortStableFunc(c.problems, func(a, b Problem) int { return a.Line - b.Line })
+	return c.problems
+}
+
+// CheckProgram judges a program that stands alone: its calls and their arguments.
+// Where it does not parse, that is the one finding.
+func (r *Repository) CheckProgram(file, text string, known Primitives) []Problem {
+	program, err := vql.Parse(text)
+	var syntax *vql.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return []Problem{{File: file, Line: syntax.Line, Rule: "artifact_vql_error", Message: fmt.Sprintf("column %d: %s", syntax.Column, syntax.Message)}}
+	case err != nil:
+		return []Problem{{File: file, Line: 1, Rule: "artifact_vql_error", Message: err.Error()}}
+	}
+	c := &checker{file: file, d: &Definition{Text: text}, repository: r, known: known, defined: map[string]*vql.Statement{}}
+	c.suppressions()
+	c.define(program)
+	c.judge(part{program: program})
 	return c.problems
 }
 

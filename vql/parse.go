@@ -3,6 +3,7 @@ package vql
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -234,11 +235,39 @@ func offsetOf(text string, line, column int) int {
 	return offset
 }
 
-// Reformat lays a program out as the pretty printer does, comments kept.
-func Reformat(text string) (out string, err error) {
-	if _, err := Parse(text); err != nil {
+// Reformat lays a program out as the pretty printer does. A comment that the printer
+// would lose is an error.
+func Reformat(text string) (string, error) {
+	before, err := Parse(text)
+	if err != nil {
 		return "", err
 	}
+	out, err := pretty(text)
+	if err != nil {
+		return "", err
+	}
+	last := before.statements[len(before.statements)-1].End.Offset
+	for _, c := range before.comments {
+		if c.Start.Offset >= last { // the printer drops what stands behind all
+			out += c.Text + "\n"
+		}
+	}
+	after, err := Parse(out)
+	if err != nil {
+		return "", fmt.Errorf("what the printer made of it is no program: %w", err)
+	}
+	for i, c := range before.comments {
+		if i >= len(after.comments) || words(after.comments[i].Text) != words(c.Text) {
+			return "", syntaxError(text, c.Start.Offset, "", "a comment stands where the printer cannot keep it")
+		}
+	}
+	return out, nil
+}
+
+// words is a comment without its layout.
+func words(comment string) string { return strings.Join(strings.Fields(comment), " ") }
+
+func pretty(text string) (out string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = syntaxError(text, 0, "", "the printer gave up: %v", r)

@@ -162,8 +162,16 @@ func TestReformat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(got, "/* head */") || !strings.Contains(got, "FROM info(x=1)") {
+	if want := "/* head */\nSELECT a,\n       b\nFROM info(x=1)\nWHERE c\n-- tail\n"; got != want {
 		t.Errorf("%s", got)
+	}
+	for _, lost := range []string{
+		"SELECT a -- between\nFROM info()",
+		"SELECT * FROM info(x=1 /* inside */)",
+	} {
+		if got, err := vql.Reformat(lost); err == nil && !strings.Contains(got, "between") && !strings.Contains(got, "inside") {
+			t.Errorf("%s became %s", lost, got)
+		}
 	}
 	if _, err := vql.Reformat("SELECT"); err == nil {
 		t.Error("no error")

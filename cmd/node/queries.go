@@ -12,9 +12,9 @@ import (
 	"raptorpack/vql/server"
 )
 
-// serverEngine holds what queries may call on a server: its own primitives, and
+// Engine holds what queries may call on a server: its own primitives, and
 // those of the endpoint as far as permissions go.
-func serverEngine() (*vql.Engine, error) {
+func Engine() (*vql.Engine, error) {
 	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
 	return vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
 }

@@ -18,6 +18,8 @@ import (
 
 	"raptorpack/artifacts"
 	"raptorpack/cmd/agent"
+	"raptorpack/cmd/node"
+	"raptorpack/vql"
 )
 
 const maxArtifactFile = 4 << 20
@@ -215,11 +217,10 @@ func newArtifactsVerify(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			known, err := primitives()
-			if err != nil {
+			v := &verifier{repository: artifacts.NewRepository(repository)}
+			if v.endpoint, v.server, err = primitives(); err != nil {
 				return err
 			}
-			v := &verifier{repository: artifacts.NewRepository(repository), known: known}
 			for _, name := range args {
 				if err := v.read(name); err != nil {
 					return &exitError{exitUsage, err}
@@ -240,13 +241,21 @@ func newArtifactsVerify(g *globals) *cobra.Command {
 	return c
 }
 
-// primitives are what queries may call on an endpoint.
-func primitives() (artifacts.Primitives, error) {
-	engine, err := agent.Engine()
+// primitives are what queries may call on an endpoint and on a server.
+func primitives() (onEndpoint, onServer artifacts.Primitives, err error) {
+	own, err := agent.Engine()
 	if err != nil {
-		return artifacts.Primitives{}, err
+		return onEndpoint, onServer, err
 	}
+	servers, err := node.Engine()
+	return primitivesOf(own), primitivesOf(servers), err
+}
+
+func primitivesOf(engine *vql.Engine) artifacts.Primitives {
 	known := artifacts.Primitives{Functions: map[string]artifacts.Primitive{}, Plugins: map[string]artifacts.Primitive{}}
+	if engine == nil {
+		return known
+	}
 	for _, entry := range engine.Reference() {
 		one := artifacts.Primitive{AnyArgs: entry.FreeForm, Permission: entry.Permission}
 		for _, arg := range entry.Args {
@@ -261,13 +270,14 @@ func primitives() (artifacts.Primitives, error) {
 			known.Functions[entry.Name] = one
 		}
 	}
-	return known, nil
+	return known
 }
 
 // verifier reads all files first, since they may call each other.
 type verifier struct {
 	repository *artifacts.Repository
-	known      artifacts.Primitives
+	endpoint   artifacts.Primitives
+	server     artifacts.Primitives
 	files      int
 	parsed     []parsedFile
 	problems   []artifacts.Problem
@@ -327,8 +337,16 @@ func (v *verifier) found(name string, err error) {
 
 func (v *verifier) check() {
 	for _, file := range v.parsed {
-		v.problems = append(v.problems, v.repository.Check(file.name, file.definition, v.known)...)
+		known := v.server
+		if t := file.definition.Type; t == artifacts.Client || t == artifacts.ClientEvent {
+			known = v.endpoint
+		}
+		v.problems = append(v.problems, v.repository.Check(file.name, file.definition, known)...)
 	}
+	v.count()
+}
+
+func (v *verifier) count() {
 	for _, p := range v.problems {
 		if !p.Warning {
 			v.wrong++

@@ -131,7 +131,7 @@ func newRoot() *cobra.Command {
 	flags.BoolVarP(&g.quiet, "quiet", "q", false, "no progress, no notes")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
 	root.AddCommand(
-		newFrontend(g), newClient(g), newConfig(g), newQuery(g), newArtifacts(g), newVersion(g), newExitCodes(),
+		newFrontend(g), newClient(g), newConfig(g), newQuery(g), newVQL(g), newArtifacts(g), newVersion(g), newExitCodes(),
 	)
 	root.AddCommand(newOperators(g)...)
 	root.AddCommand(newStore(g)...)

@@ -37,7 +37,7 @@ type queryFlags struct {
 func newQuery(g *globals) *cobra.Command {
 	q := &queryFlags{}
 	c := &cobra.Command{
-		Use: "query QUERY|-", Short: "Run a VQL query here, or on a server", Args: exactly(1, "one QUERY, or - for standard input"),
+		Use: "query QUERY|FILE|-", Short: "Run a VQL query here, or on a server", Args: exactly(1, "one QUERY or FILE, or - for standard input"),
 		Long: `Run a VQL query and print its rows as they come. It runs on this machine; with
 --server, --api-client or --config on the command line it runs on that server,
 with the caller's permissions.
@@ -45,6 +45,7 @@ with the caller's permissions.
 The query's log goes to standard error. The exit code is 1 when the log holds an
 error, even if there were rows.`,
 		Example: "  raptorpack query 'SELECT Pid, Name FROM pslist()' --format csv\n" +
+			"  raptorpack query hunt-for-it.vql\n" +
 			"  raptorpack query --env glob='/etc/*.conf' 'SELECT OSPath, Size FROM glob(globs=glob)'\n" +
 			"  raptorpack query --server https://pack.example:8889 --api-client me.yaml 'SELECT * FROM info()'",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -66,16 +67,27 @@ error, even if there were rows.`,
 	flags.StringVar(&q.uploads, "uploads", "", "where upload() puts files: a folder that must not exist yet, or a .zip (here only)")
 	flags.StringVar(&q.timeout, "timeout", "", "end the query after so long, as 10m or 600 (seconds)")
 	flags.Int64Var(&q.maxRows, "max-rows", 0, "end the query after so many rows; 0: no limit (here only)")
-	flags.BoolVar(&q.stats, "stats", false, "tell at the end what the query cost (here only)")
+	flags.BoolVar(&q.stats, "stats", false, "print at the end, on standard error, one JSON object with what the query cost (here only)")
 	return c
 }
 
-// queryText is the argument, or standard input for -.
+// queryText is the argument, or what the file has that it names, or standard input
+// for -. No query is the name of a file.
 func queryText(c *cobra.Command, text string) (string, error) {
+	from := c.InOrStdin()
 	if text != "-" {
-		return text, nil
+		info, err := os.Stat(text)
+		if err != nil || !info.Mode().IsRegular() {
+			return text, nil
+		}
+		file, err := os.Open(text)
+		if err != nil {
+			return "", err
+		}
+		defer file.Close()
+		from = file
 	}
-	read, err := io.ReadAll(io.LimitReader(c.InOrStdin(), maxQueryText+1))
+	read, err := io.ReadAll(io.LimitReader(from, maxQueryText+1))
 	if err != nil {
 		return "", fmt.Errorf("read query: %w", err)
 	}
@@ -146,6 +158,7 @@ func (q *queryFlags) local(c *cobra.Command, g *globals, text string) (err error
 		defer func() { err = errors.Join(err, bundle.close(nil)) }()
 		o.Services = []any{bundle}
 	}
+	spent := costNow()
 	scope := engine.NewScope(o)
 	err = steadily(p, func() error {
 		return scope.RunProgram(c.Context(), program, func(row *vql.Dict) error { return p.row(scope.AppendJSON(nil, row)) })
@@ -153,8 +166,7 @@ func (q *queryFlags) local(c *cobra.Command, g *globals, text string) (err error
 	stats := scope.Stats()
 	scope.Close() // its last log lines come here
 	if q.stats {
-		log.say(fmt.Sprintf("rows scanned %d, emitted %d; plugins called %d, functions %d; ops %d; bytes spilled %d",
-			stats.RowsScanned, stats.RowsEmitted, stats.PluginsCalled, stats.FunctionsCalled, stats.Ops, stats.BytesSpilled))
+		log.say(spent.report(stats))
 	}
 	return log.verdict(c.Context(), errors.Join(err, p.close()))
 }
