@@ -30,9 +30,8 @@ const Kind = "artifacts"
 // while a pack is rolling: repositories are made of the texts when they are asked
 // for, and a text that this version cannot read is only left out of them.
 type Room struct {
-	root *Repository // what came with the program or its folder
-
 	mu     sync.RWMutex
+	root   *Repository // what came with the program or its folder
 	stored map[storedKey]stored
 	orgs   map[ids.Org]*Repository // made of stored; dropped by every change
 }
@@ -53,6 +52,15 @@ func NewRoom(builtIn *Repository) *Room {
 	r := &Room{root: builtIn}
 	r.reset()
 	return r
+}
+
+// Rebase puts other definitions in the place of those that came with the program or its
+// folder. What is stored stays; of a name that both have, theirs counts.
+func (r *Room) Rebase(builtIn *Repository) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.root = builtIn
+	r.orgs = map[ids.Org]*Repository{}
 }
 
 func (r *Room) reset() {

@@ -305,6 +305,27 @@ func (n *Node) loadArtifacts() (*artifacts.Repository, error) {
 	return repository, nil
 }
 
+// watchArtifacts reads the folder of artifacts again when files in it change. One that
+// cannot be watched, as on a network filesystem that does not tell, is read with the
+// configuration (SIGHUP).
+func (n *Node) watchArtifacts(ctx context.Context) error {
+	err := artifacts.WatchFolder(ctx, n.o.Config.Frontend.ArtifactDefinitionsFolder, n.component("artifacts"), n.rereadArtifacts)
+	if err != nil {
+		n.component("artifacts").Warn("the folder is not watched; SIGHUP has it read again", "err", err)
+		<-ctx.Done()
+	}
+	return nil
+}
+
+func (n *Node) rereadArtifacts() {
+	repository, err := n.loadArtifacts()
+	if err != nil {
+		n.component("artifacts").Error("artifacts cannot be read again; the old ones stay", "err", err)
+		return
+	}
+	n.artifacts.Rebase(repository)
+}
+
 func (n *Node) openFrontend(ctx context.Context) error {
 	c := n.o.Config
 	n.checkExpiry("Frontend.certificate", c.Frontend.Certificate)
@@ -384,8 +405,8 @@ func (n *Node) checkExpiry(key, text string) {
 	}
 }
 
-// Reload takes over what may change while the node runs: TLS certificates.
-// Anything else of the file needs a restart; that is said in the log.
+// Reload takes over what may change while the node runs: TLS certificates and the
+// folder of artifacts. Anything else of the file needs a restart; that is said in the log.
 func (n *Node) Reload(fresh *config.Loaded) error {
 	pair, err := tls.X509KeyPair([]byte(fresh.Frontend.Certificate), []byte(fresh.Frontend.PrivateKey))
 	if err != nil {
@@ -402,6 +423,9 @@ func (n *Node) Reload(fresh *config.Loaded) error {
 		}
 	}
 	n.operatorsCertificate.Store(&pair)
+	if n.o.Config.Frontend.ArtifactDefinitionsFolder != "" {
+		n.rereadArtifacts()
+	}
 	n.log.Info("certificates reloaded; every other change of the file, the message layer's key too, takes effect with a restart")
 	return nil
 }

@@ -173,6 +173,9 @@ func (n *Node) parts() []*part {
 	} else {
 		parts = append(parts, &part{name: "minion", run: n.minion.Run})
 	}
+	if n.o.Config.Frontend.ArtifactDefinitionsFolder != "" {
+		parts = append(parts, &part{name: "artifact folder", run: n.watchArtifacts})
+	}
 	return append(parts,
 		&part{name: "seals", run: n.seals.watch},
 		&part{name: "outbox", run: n.ledger.Run},

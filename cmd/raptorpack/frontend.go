@@ -25,6 +25,8 @@ type frontendFlags struct {
 	node   string
 	offset int
 	drain  time.Duration
+
+	definitions string
 }
 
 func newFrontend(g *globals) *cobra.Command {
@@ -44,6 +46,7 @@ func newFrontend(g *globals) *cobra.Command {
 	c.Flags().StringVar(&f.node, "node", env("NODE", ""), "this node's name; its section of the file is merged over the rest (RAPTORPACK_NODE)")
 	c.Flags().IntVar(&f.offset, "port-offset", 0, "added to every port, for several nodes on one host")
 	c.Flags().DurationVar(&f.drain, "drain-timeout", 0, "how long a stop may take, in whole seconds as 30s; 0: as the file says")
+	c.Flags().StringVar(&f.definitions, "definitions", "", "a folder of artifact files, read again when they change; left out: as the file says")
 	return c
 }
 
@@ -62,6 +65,14 @@ func runFrontend(c *cobra.Command, g *globals, f *frontendFlags) error {
 	}
 	if f.drain > 0 {
 		loaded.Pack.DrainSeconds = int(f.drain / time.Second)
+	}
+	if f.definitions != "" {
+		if info, err := os.Stat(f.definitions); err != nil {
+			return &exitError{exitUsage, fmt.Errorf("--definitions: %w", err)}
+		} else if !info.IsDir() {
+			return usage("--definitions %s: not a folder", f.definitions)
+		}
+		loaded.Frontend.ArtifactDefinitionsFolder = f.definitions
 	}
 	var name ids.Node
 	if f.node != "" {

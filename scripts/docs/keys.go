@@ -91,7 +91,7 @@ var meanings = map[string]string{
 	"Frontend.do_not_compress_artifacts":           "Clients are told the real names of results and get artifacts with their comments.",
 	"Frontend.default_client_monitoring_artifacts": "Event artifacts that a new deployment runs on all clients. Read once: later the ledger has the table.",
 	"Frontend.collection_error_regex":              "Log lines of collections that match count as errors; empty: the agent's own pattern.",
-	"Frontend.artifact_definitions_directory":      "Folder of artifact files that are loaded at start, beside the built-in ones.",
+	"Frontend.artifact_definitions_directory":      "Folder of artifact files beside the built-in ones, on every node; read again when files change (on a local disk) and with SIGHUP.",
 
 	"Frontend.resources.connections_per_second":   "New TCP connections taken per second.",
 	"Frontend.resources.notifications_per_second": later,
