@@ -175,7 +175,7 @@ type Frontend struct {
 	ProxyProtocol              bool      `yaml:"proxy_protocol,omitempty"`
 	DoNotCompressArtifacts     bool      `yaml:"do_not_compress_artifacts,omitempty"`
 	DefaultClientMonitoring    []string  `yaml:"default_client_monitoring_artifacts,omitempty"`
-	DefaultServerMonitoring    []string  `yaml:"default_server_monitoring_artifacts,omitempty" inert:"server events are a later feature"`
+	DefaultServerMonitoring    []string  `yaml:"default_server_monitoring_artifacts,omitempty"`
 	InitialServerArtifacts     []string  `yaml:"initial_server_artifacts,omitempty" inert:"collect them: raptorpack collect server NAME"`
 	CollectionErrorRegex       string    `yaml:"collection_error_regex,omitempty"`
 	ArtifactDefinitionsFolder  string    `yaml:"artifact_definitions_directory,omitempty"`

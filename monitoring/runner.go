@@ -40,6 +40,9 @@ type Options struct {
 	Committer committer
 	Engine    *vql.Engine
 
+	// Tools is what artifacts are told of tools that they declare.
+	Tools artifacts.ToolVariables
+
 	// Untold returns facts that some node has made durable and that are not applied
 	// here yet.
 	Untold func(context.Context) ([]*buspb.Mutation, error)
@@ -258,7 +261,7 @@ func (r *Runner) compile(org ids.Org, a *flows.ServerArtifact) ([]plan, error) {
 	for _, p := range a.Parameters {
 		spec.Parameters = append(spec.Parameters, artifacts.Value{Name: p.Name, Value: p.Value})
 	}
-	request, err := r.o.Artifacts.Repository(org).Compile(artifacts.Collect{Artifacts: []artifacts.Spec{spec}, ClearNames: true})
+	request, err := r.o.Artifacts.Repository(org).Compile(artifacts.Collect{Artifacts: []artifacts.Spec{spec}, ClearNames: true, Tools: r.o.Tools})
 	if err != nil {
 		return nil, err
 	}

@@ -10,12 +10,14 @@ import (
 	"sync"
 	"time"
 
+	"raptorpack/api"
 	"raptorpack/artifacts"
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/master"
+	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 )
 
@@ -137,20 +139,49 @@ func (n *Node) removeFlows(ctx context.Context, settled func(index uint64) bool,
 	}
 }
 
-// firstEvents gives a new deployment the event table that its file names.
+// firstEvents gives a new deployment the event tables that its file names.
 func (n *Node) firstEvents(ctx context.Context) error {
-	names := n.o.Config.Frontend.DefaultClientMonitoring
-	if len(names) == 0 || n.flows.Events.Known(ids.RootOrg) {
+	f := n.o.Config.Frontend
+	if len(f.DefaultClientMonitoring) > 0 && !n.flows.Events.Known(ids.RootOrg) {
+		n.setFirst(ctx, func() (*buspb.Mutation, error) { return n.firstClientEvents(f.DefaultClientMonitoring) })
+	}
+	if _, version := n.flows.Server.Artifacts(ids.RootOrg); len(f.DefaultServerMonitoring) > 0 && version == 0 {
+		n.setFirst(ctx, func() (*buspb.Mutation, error) { return n.firstServerEvents(f.DefaultServerMonitoring) })
+	}
+	return nil
+}
+
+func (n *Node) setFirst(ctx context.Context, plan func() (*buspb.Mutation, error)) {
+	m, err := plan()
+	if err == nil {
+		err = n.ledger.Propose(ctx, m)
+	}
+	if err != nil && ctx.Err() == nil {
+		n.component("flows").Warn("first event table is not set", "err", err)
+	}
+}
+
+// firstOf compiles an event artifact that the file names; nil if it is none.
+func (n *Node) firstOf(name string, kind artifacts.Type) *artifacts.Request {
+	request, err := n.artifacts.Repository(ids.RootOrg).Compile(artifacts.Collect{
+		Artifacts: []artifacts.Spec{{Name: name}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
+		Tools: n.toolVariables,
+	})
+	if err == nil && request.Definitions[0].Type != kind {
+		err = fmt.Errorf("it is of type %s, not %s", request.Definitions[0].Type, kind)
+	}
+	if err != nil {
+		n.component("flows").Warn("event artifact of the file is left out", "artifact", name, "err", err)
 		return nil
 	}
+	return request
+}
+
+func (n *Node) firstClientEvents(names []string) (*buspb.Mutation, error) {
 	var group flows.EventGroup
 	for _, name := range names {
-		request, err := n.artifacts.Repository(ids.RootOrg).Compile(artifacts.Collect{
-			Artifacts: []artifacts.Spec{{Name: name}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
-			Tools: n.toolVariables,
-		})
-		if err != nil {
-			n.component("flows").Warn("event artifact of the file is left out", "artifact", name, "err", err)
+		request := n.firstOf(name, artifacts.ClientEvent)
+		if request == nil {
 			continue
 		}
 		group.Artifacts = append(group.Artifacts, flows.Artifact{Name: request.Definitions[0].Name})
@@ -161,15 +192,21 @@ func (n *Node) firstEvents(ctx context.Context) error {
 			group.Queries = append(group.Queries, flows.EventQuery{Args: query, Names: namesOf(query, request.Names)})
 		}
 	}
-	m, err := flows.PlanEvents(ids.RootOrg, "", []flows.EventGroup{group})
-	if err != nil {
-		n.component("flows").Warn("first event table is not set", "err", err)
-		return nil
+	return flows.PlanEvents(ids.RootOrg, "", []flows.EventGroup{group})
+}
+
+// fileKeeper is in whose name server events of the file run: whoever can write that
+// file may do anything.
+const fileKeeper = api.LocalPrefix + "configuration"
+
+func (n *Node) firstServerEvents(names []string) (*buspb.Mutation, error) {
+	var all []flows.Artifact
+	for _, name := range names {
+		if request := n.firstOf(name, artifacts.ServerEvent); request != nil {
+			all = append(all, flows.Artifact{Name: request.Definitions[0].Name})
+		}
 	}
-	if err := n.ledger.Propose(ctx, m); err != nil && ctx.Err() == nil {
-		n.component("flows").Warn("first event table is not set", "err", err)
-	}
-	return nil
+	return flows.PlanServerEvents(ids.RootOrg, fileKeeper, all, nil)
 }
 
 // namesOf picks the names that one query reports under.

@@ -5,17 +5,22 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"raptorpack/api"
+	"raptorpack/artifacts"
 	"raptorpack/clients"
+	"raptorpack/config"
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/flows/flowstest"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 )
 
@@ -80,5 +85,24 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What the file names runs in the name of who keeps the file; what is no server event
+// artifact is left out, not the rest with it.
+func TestServerEventsOfTheFileAreThoseThatAreSome(t *testing.T) {
+	known, err := artifacts.BuiltIn()
+	must(t, err)
+	d, err := artifacts.Parse("a.yaml", []byte("name: Custom.Ticks\ntype: SERVER_EVENT\nsources:\n- query: SELECT * FROM clock(period=60)\n"))
+	must(t, err)
+	must(t, known.Add(d))
+	room := flows.New(flows.Options{})
+	n := &Node{flows: room, artifacts: artifacts.NewRoom(known), log: slog.New(slog.DiscardHandler), o: Options{Config: &config.Loaded{File: &config.File{}}}}
+	m, err := n.firstServerEvents([]string{"No.Such", "Linux.Sys.Users", "Custom.Ticks"})
+	must(t, err)
+	must(t, room.Server.Apply(&buspb.Entry{Index: 7, Time: 1, Mutation: m}))
+	all, version := room.Server.Artifacts(ids.RootOrg)
+	if version != 7 || len(all) != 1 || all[0].Name != "Custom.Ticks" || !strings.HasPrefix(all[0].Principal, api.LocalPrefix) {
+		t.Errorf("version %d: %+v", version, all)
 	}
 }

@@ -89,6 +89,7 @@ var meanings = map[string]string{
 	"Frontend.proxy_header":                        "HTTP header that a balancer puts the client's address into.",
 	"Frontend.proxy_protocol":                      "The balancer speaks the PROXY protocol, version 1 or 2.",
 	"Frontend.do_not_compress_artifacts":           "Clients are told the real names of results and get artifacts with their comments.",
+	"Frontend.default_server_monitoring_artifacts": "Event artifacts that a new deployment runs on the server, with all permissions. Read once: later the ledger has the table.",
 	"Frontend.default_client_monitoring_artifacts": "Event artifacts that a new deployment runs on all clients. Read once: later the ledger has the table.",
 	"Frontend.collection_error_regex":              "Log lines of collections that match count as errors; empty: the agent's own pattern.",
 	"Frontend.artifact_definitions_directory":      "Folder of artifact files beside the built-in ones, on every node; read again when files change (on a local disk) and with SIGHUP.",
