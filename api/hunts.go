@@ -40,6 +40,7 @@ type HuntRequest struct {
 	CollectRequest
 	HuntTargets
 	Description string    `json:"description,omitempty"`
+	Tags        []string  `json:"tags,omitempty" doc:"words to find it by"`
 	Rate        int64     `json:"clients_per_minute,omitempty" minimum:"0" doc:"0: as fast as it goes"`
 	Limit       int64     `json:"client_limit,omitempty" minimum:"0" doc:"clients that may take part in all; 0: no limit"`
 	Expires     time.Time `json:"expires,omitempty" doc:"left out: in a week"`
@@ -58,6 +59,7 @@ type Hunt struct {
 	ID          string         `json:"hunt_id"`
 	State       string         `json:"state" enum:"draft,running,paused,stopped,expired,archived,deleted"`
 	Description string         `json:"description"`
+	Tags        []string       `json:"tags"`
 	Creator     string         `json:"creator"`
 	Artifacts   []CollectSpec  `json:"artifacts"`
 	Results     []string       `json:"results" doc:"names of results, as Artifact or Artifact/Source"`
@@ -84,7 +86,7 @@ type Hunt struct {
 
 func showHunt(h *hunts.Hunt) Hunt {
 	out := Hunt{
-		ID: h.Hunt.String(), State: string(h.State), Description: h.Description, Creator: h.Creator, Artifacts: showSpecs(h.Artifacts),
+		ID: h.Hunt.String(), State: string(h.State), Description: h.Description, Tags: h.Tags.List(), Creator: h.Creator, Artifacts: showSpecs(h.Artifacts),
 		Results: h.Results, Targets: targetsOf(&h.Conditions), Urgent: h.Urgent, Rate: h.Rate, Limit: h.Settings.Limit,
 		Created: h.Created, Started: timeOrNil(h.Started), Ended: timeOrNil(h.Ended), Expires: h.Expires, ChangedBy: h.MovedBy,
 		Clients: map[string]int{}, Joined: h.Counts.Joined(), Flows: h.Sums.Flows, Rows: h.Sums.Rows, Uploads: h.Sums.Uploads,
@@ -163,8 +165,12 @@ func (s *Server) CreateHunt(ctx context.Context, who *Principal, r HuntRequest, 
 	if err != nil {
 		return nil, err
 	}
+	tags, err := hunts.ParseTags(r.Tags)
+	if err != nil {
+		return nil, err
+	}
 	m, hunt, err := s.o.Hunts.PlanCreate(hunts.Create{
-		Org: ids.RootOrg, Settings: hunts.Settings{Description: r.Description, Rate: r.Rate, Limit: r.Limit, Expires: r.Expires},
+		Org: ids.RootOrg, Settings: hunts.Settings{Description: r.Description, Rate: r.Rate, Limit: r.Limit, Expires: r.Expires, Tags: tags},
 		Collect: *wish, Conditions: conditions, Clients: added, Start: r.Start,
 	}, time.Now())
 	if err != nil {

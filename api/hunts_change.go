@@ -19,6 +19,7 @@ type HuntEdit struct {
 	Rate        *int64     `json:"clients_per_minute,omitempty" minimum:"0"`
 	Limit       *int64     `json:"client_limit,omitempty" minimum:"0"`
 	Expires     *time.Time `json:"expires,omitempty"`
+	Tags        *[]string  `json:"tags,omitempty" doc:"all of them; an empty list takes them off"`
 }
 
 func (s *Server) changeHunt(ctx context.Context, in *struct {

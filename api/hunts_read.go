@@ -43,6 +43,7 @@ func (s *Server) estimateHunt(ctx context.Context, in *struct {
 
 func (s *Server) listHunts(ctx context.Context, in *struct {
 	State  string `query:"state" enum:"draft,running,paused,stopped,expired,archived" doc:"only hunts in this state; left out: all"`
+	Tag    string `query:"tag" doc:"only hunts with this tag"`
 	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	Cursor string `query:"cursor"`
 },
@@ -56,9 +57,9 @@ func (s *Server) listHunts(ctx context.Context, in *struct {
 	}
 	out := List[Hunt]{Items: []Hunt{}, AsOf: s.asOf()}
 	all := s.o.Hunts.List(ids.RootOrg)
-	if in.State != "" {
-		all = slices.DeleteFunc(all, func(h *hunts.Hunt) bool { return string(h.State) != in.State })
-	}
+	all = slices.DeleteFunc(all, func(h *hunts.Hunt) bool {
+		return in.State != "" && string(h.State) != in.State || in.Tag != "" && !h.Tags.Has(in.Tag)
+	})
 	out.Total = int64(len(all))
 	var last uint64
 	for _, h := range all {

@@ -77,7 +77,8 @@ func TestAHuntIsMadeChangedAndDeleted(t *testing.T) {
 		{"POST", "/pause", nil, 200, "paused"},
 		{"POST", "/pause", nil, 409, "paused"},
 		{"DELETE", "", nil, 409, "paused"},
-		{"PATCH", "", map[string]any{"client_limit": 20, "description": "more"}, 200, "paused"},
+		{"PATCH", "", map[string]any{"client_limit": 20, "description": "more", "tags": []string{"case-17", "b", "b"}}, 200, "paused"},
+		{"PATCH", "", map[string]any{"tags": []string{"\n"}}, 422, "paused"},
 		{"PATCH", "", map[string]any{"clients_per_minute": -1}, 422, "paused"},
 		{"POST", "/start", nil, 200, "running"},
 		{"POST", "/dance", nil, 422, "running"},
@@ -92,7 +93,7 @@ func TestAHuntIsMadeChangedAndDeleted(t *testing.T) {
 			t.Errorf("after %s %s the hunt is %s, want %s", step.method, step.path, h.State, step.state)
 		}
 	}
-	if h := w.showHunt(path); h.Limit != 20 || h.Description != "more" {
+	if h := w.showHunt(path); h.Limit != 20 || h.Description != "more" || strings.Join(h.Tags, " ") != "b case-17" {
 		t.Errorf("%+v", h)
 	}
 	want := "hunt.create hunt.pause hunt.change hunt.start hunt.stop hunt.archive hunt.stop hunt.delete"
@@ -104,7 +105,7 @@ func TestAHuntIsMadeChangedAndDeleted(t *testing.T) {
 func TestHuntsAreListedWithTheirClients(t *testing.T) {
 	w := newWorld(t)
 	first := w.hunt(nil)
-	second := w.hunt(func(r *api.HuntRequest) { r.Start = false })
+	second := w.hunt(func(r *api.HuntRequest) { r.Start, r.Tags = false, []string{"case-17"} })
 	var list api.List[api.Hunt]
 	w.want(200, "reader", "GET", "/api/v1/hunts?limit=1", nil).into(t, &list)
 	if len(list.Items) != 1 || list.Total != 2 || list.Next == "" || !strings.HasSuffix(second, list.Items[0].ID) {
@@ -116,6 +117,10 @@ func TestHuntsAreListedWithTheirClients(t *testing.T) {
 	}
 	w.want(200, "reader", "GET", "/api/v1/hunts?state=draft", nil).into(t, &list)
 	if list.Total != 1 || list.Items[0].State != "draft" {
+		t.Fatalf("%+v", list)
+	}
+	w.want(200, "reader", "GET", "/api/v1/hunts?tag=case-17", nil).into(t, &list)
+	if list.Total != 1 || !strings.HasSuffix(second, list.Items[0].ID) {
 		t.Fatalf("%+v", list)
 	}
 	key := w.takesPart(first)

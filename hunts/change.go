@@ -210,7 +210,7 @@ func (a *applier) create(key Key, c *buspb.HuntCreate) {
 	}
 	h := &hunt{
 		key: key, m: newMembers(), def: defineBy(c.Creator, spec, c.Spec, conditionsOf(c.Conditions)),
-		set:  Settings{c.Description, c.ClientsPerMinute, c.ClientLimit, micros.Time(c.Expires)},
+		set:  Settings{c.Description, c.ClientsPerMinute, c.ClientLimit, micros.Time(c.Expires), tagsOf(c.Tags)},
 		life: Life{State: Draft, Index: a.index, Created: a.at, MovedBy: a.by},
 	}
 	a.enter(o, h)
@@ -279,6 +279,9 @@ func parseSpec(raw []byte) (*buspb.FlowSpec, error) {
 func (a *applier) edit(h *hunt, e *buspb.HuntEdit) {
 	if e.Description != nil {
 		h.set.Description = *e.Description
+	}
+	if e.Tags != nil {
+		h.set.Tags = tagsOf(e.Tags.Tags)
 	}
 	if e.ClientLimit != nil {
 		h.set.Limit = *e.ClientLimit

@@ -180,6 +180,7 @@ type Settings struct {
 	Rate        int64 // clients per minute; 0: as fast as it goes
 	Limit       int64 // clients that may take part in all; 0: none
 	Expires     time.Time
+	Tags        Tags
 }
 
 // Life is how a hunt came to stand where it does. Times are the ledger's, zero when

@@ -32,6 +32,10 @@ type Arrival struct {
 // the hunt is a stranger's word and checked like a wish; the error wraps ErrInvalid.
 func (r *Room) PlanImport(a Arrival, now time.Time) (*buspb.Mutation, error) {
 	from := a.Imported.Origin
+	tags, err := ParseTags(from.Tags)
+	if err != nil {
+		return nil, fmt.Errorf("plan import of hunt %s: %w", from.Hunt, err)
+	}
 	description := cmp.Or(a.Description, from.Description)
 	if len(description) > maxDescription || !utf8.ValidString(description) {
 		return nil, fmt.Errorf("plan import of hunt %s: description is no text of at most %d bytes: %w", from.Hunt, maxDescription, ErrInvalid)
@@ -42,7 +46,7 @@ func (r *Room) PlanImport(a Arrival, now time.Time) (*buspb.Mutation, error) {
 	}
 	from.Conditions.ConditionRequest = nil // it never runs here
 	return r.plan(Key{a.Org, a.Imported.Hunt}, a.Creator, now, &buspb.HuntChange{Change: &buspb.HuntChange_Import{Import: &buspb.HuntImport{
-		Creator: a.Creator, Description: description, Spec: spec, Conditions: from.Conditions.pack(), Origin: &buspb.HuntOrigin{
+		Creator: a.Creator, Description: description, Tags: tags.List(), Spec: spec, Conditions: from.Conditions.pack(), Origin: &buspb.HuntOrigin{
 			Org: from.Org, Hunt: from.Hunt, Creator: from.Creator, Created: micros.Of(from.Created), Expires: micros.Of(from.Expires),
 			Started: microsOr(from.Started), Ended: microsOr(from.Ended), Exported: micros.Of(a.Imported.Manifest.Exported),
 			Counts: countsIn(from.Counts), Sums: from.Sums.pack(), Sha256: a.SHA256,
@@ -131,7 +135,7 @@ func (a *applier) bring(key Key, in *buspb.HuntImport) {
 		def.Origin.counts[i] = int(n)
 	}
 	a.enter(o, &hunt{
-		key: key, def: def, m: newMembers(), set: Settings{Description: in.Description, Expires: def.Origin.Expires},
+		key: key, def: def, m: newMembers(), set: Settings{Description: in.Description, Expires: def.Origin.Expires, Tags: tagsOf(in.Tags)},
 		life: Life{
 			State: Archived, Index: a.index, Created: a.at, MovedBy: a.by,
 			Started: micros.Time(from.Started), Ended: micros.Time(from.Ended),

@@ -84,7 +84,7 @@ func planCreate(c *Create, now time.Time) (*buspb.Mutation, error) {
 	}
 	return mutation(Key{c.Org, c.Hunt}, c.Collect.Creator, &buspb.HuntChange{Change: &buspb.HuntChange_Create{Create: &buspb.HuntCreate{
 		Creator: c.Collect.Creator, Description: c.Description, Spec: raw,
-		ClientsPerMinute: c.Rate, ClientLimit: c.Limit, Expires: c.Expires.UnixMicro(), Start: c.Start, Clients: texts(c.Clients),
+		ClientsPerMinute: c.Rate, ClientLimit: c.Limit, Expires: c.Expires.UnixMicro(), Start: c.Start, Clients: texts(c.Clients), Tags: c.Tags.List(),
 		Conditions: c.Conditions.pack(),
 	}}})
 }
@@ -147,6 +147,7 @@ type Edit struct {
 	Rate        *int64
 	Limit       *int64
 	Expires     *time.Time
+	Tags        *[]string
 }
 
 // PlanEdit returns the mutation that changes a hunt's settings. A limit below the
@@ -160,7 +161,13 @@ func (r *Room) PlanEdit(key Key, e Edit, principal string, now time.Time) (*busp
 	if assign(&wanted.Expires, e.Expires); e.Expires != nil {
 		edit.Expires = proto.Int64(e.Expires.UnixMicro())
 	}
-	if err := wanted.check(now); err != nil {
+	err := wanted.check(now)
+	if err == nil && e.Tags != nil {
+		var tags Tags
+		tags, err = ParseTags(*e.Tags)
+		edit.Tags = &buspb.HuntTags{Tags: tags.List()}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("plan change of hunt %s: %w", key.Hunt, err)
 	}
 	return r.plan(key, principal, now, &buspb.HuntChange{Change: &buspb.HuntChange_Edit{Edit: edit}})

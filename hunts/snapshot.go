@@ -38,6 +38,7 @@ type huntLine struct {
 	State       State             `json:"state"`
 	Creator     string            `json:"creator,omitempty"`
 	Description string            `json:"description,omitempty"`
+	Tags        []string          `json:"tags,omitempty"`
 	Conditions  Conditions        `json:"conditions"`
 	Rate        int64             `json:"clients_per_minute,omitempty"`
 	Limit       int64             `json:"client_limit,omitempty"`
@@ -119,7 +120,7 @@ func (v *view) lines(yield func(snapshotLine) bool) {
 
 func (h *hunt) line() *huntLine {
 	l := &huntLine{
-		Index: h.life.Index, State: h.life.State, Creator: h.def.Creator, Description: h.set.Description,
+		Index: h.life.Index, State: h.life.State, Creator: h.def.Creator, Description: h.set.Description, Tags: h.set.Tags.List(),
 		Conditions: h.def.Conditions, Rate: h.set.Rate, Limit: h.set.Limit, Expires: micros.Of(h.set.Expires),
 		Created: micros.Of(h.life.Created), Started: micros.Of(h.life.Started), Ended: micros.Of(h.life.Ended),
 		CancelFlows: h.life.CancelFlows, MovedBy: h.life.MovedBy, Paid: h.pace.paid, Sums: h.sums,
@@ -236,7 +237,7 @@ func (l *huntLine) hunt(key Key) (*hunt, error) {
 	}
 	return &hunt{
 		key: key, def: def, m: m, pace: pace{l.Paid}, sums: l.Sums,
-		set: Settings{l.Description, l.Rate, l.Limit, micros.Time(l.Expires)},
+		set: Settings{l.Description, l.Rate, l.Limit, micros.Time(l.Expires), tagsOf(l.Tags)},
 		life: Life{
 			State: l.State, Index: l.Index, Created: micros.Time(l.Created), Started: micros.Time(l.Started),
 			Ended: micros.Time(l.Ended), CancelFlows: l.CancelFlows, MovedBy: l.MovedBy,

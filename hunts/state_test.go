@@ -189,6 +189,7 @@ func TestWishesThatMakeNoSense(t *testing.T) {
 	k := w.create(t)
 	for name, err := range map[string]error{
 		"edit rate":   second(w.PlanEdit(k, hunts.Edit{Rate: to(int64(-1))}, "", noon)),
+		"edit tags":   second(w.PlanEdit(k, hunts.Edit{Tags: to([]string{" "})}, "", noon)),
 		"edit expiry": second(w.PlanEdit(k, hunts.Edit{Expires: to(noon.Add(-1))}, "", noon)),
 		"add none":    second(w.PlanAdd(k, nil, "", noon)),
 		"add unknown": second(w.PlanAdd(k, idsOf(7), "", noon)),

@@ -36,6 +36,7 @@ type huntView struct {
 	State       State            `json:"state"`
 	Creator     string           `json:"creator"`
 	Description string           `json:"description,omitempty"`
+	Tags        []string         `json:"tags,omitempty"`
 	Artifacts   []flows.Artifact `json:"artifacts"`
 	Limits      flows.Limits     `json:"limits"`
 	Conditions  Conditions       `json:"conditions"`
@@ -52,7 +53,7 @@ type huntView struct {
 
 func viewOf(h *Hunt, index uint64) *huntView {
 	v := &huntView{
-		Index: index, Hunt: h.Hunt.String(), State: h.State, Creator: h.Creator, Description: h.Description,
+		Index: index, Hunt: h.Hunt.String(), State: h.State, Creator: h.Creator, Description: h.Description, Tags: h.Tags.List(),
 		Artifacts: h.Artifacts, Limits: h.Definition.Limits, Conditions: h.Conditions, Rate: h.Rate, Limit: h.Settings.Limit,
 		Created: h.Created, Started: orNil(h.Started), Ended: orNil(h.Ended), Expires: h.Expires,
 		Clients: map[string]int{}, Sums: h.Sums, Origin: h.Origin,

@@ -74,6 +74,7 @@ type HuntFile struct {
 	Hunt        string           `json:"hunt"`
 	Org         string           `json:"org,omitempty"`
 	Description string           `json:"description,omitempty"`
+	Tags        []string         `json:"tags,omitempty"`
 	Creator     string           `json:"creator"`
 	State       State            `json:"state"`
 	Created     time.Time        `json:"created"`
@@ -94,7 +95,7 @@ type HuntFile struct {
 
 func fileOf(h *Hunt) *HuntFile {
 	f := &HuntFile{
-		Hunt: h.Key.Hunt.String(), Org: h.Org.String(), Description: h.Description, Creator: h.Creator, State: h.State,
+		Hunt: h.Key.Hunt.String(), Org: h.Org.String(), Description: h.Description, Tags: h.Tags.List(), Creator: h.Creator, State: h.State,
 		Created: h.Created, Started: given(h.Started), Ended: given(h.Ended), Expires: h.Expires, Artifacts: h.Artifacts, Results: h.Results,
 		Limits: h.Limits, Rate: h.Rate, Limit: h.Limit, Urgent: h.Urgent, Conditions: h.Conditions, Counts: map[string]int{}, Sums: h.Sums, Origin: h.Origin,
 	}

@@ -70,7 +70,7 @@ func collectRequest(c server.Collection) api.CollectRequest {
 
 func huntRequest(h server.Hunt) api.HuntRequest {
 	return api.HuntRequest{
-		CollectRequest: collectRequest(h.Collection), Description: h.Description, Expires: h.Expires, Start: h.Start,
+		CollectRequest: collectRequest(h.Collection), Description: h.Description, Tags: h.Tags, Expires: h.Expires, Start: h.Start,
 		HuntTargets: api.HuntTargets{IncludeLabels: h.IncludeLabels, ExcludeLabels: h.ExcludeLabels, OS: h.OS},
 	}
 }

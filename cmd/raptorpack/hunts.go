@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,7 +88,7 @@ func (g *globals) moveHunt(move, short, said string, aliases ...string) *cobra.C
 
 func newHuntsList(g *globals) *cobra.Command {
 	var limit int64
-	var state string
+	var state, tag string
 	c := &cobra.Command{
 		Use: "list", Short: "List hunts, newest first", Args: cobra.NoArgs,
 		Example: "  raptorpack hunts list --state running",
@@ -96,10 +97,14 @@ func newHuntsList(g *globals) *cobra.Command {
 			if state != "" {
 				query.Set("state", state)
 			}
+			if tag != "" {
+				query.Set("tag", tag)
+			}
 			return g.listed(c, "/hunts", query, limit, huntColumns...)
 		},
 	}
 	c.Flags().Int64Var(&limit, "limit", 0, "hunts at most; 0: all")
+	c.Flags().StringVar(&tag, "tag", "", "only those with this tag")
 	c.Flags().StringVar(&state, "state", "", "only those that are draft, running, paused, stopped, expired or archived")
 	return c
 }
@@ -173,14 +178,18 @@ func newHuntsEstimate(g *globals) *cobra.Command {
 func newHuntsChange(g *globals) *cobra.Command {
 	var description, expires string
 	var rate, limit int64
+	var tags []string
 	c := &cobra.Command{
-		Use: "change HUNT", Short: "Change a hunt's description, rate, limit or end", Args: exactly(1, "HUNT"),
+		Use: "change HUNT", Short: "Change a hunt's description, tags, rate, limit or end", Args: exactly(1, "HUNT"),
 		Example: "  raptorpack hunts change H.D1ABC --rate 600 --expires 14d",
 		RunE: func(c *cobra.Command, args []string) error {
 			body := map[string]any{}
 			flags := c.Flags()
 			if flags.Changed("description") {
 				body["description"] = description
+			}
+			if flags.Changed("tag") {
+				body["tags"] = slices.DeleteFunc(tags, func(tag string) bool { return tag == "" })
 			}
 			if flags.Changed("rate") {
 				body["clients_per_minute"] = rate
@@ -196,13 +205,14 @@ func newHuntsChange(g *globals) *cobra.Command {
 				body["expires"] = at
 			}
 			if len(body) == 0 {
-				return usage("nothing to change: give --description, --rate, --limit or --expires")
+				return usage("nothing to change: give --description, --tag, --rate, --limit or --expires")
 			}
 			return g.changed(c, http.MethodPatch, huntPath(args[0]), body, "hunt %s is changed", args[0])
 		},
 	}
 	flags := c.Flags()
 	flags.StringVar(&description, "description", "", "what the hunt is for")
+	flags.StringArrayVar(&tags, "tag", nil, "its tags from now on; may be repeated; \"\" takes all off")
 	flags.StringVar(&expires, "expires", "", "when it ends, as 48h or 14d from now, or 2026-12-24T18:00:00Z")
 	flags.Int64Var(&rate, "rate", 0, "clients that join per minute at most; 0: as fast as it goes")
 	flags.Int64Var(&limit, "limit", 0, "clients that take part at most; 0: no limit")

@@ -76,7 +76,7 @@ func newHuntsCreate(g *globals) *cobra.Command {
 	o, targets := &collectFlags{}, &targetFlags{}
 	var description, expires string
 	var rate, limit int64
-	var clients []string
+	var clients, tags []string
 	var draft, watch bool
 	c := &cobra.Command{
 		Use: "create ARTIFACT...", Short: "Make a hunt and start it", Args: atLeast(1, "one or more ARTIFACTs"),
@@ -102,7 +102,7 @@ is shown until Ctrl-C, which leaves the hunt running.`,
 				body["expires"] = at
 			}
 			body["description"], body["clients_per_minute"], body["client_limit"] = description, rate, limit
-			body["clients"], body["start"] = clients, !draft
+			body["clients"], body["tags"], body["start"] = clients, tags, !draft
 			return g.withRemote(c, func(ctx context.Context, r *remote) error {
 				var made struct {
 					Hunt string `json:"hunt_id"`
@@ -128,6 +128,7 @@ is shown until Ctrl-C, which leaves the hunt running.`,
 	targets.declare(c)
 	flags := c.Flags()
 	flags.StringVar(&description, "description", "", "what the hunt is for")
+	flags.StringArrayVar(&tags, "tag", nil, "a word to find it by; may be repeated")
 	flags.StringVar(&expires, "expires", "", "when it ends, as 48h, 14d or 2026-12-24T18:00:00Z; left out: in a week")
 	flags.Int64Var(&rate, "rate", 0, "clients that join per minute at most; 0: as fast as it goes")
 	flags.Int64Var(&limit, "limit", 0, "clients that take part at most; 0: no limit")

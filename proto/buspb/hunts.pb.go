@@ -368,6 +368,7 @@ type HuntCreate struct {
 	Expires          int64                  `protobuf:"varint,7,opt,name=expires,proto3" json:"expires,omitempty"`                                             // unix microseconds
 	Start            bool                   `protobuf:"varint,8,opt,name=start,proto3" json:"start,omitempty"`                                                 // runs at once; otherwise it is a draft
 	Clients          []string               `protobuf:"bytes,9,rep,name=clients,proto3" json:"clients,omitempty"`                                              // added by hand
+	Tags             []string               `protobuf:"bytes,10,rep,name=tags,proto3" json:"tags,omitempty"`                                                   // sorted
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -461,6 +462,13 @@ func (x *HuntCreate) GetStart() bool {
 func (x *HuntCreate) GetClients() []string {
 	if x != nil {
 		return x.Clients
+	}
+	return nil
+}
+
+func (x *HuntCreate) GetTags() []string {
+	if x != nil {
+		return x.Tags
 	}
 	return nil
 }
@@ -565,6 +573,7 @@ type HuntEdit struct {
 	ClientsPerMinute *int64                 `protobuf:"varint,2,opt,name=clients_per_minute,json=clientsPerMinute,proto3,oneof" json:"clients_per_minute,omitempty"`
 	ClientLimit      *int64                 `protobuf:"varint,3,opt,name=client_limit,json=clientLimit,proto3,oneof" json:"client_limit,omitempty"`
 	Expires          *int64                 `protobuf:"varint,4,opt,name=expires,proto3,oneof" json:"expires,omitempty"`
+	Tags             *HuntTags              `protobuf:"bytes,5,opt,name=tags,proto3" json:"tags,omitempty"` // absent: as they are
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -627,6 +636,57 @@ func (x *HuntEdit) GetExpires() int64 {
 	return 0
 }
 
+func (x *HuntEdit) GetTags() *HuntTags {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+type HuntTags struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tags          []string               `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"` // sorted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HuntTags) Reset() {
+	*x = HuntTags{}
+	mi := &file_hunts_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HuntTags) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HuntTags) ProtoMessage() {}
+
+func (x *HuntTags) ProtoReflect() protoreflect.Message {
+	mi := &file_hunts_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HuntTags.ProtoReflect.Descriptor instead.
+func (*HuntTags) Descriptor() ([]byte, []int) {
+	return file_hunts_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HuntTags) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 type HuntMove struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	To            HuntState              `protobuf:"varint,1,opt,name=to,proto3,enum=raptorpack.bus.HuntState" json:"to,omitempty"`
@@ -637,7 +697,7 @@ type HuntMove struct {
 
 func (x *HuntMove) Reset() {
 	*x = HuntMove{}
-	mi := &file_hunts_proto_msgTypes[5]
+	mi := &file_hunts_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +709,7 @@ func (x *HuntMove) String() string {
 func (*HuntMove) ProtoMessage() {}
 
 func (x *HuntMove) ProtoReflect() protoreflect.Message {
-	mi := &file_hunts_proto_msgTypes[5]
+	mi := &file_hunts_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +722,7 @@ func (x *HuntMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HuntMove.ProtoReflect.Descriptor instead.
 func (*HuntMove) Descriptor() ([]byte, []int) {
-	return file_hunts_proto_rawDescGZIP(), []int{5}
+	return file_hunts_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HuntMove) GetTo() HuntState {
@@ -688,7 +748,7 @@ type HuntClients struct {
 
 func (x *HuntClients) Reset() {
 	*x = HuntClients{}
-	mi := &file_hunts_proto_msgTypes[6]
+	mi := &file_hunts_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +760,7 @@ func (x *HuntClients) String() string {
 func (*HuntClients) ProtoMessage() {}
 
 func (x *HuntClients) ProtoReflect() protoreflect.Message {
-	mi := &file_hunts_proto_msgTypes[6]
+	mi := &file_hunts_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +773,7 @@ func (x *HuntClients) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HuntClients.ProtoReflect.Descriptor instead.
 func (*HuntClients) Descriptor() ([]byte, []int) {
-	return file_hunts_proto_rawDescGZIP(), []int{6}
+	return file_hunts_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HuntClients) GetClients() []string {
@@ -732,7 +792,7 @@ type HuntExpire struct {
 
 func (x *HuntExpire) Reset() {
 	*x = HuntExpire{}
-	mi := &file_hunts_proto_msgTypes[7]
+	mi := &file_hunts_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +804,7 @@ func (x *HuntExpire) String() string {
 func (*HuntExpire) ProtoMessage() {}
 
 func (x *HuntExpire) ProtoReflect() protoreflect.Message {
-	mi := &file_hunts_proto_msgTypes[7]
+	mi := &file_hunts_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +817,7 @@ func (x *HuntExpire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HuntExpire.ProtoReflect.Descriptor instead.
 func (*HuntExpire) Descriptor() ([]byte, []int) {
-	return file_hunts_proto_rawDescGZIP(), []int{7}
+	return file_hunts_proto_rawDescGZIP(), []int{8}
 }
 
 // HuntForget removes a deleted hunt of which no flow is left.
@@ -769,7 +829,7 @@ type HuntForget struct {
 
 func (x *HuntForget) Reset() {
 	*x = HuntForget{}
-	mi := &file_hunts_proto_msgTypes[8]
+	mi := &file_hunts_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -781,7 +841,7 @@ func (x *HuntForget) String() string {
 func (*HuntForget) ProtoMessage() {}
 
 func (x *HuntForget) ProtoReflect() protoreflect.Message {
-	mi := &file_hunts_proto_msgTypes[8]
+	mi := &file_hunts_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -794,7 +854,7 @@ func (x *HuntForget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HuntForget.ProtoReflect.Descriptor instead.
 func (*HuntForget) Descriptor() ([]byte, []int) {
-	return file_hunts_proto_rawDescGZIP(), []int{8}
+	return file_hunts_proto_rawDescGZIP(), []int{9}
 }
 
 // HuntImport records a hunt that was brought in from elsewhere, after its files are
@@ -806,13 +866,14 @@ type HuntImport struct {
 	Spec          []byte                 `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"` // a serialised FlowSpec without request and flow
 	Conditions    *HuntConditions        `protobuf:"bytes,4,opt,name=conditions,proto3" json:"conditions,omitempty"`
 	Origin        *HuntOrigin            `protobuf:"bytes,5,opt,name=origin,proto3" json:"origin,omitempty"`
+	Tags          []string               `protobuf:"bytes,6,rep,name=tags,proto3" json:"tags,omitempty"` // sorted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HuntImport) Reset() {
 	*x = HuntImport{}
-	mi := &file_hunts_proto_msgTypes[9]
+	mi := &file_hunts_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -824,7 +885,7 @@ func (x *HuntImport) String() string {
 func (*HuntImport) ProtoMessage() {}
 
 func (x *HuntImport) ProtoReflect() protoreflect.Message {
-	mi := &file_hunts_proto_msgTypes[9]
+	mi := &file_hunts_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -837,7 +898,7 @@ func (x *HuntImport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HuntImport.ProtoReflect.Descriptor instead.
 func (*HuntImport) Descriptor() ([]byte, []int) {
-	return file_hunts_proto_rawDescGZIP(), []int{9}
+	return file_hunts_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HuntImport) GetCreator() string {
@@ -875,6 +936,13 @@ func (x *HuntImport) GetOrigin() *HuntOrigin {
 	return nil
 }
 
+func (x *HuntImport) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 // HuntOrigin is what a hunt was where it ran. Times are unix microseconds, 0 for none.
 type HuntOrigin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -895,7 +963,7 @@ type HuntOrigin struct {
 
 func (x *HuntOrigin) Reset() {
 	*x = HuntOrigin{}
-	mi := &file_hunts_proto_msgTypes[10]
+	mi := &file_hunts_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +975,7 @@ func (x *HuntOrigin) String() string {
 func (*HuntOrigin) ProtoMessage() {}
 
 func (x *HuntOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_hunts_proto_msgTypes[10]
+	mi := &file_hunts_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +988,7 @@ func (x *HuntOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HuntOrigin.ProtoReflect.Descriptor instead.
 func (*HuntOrigin) Descriptor() ([]byte, []int) {
-	return file_hunts_proto_rawDescGZIP(), []int{10}
+	return file_hunts_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HuntOrigin) GetOrg() string {
@@ -1015,7 +1083,7 @@ type HuntSums struct {
 
 func (x *HuntSums) Reset() {
 	*x = HuntSums{}
-	mi := &file_hunts_proto_msgTypes[11]
+	mi := &file_hunts_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1095,7 @@ func (x *HuntSums) String() string {
 func (*HuntSums) ProtoMessage() {}
 
 func (x *HuntSums) ProtoReflect() protoreflect.Message {
-	mi := &file_hunts_proto_msgTypes[11]
+	mi := &file_hunts_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,7 +1108,7 @@ func (x *HuntSums) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HuntSums.ProtoReflect.Descriptor instead.
 func (*HuntSums) Descriptor() ([]byte, []int) {
-	return file_hunts_proto_rawDescGZIP(), []int{11}
+	return file_hunts_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HuntSums) GetFlows() int64 {
@@ -1106,7 +1174,7 @@ const file_hunts_proto_rawDesc = "" +
 	"\x06forget\x18\n" +
 	" \x01(\v2\x1a.raptorpack.bus.HuntForgetH\x00R\x06forget\x124\n" +
 	"\x06import\x18\v \x01(\v2\x1a.raptorpack.bus.HuntImportH\x00R\x06importB\b\n" +
-	"\x06change\"\xb7\x02\n" +
+	"\x06change\"\xcb\x02\n" +
 	"\n" +
 	"HuntCreate\x12\x18\n" +
 	"\acreator\x18\x01 \x01(\tR\acreator\x12 \n" +
@@ -1119,7 +1187,9 @@ const file_hunts_proto_rawDesc = "" +
 	"\fclient_limit\x18\x06 \x01(\x03R\vclientLimit\x12\x18\n" +
 	"\aexpires\x18\a \x01(\x03R\aexpires\x12\x14\n" +
 	"\x05start\x18\b \x01(\bR\x05start\x12\x18\n" +
-	"\aclients\x18\t \x03(\tR\aclients\"\xf0\x01\n" +
+	"\aclients\x18\t \x03(\tR\aclients\x12\x12\n" +
+	"\x04tags\x18\n" +
+	" \x03(\tR\x04tags\"\xf0\x01\n" +
 	"\x0eHuntConditions\x12%\n" +
 	"\x0einclude_labels\x18\x01 \x03(\tR\rincludeLabels\x12%\n" +
 	"\x0eexclude_labels\x18\x02 \x03(\tR\rexcludeLabels\x12\x0e\n" +
@@ -1128,17 +1198,20 @@ const file_hunts_proto_rawDesc = "" +
 	"only_added\x18\x04 \x01(\bR\tonlyAdded\x12\x1c\n" +
 	"\tcondition\x18\x05 \x01(\tR\tcondition\x12+\n" +
 	"\x11condition_request\x18\x06 \x01(\fR\x10conditionRequest\x12\x16\n" +
-	"\x06filter\x18\a \x01(\tR\x06filter\"\xef\x01\n" +
+	"\x06filter\x18\a \x01(\tR\x06filter\"\x9d\x02\n" +
 	"\bHuntEdit\x12%\n" +
 	"\vdescription\x18\x01 \x01(\tH\x00R\vdescription\x88\x01\x01\x121\n" +
 	"\x12clients_per_minute\x18\x02 \x01(\x03H\x01R\x10clientsPerMinute\x88\x01\x01\x12&\n" +
 	"\fclient_limit\x18\x03 \x01(\x03H\x02R\vclientLimit\x88\x01\x01\x12\x1d\n" +
-	"\aexpires\x18\x04 \x01(\x03H\x03R\aexpires\x88\x01\x01B\x0e\n" +
+	"\aexpires\x18\x04 \x01(\x03H\x03R\aexpires\x88\x01\x01\x12,\n" +
+	"\x04tags\x18\x05 \x01(\v2\x18.raptorpack.bus.HuntTagsR\x04tagsB\x0e\n" +
 	"\f_descriptionB\x15\n" +
 	"\x13_clients_per_minuteB\x0f\n" +
 	"\r_client_limitB\n" +
 	"\n" +
-	"\b_expires\"X\n" +
+	"\b_expires\"\x1e\n" +
+	"\bHuntTags\x12\x12\n" +
+	"\x04tags\x18\x01 \x03(\tR\x04tags\"X\n" +
 	"\bHuntMove\x12)\n" +
 	"\x02to\x18\x01 \x01(\x0e2\x19.raptorpack.bus.HuntStateR\x02to\x12!\n" +
 	"\fcancel_flows\x18\x02 \x01(\bR\vcancelFlows\"'\n" +
@@ -1147,7 +1220,7 @@ const file_hunts_proto_rawDesc = "" +
 	"\n" +
 	"HuntExpire\"\f\n" +
 	"\n" +
-	"HuntForget\"\xd0\x01\n" +
+	"HuntForget\"\xe4\x01\n" +
 	"\n" +
 	"HuntImport\x12\x18\n" +
 	"\acreator\x18\x01 \x01(\tR\acreator\x12 \n" +
@@ -1156,7 +1229,8 @@ const file_hunts_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x04 \x01(\v2\x1e.raptorpack.bus.HuntConditionsR\n" +
 	"conditions\x122\n" +
-	"\x06origin\x18\x05 \x01(\v2\x1a.raptorpack.bus.HuntOriginR\x06origin\"\xaa\x02\n" +
+	"\x06origin\x18\x05 \x01(\v2\x1a.raptorpack.bus.HuntOriginR\x06origin\x12\x12\n" +
+	"\x04tags\x18\x06 \x03(\tR\x04tags\"\xaa\x02\n" +
 	"\n" +
 	"HuntOrigin\x12\x10\n" +
 	"\x03org\x18\x01 \x01(\tR\x03org\x12\x12\n" +
@@ -1202,7 +1276,7 @@ func file_hunts_proto_rawDescGZIP() []byte {
 }
 
 var file_hunts_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_hunts_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_hunts_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_hunts_proto_goTypes = []any{
 	(HuntState)(0),         // 0: raptorpack.bus.HuntState
 	(*HuntsBody)(nil),      // 1: raptorpack.bus.HuntsBody
@@ -1210,36 +1284,38 @@ var file_hunts_proto_goTypes = []any{
 	(*HuntCreate)(nil),     // 3: raptorpack.bus.HuntCreate
 	(*HuntConditions)(nil), // 4: raptorpack.bus.HuntConditions
 	(*HuntEdit)(nil),       // 5: raptorpack.bus.HuntEdit
-	(*HuntMove)(nil),       // 6: raptorpack.bus.HuntMove
-	(*HuntClients)(nil),    // 7: raptorpack.bus.HuntClients
-	(*HuntExpire)(nil),     // 8: raptorpack.bus.HuntExpire
-	(*HuntForget)(nil),     // 9: raptorpack.bus.HuntForget
-	(*HuntImport)(nil),     // 10: raptorpack.bus.HuntImport
-	(*HuntOrigin)(nil),     // 11: raptorpack.bus.HuntOrigin
-	(*HuntSums)(nil),       // 12: raptorpack.bus.HuntSums
+	(*HuntTags)(nil),       // 6: raptorpack.bus.HuntTags
+	(*HuntMove)(nil),       // 7: raptorpack.bus.HuntMove
+	(*HuntClients)(nil),    // 8: raptorpack.bus.HuntClients
+	(*HuntExpire)(nil),     // 9: raptorpack.bus.HuntExpire
+	(*HuntForget)(nil),     // 10: raptorpack.bus.HuntForget
+	(*HuntImport)(nil),     // 11: raptorpack.bus.HuntImport
+	(*HuntOrigin)(nil),     // 12: raptorpack.bus.HuntOrigin
+	(*HuntSums)(nil),       // 13: raptorpack.bus.HuntSums
 }
 var file_hunts_proto_depIdxs = []int32{
 	2,  // 0: raptorpack.bus.HuntsBody.changes:type_name -> raptorpack.bus.HuntChange
 	3,  // 1: raptorpack.bus.HuntChange.create:type_name -> raptorpack.bus.HuntCreate
 	5,  // 2: raptorpack.bus.HuntChange.edit:type_name -> raptorpack.bus.HuntEdit
-	6,  // 3: raptorpack.bus.HuntChange.move:type_name -> raptorpack.bus.HuntMove
-	7,  // 4: raptorpack.bus.HuntChange.nominate:type_name -> raptorpack.bus.HuntClients
-	7,  // 5: raptorpack.bus.HuntChange.decline:type_name -> raptorpack.bus.HuntClients
-	7,  // 6: raptorpack.bus.HuntChange.add:type_name -> raptorpack.bus.HuntClients
-	7,  // 7: raptorpack.bus.HuntChange.rerun:type_name -> raptorpack.bus.HuntClients
-	8,  // 8: raptorpack.bus.HuntChange.expire:type_name -> raptorpack.bus.HuntExpire
-	9,  // 9: raptorpack.bus.HuntChange.forget:type_name -> raptorpack.bus.HuntForget
-	10, // 10: raptorpack.bus.HuntChange.import:type_name -> raptorpack.bus.HuntImport
+	7,  // 3: raptorpack.bus.HuntChange.move:type_name -> raptorpack.bus.HuntMove
+	8,  // 4: raptorpack.bus.HuntChange.nominate:type_name -> raptorpack.bus.HuntClients
+	8,  // 5: raptorpack.bus.HuntChange.decline:type_name -> raptorpack.bus.HuntClients
+	8,  // 6: raptorpack.bus.HuntChange.add:type_name -> raptorpack.bus.HuntClients
+	8,  // 7: raptorpack.bus.HuntChange.rerun:type_name -> raptorpack.bus.HuntClients
+	9,  // 8: raptorpack.bus.HuntChange.expire:type_name -> raptorpack.bus.HuntExpire
+	10, // 9: raptorpack.bus.HuntChange.forget:type_name -> raptorpack.bus.HuntForget
+	11, // 10: raptorpack.bus.HuntChange.import:type_name -> raptorpack.bus.HuntImport
 	4,  // 11: raptorpack.bus.HuntCreate.conditions:type_name -> raptorpack.bus.HuntConditions
-	0,  // 12: raptorpack.bus.HuntMove.to:type_name -> raptorpack.bus.HuntState
-	4,  // 13: raptorpack.bus.HuntImport.conditions:type_name -> raptorpack.bus.HuntConditions
-	11, // 14: raptorpack.bus.HuntImport.origin:type_name -> raptorpack.bus.HuntOrigin
-	12, // 15: raptorpack.bus.HuntOrigin.sums:type_name -> raptorpack.bus.HuntSums
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	6,  // 12: raptorpack.bus.HuntEdit.tags:type_name -> raptorpack.bus.HuntTags
+	0,  // 13: raptorpack.bus.HuntMove.to:type_name -> raptorpack.bus.HuntState
+	4,  // 14: raptorpack.bus.HuntImport.conditions:type_name -> raptorpack.bus.HuntConditions
+	12, // 15: raptorpack.bus.HuntImport.origin:type_name -> raptorpack.bus.HuntOrigin
+	13, // 16: raptorpack.bus.HuntOrigin.sums:type_name -> raptorpack.bus.HuntSums
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_hunts_proto_init() }
@@ -1266,7 +1342,7 @@ func file_hunts_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_hunts_proto_rawDesc), len(file_hunts_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -19,7 +19,7 @@
 //
 // Hunts: rows of all clients lie in shared files. They are read a page at a time and
 // shown as long as their flow and client are in the ledger; what of a hunt this
-// version does not keep (tags, flows that were started otherwise) is refused.
+// version does not keep (flows that were started otherwise) is refused.
 //
 // Not declared, because what they work on does not exist yet, so that
 // version(plugin="timelines") is NULL and artifacts choose another way: delete_events;

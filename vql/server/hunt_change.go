@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -79,22 +80,21 @@ type huntUpdateArgs struct {
 	Start       bool       `vql:"start" doc:"Let it run: a draft, or again."`
 	Description *string    `vql:"description" doc:"What it is for."`
 	Expires     *time.Time `vql:"expires" doc:"When it ends."`
-	AddLabels   []string   `vql:"add_labels" doc:"Tags of the hunt; this version keeps none."`
-	DelLabels   []string   `vql:"del_labels" doc:"Tags of the hunt; this version keeps none."`
+	AddLabels   []string   `vql:"add_labels" doc:"Tags to add."`
+	DelLabels   []string   `vql:"del_labels" doc:"Tags to take off."`
 }
 
 var huntUpdateFunction = vql.NewFunction(vql.Spec{
 	Name: "hunt_update", Permission: "START_HUNT",
-	Doc: "Changes the description or expiry of a hunt, then starts or stops it. Gives its id.",
+	Doc: "Changes the description, expiry or tags of a hunt, then starts or stops it. Gives its id.",
 }, func(ctx context.Context, scope *vql.Scope, args *huntUpdateArgs) (vql.Value, error) {
 	h, one, err := huntOf(scope, args.HuntID)
 	if err != nil {
 		return nil, err
 	}
-	edits := args.Description != nil || args.Expires != nil
+	edit := hunts.Edit{Description: args.Description, Expires: args.Expires, Tags: args.tags(one)}
+	edits := edit != hunts.Edit{}
 	switch {
-	case len(args.AddLabels)+len(args.DelLabels) > 0:
-		return nil, fmt.Errorf("labels of a hunt: %w", ErrUnsupported)
 	case args.Start && args.Stop:
 		return nil, fmt.Errorf("start and stop: expected one of them: %w", ErrArgument)
 	case !edits && !args.Start && !args.Stop:
@@ -102,7 +102,7 @@ var huntUpdateFunction = vql.NewFunction(vql.Spec{
 	}
 	// A hunt that has expired is started with its new expiry.
 	if edits {
-		m, err := h.Hunts.PlanEdit(one.Key, hunts.Edit{Description: args.Description, Expires: args.Expires}, h.Principal, time.Now())
+		m, err := h.Hunts.PlanEdit(one.Key, edit, h.Principal, time.Now())
 		if err := h.changeHunt(ctx, one.Key, "hunt.change", nil, m, err); err != nil {
 			return nil, err
 		}
@@ -117,6 +117,15 @@ var huntUpdateFunction = vql.NewFunction(vql.Spec{
 	}
 	return one.Hunt.String(), nil
 })
+
+// tags are those that a hunt is to have; nil: as it has.
+func (a *huntUpdateArgs) tags(one *hunts.Hunt) *[]string {
+	if len(a.AddLabels)+len(a.DelLabels) == 0 {
+		return nil
+	}
+	all := slices.DeleteFunc(append(one.Tags.List(), a.AddLabels...), func(tag string) bool { return slices.Contains(a.DelLabels, tag) })
+	return &all
+}
 
 // stopHunt ends a hunt, and with cancel what runs on clients.
 func (h *Host) stopHunt(ctx context.Context, key hunts.Key, cancel bool) error {

@@ -14,6 +14,7 @@ type Hunt struct {
 	Collection // but for Client and Urgent
 
 	Description   string
+	Tags          []string
 	Expires       time.Time // zero: in a week
 	IncludeLabels []string  // clients that have one of them; none given: all
 	ExcludeLabels []string  // but none of these
@@ -23,7 +24,7 @@ type Hunt struct {
 
 type huntCreateArgs struct {
 	Description   string    `vql:"description" doc:"What it is for."`
-	Tags          []string  `vql:"tags" doc:"Tags of the hunt; this version keeps none."`
+	Tags          []string  `vql:"tags" doc:"Words to find the hunt by."`
 	Artifacts     []string  `vql:"artifacts,required" doc:"The artifacts, or sources of them as Artifact/Source."`
 	Expires       vql.Lazy  `vql:"expires" doc:"A time: when the hunt ends (in a week)."`
 	Spec          vql.Value `vql:"spec" doc:"Parameters by artifact: a dict of dicts."`
@@ -49,9 +50,6 @@ var huntFunction = vql.NewFunction(vql.Spec{
 	}
 	if err := h.sameOrg(args.OrgID...); err != nil {
 		return nil, err
-	}
-	if len(args.Tags) > 0 {
-		return nil, fmt.Errorf("tags of a hunt: %w", ErrUnsupported)
 	}
 	wish, err := h.huntWish(ctx, scope, args)
 	if err != nil {
@@ -80,8 +78,11 @@ func (h *Host) huntWish(ctx context.Context, scope *vql.Scope, args *huntCreateA
 		return nil, err
 	}
 	wish := &Hunt{
-		Collection: *c, Description: args.Description, OS: args.OS, Start: !args.Pause,
+		Collection: *c, Description: args.Description, Tags: args.Tags, OS: args.OS, Start: !args.Pause,
 		IncludeLabels: args.IncludeLabels, ExcludeLabels: args.ExcludeLabels,
+	}
+	if _, err := hunts.ParseTags(args.Tags); err != nil {
+		return nil, err
 	}
 	if wish.Expires, err = expiry(ctx, scope, args.Expires); err != nil {
 		return nil, err

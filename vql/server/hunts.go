@@ -108,7 +108,7 @@ func huntRow(one *hunts.Hunt, summary bool) *vql.Dict {
 		Set("start_time", micros.Of(one.Started)).
 		Set("expires", micros.Of(one.Expires)).
 		Set("hunt_description", one.Description).
-		Set("tags", []string{}).
+		Set("tags", one.Tags.List()).
 		Set("start_request", request).
 		Set("condition", conditionDict(&one.Conditions)).
 		Set("client_limit", one.Settings.Limit).

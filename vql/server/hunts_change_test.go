@@ -16,7 +16,7 @@ func TestHuntHandsOverTheWholeWish(t *testing.T) {
 	s := w.as("inv", "investigator")
 	got := s.rows(`LET H <= hunt(description='find it', artifacts=['Linux.Test.Listing', 'Linux.Test.Procs'], expires=timestamp(epoch=4000000000),
 			spec=dict(` + "`Linux.Test.Listing`" + `=dict(Path='/tmp', Deep=TRUE)), timeout=60, cpu_limit=5.5, ops_per_sec=7, max_rows=10,
-			max_bytes=1000, pause=TRUE, include_labels='prod', exclude_labels=['dev', 'x'], os='linux', org_id='root')
+			max_bytes=1000, pause=TRUE, tags=['y', 'x'], include_labels='prod', exclude_labels=['dev', 'x'], os='linux', org_id='root')
 		SELECT H.HuntId =~ '^H\\.' AS Id, H.Request.artifacts AS A, H.Request.specs[0].parameters.env[0].value AS V, H.Request.timeout AS T,
 			H.Request.creator AS C FROM scope()`)
 	if len(got) != 1 || got[0] != `{"Id":true,"A":["Linux.Test.Listing","Linux.Test.Procs"],"V":"/tmp","T":60,"C":"ada"}` || len(w.wants) != 1 {
@@ -33,8 +33,8 @@ func TestHuntHandsOverTheWholeWish(t *testing.T) {
 	if got := fmt.Sprint(wish.Artifacts); got != "[{Linux.Test.Listing [{Path /tmp} {Deep Y}]} {Linux.Test.Procs []}]" {
 		t.Errorf("artifacts %s", got)
 	}
-	s.want(`SELECT state, detailed_state, hunt_description, expires, condition.include_labels AS L, condition.os AS O FROM hunts()`,
-		`{"state":"PAUSED","detailed_state":"draft","hunt_description":"find it","expires":4000000000000000,"L":["prod"],"O":"linux"}`)
+	s.want(`SELECT state, detailed_state, hunt_description, tags, expires, condition.include_labels AS L, condition.os AS O FROM hunts()`,
+		`{"state":"PAUSED","detailed_state":"draft","hunt_description":"find it","tags":["x","y"],"expires":4000000000000000,"L":["prod"],"O":"linux"}`)
 	s.want(`SELECT hunt(artifacts='Linux.Test.Procs').HuntId =~ '^H' AS H FROM scope()`, `{"H":true}`)
 	if wish := w.wants[1]; !wish.Start || !wish.Expires.IsZero() {
 		t.Errorf("by default: %+v", wish)
@@ -45,8 +45,8 @@ func TestHuntRefusesWhatItCannotDo(t *testing.T) {
 	w := newHuntWorld(t)
 	s := w.as("inv", "investigator")
 	for bad, why := range map[string]string{
-		`artifacts=[]`:                                                            "expected at least one",
-		`artifacts='Linux.Test.Procs', tags='a'`:                                  "tags of a hunt: not available",
+		`artifacts=[]`: "expected at least one",
+		`artifacts='Linux.Test.Procs', tags=' a'`:                                 "tag: label",
 		`artifacts='Linux.Test.Procs', org_id=['root', 'O123']`:                   "their own org only",
 		`artifacts='Linux.Test.Procs', cpu_limit=101`:                             "cpu_limit at most 100",
 		`artifacts='Linux.Test.Procs', timeout=-1`:                                "expected 0 or more",
@@ -145,10 +145,12 @@ func TestHuntUpdateEditsThenMoves(t *testing.T) {
 	is(hunts.Running, "again")
 	update(`description=''`, true)
 	is(hunts.Running, "")
+	update(`add_labels=['b', 'a', 'b']`, true)
+	update(`add_labels='c', del_labels='a'`, true)
+	s.want(`SELECT tags FROM hunts()`, `{"tags":["b","c"]}`)
 	entries := len(w.ledger.Entries())
 	for args, why := range map[string]string{
-		`description='x', add_labels='a'`:  "labels of a hunt: not available",
-		`description='x', del_labels='a'`:  "labels of a hunt: not available",
+		`description='x', add_labels=' a'`: "tag: label",
 		`start=TRUE, stop=TRUE`:            "expected one of them",
 		`start=FALSE`:                      "nothing to change",
 		`expires=timestamp(epoch=1000000)`: "not in the future",
@@ -159,7 +161,7 @@ func TestHuntUpdateEditsThenMoves(t *testing.T) {
 	if n := len(w.ledger.Entries()); n != entries {
 		t.Errorf("%d changes although all were refused", n-entries)
 	}
-	if got := strings.Join(w.audit, "\n"); strings.Count(got, "hunt.change") != 3 || strings.Count(got, "hunt.start") != 2 || strings.Count(got, "hunt.stop") != 1 {
+	if got := strings.Join(w.audit, "\n"); strings.Count(got, "hunt.change") != 5 || strings.Count(got, "hunt.start") != 2 || strings.Count(got, "hunt.stop") != 1 {
 		t.Errorf("audit:\n%s", got)
 	}
 }

@@ -47,8 +47,12 @@ func (w *world) createHunt(_ context.Context, wish server.Hunt) (ids.Hunt, error
 	w.mu.Lock()
 	w.wants = append(w.wants, wish)
 	w.mu.Unlock()
+	tags, err := hunts.ParseTags(wish.Tags)
+	if err != nil {
+		return ids.Hunt{}, err
+	}
 	m, hunt, err := w.hunts.PlanCreate(hunts.Create{
-		Settings: hunts.Settings{Description: wish.Description, Expires: wish.Expires}, Collect: w.compile(wish.Artifacts), Start: wish.Start,
+		Settings: hunts.Settings{Description: wish.Description, Expires: wish.Expires, Tags: tags}, Collect: w.compile(wish.Artifacts), Start: wish.Start,
 		Conditions: hunts.Conditions{Include: wish.IncludeLabels, Exclude: wish.ExcludeLabels, OS: wish.OS},
 	}, time.Now())
 	if err != nil {
