@@ -18,7 +18,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == integration.CheckWord {
 		os.Exit(integration.CheckInside(os.Args[2]))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	integration.RemoveBinary()
+	os.Exit(code)
 }
 
 const (

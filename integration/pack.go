@@ -58,11 +58,23 @@ type Agent struct {
 	flow string // of this flow
 }
 
+// built is the folder of what build made.
+var built string
+
+// RemoveBinary removes the program that tests of this process built, if any did. It is
+// for the end of TestMain.
+func RemoveBinary() {
+	if built != "" {
+		_ = os.RemoveAll(built) // what is left in a folder for temporary files harms nobody
+	}
+}
+
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "raptorpack-binary")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	binary := filepath.Join(dir, "raptorpack")
 	cmd := exec.Command("go", "build", "-o", binary, "raptorpack/cmd/raptorpack")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
