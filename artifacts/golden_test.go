@@ -1,0 +1,143 @@
+package artifacts_test
+
+import (
+	"bytes"
+	"flag"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"raptorpack/artifacts"
+	"raptorpack/vql"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// fixtureTime is when every file of a fixture was last written: a checkout does
+// not keep times.
+var fixtureTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// Each folder of testdata/builtin is named for a built-in artifact: files/ is a
+// piece of a host, call.vql reads it (the variable Dir is where it lies), and
+// want.jsonl has the rows.
+func TestBuiltInsReadWhatHostsHave(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the definitions are for Linux")
+	}
+	repo := builtIn(t)
+	cases, err := os.ReadDir("testdata/builtin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		t.Run(c.Name(), func(t *testing.T) {
+			if _, err := repo.Lookup(c.Name()); err != nil {
+				t.Fatalf("no such artifact: %v", err)
+			}
+			golden(t, repo, filepath.Join("testdata/builtin", c.Name()))
+		})
+	}
+}
+
+func golden(t *testing.T, repo *artifacts.Repository, folder string) {
+	t.Helper()
+	call, err := os.ReadFile(filepath.Join(folder, "call.vql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	layOut(t, filepath.Join(folder, "files"), dir)
+	s := newSession(t, repo)
+	var got bytes.Buffer
+	for _, row := range s.run(string(call), vql.NewDict().Set("Dir", dir)) {
+		got.Write(vql.AppendJSON(nil, row))
+		got.WriteByte('\n')
+	}
+	for _, line := range s.errors() {
+		t.Errorf("log: %.300s", line)
+	}
+	text := bytes.ReplaceAll(got.Bytes(), []byte(dir), []byte("$DIR"))
+	path := filepath.Join(folder, "want.jsonl")
+	if *update {
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(want) == 0 {
+		t.Error("no rows are wanted, which proves nothing")
+	}
+	if !bytes.Equal(text, want) {
+		t.Errorf("rows differ from %s (-update writes them)\ngot:\n%s\nwant:\n%s\nlog: %v", path, text, want, s.logs)
+	}
+}
+
+// layOut copies a fixture. A name that begins with "dot-" stands for one that
+// begins with a dot; the names of executable files, and only those, are kept
+// executable by a checkout.
+func layOut(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		dest := filepath.Join(to, hidden(rel))
+		switch {
+		case entry.IsDir():
+			return os.MkdirAll(dest, 0o755)
+		case entry.Type()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(target, dest)
+		}
+		return copyFixture(path, dest)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hidden(rel string) string {
+	parts := strings.Split(rel, string(filepath.Separator))
+	for i, part := range parts {
+		if rest, ok := strings.CutPrefix(part, "dot-"); ok {
+			parts[i] = "." + rest
+		}
+	}
+	return filepath.Join(parts...)
+}
+
+func copyFixture(from, to string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	mode := fs.FileMode(0o644)
+	if info.Mode()&0o100 != 0 {
+		mode = 0o755
+	}
+	if err := os.WriteFile(to, data, mode); err != nil {
+		return err
+	}
+	if err := os.Chmod(to, mode); err != nil { // whatever the umask is
+		return err
+	}
+	return os.Chtimes(to, fixtureTime, fixtureTime)
+}
