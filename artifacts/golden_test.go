@@ -2,12 +2,15 @@ package artifacts_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,7 +26,8 @@ var fixtureTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // Each folder of testdata/builtin is named for a built-in artifact: files/ is a
 // piece of a host, call.vql reads it (the variable Dir is where it lies), and
-// want.jsonl has the rows.
+// want.jsonl has the rows. The file modes, where there is one, has lines of octal
+// rights and a file, since a checkout keeps only who may execute it.
 func TestBuiltInsReadWhatHostsHave(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the definitions are for Linux")
@@ -51,6 +55,7 @@ func golden(t *testing.T, repo *artifacts.Repository, folder string) {
 	}
 	dir := t.TempDir()
 	layOut(t, filepath.Join(folder, "files"), dir)
+	setModes(t, filepath.Join(folder, "modes"), dir)
 	s := newSession(t, repo)
 	var got bytes.Buffer
 	for _, row := range s.run(string(call), vql.NewDict().Set("Dir", dir)) {
@@ -107,6 +112,28 @@ func layOut(t *testing.T, from, to string) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func setModes(t *testing.T, list, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(list)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var mode uint32
+		var name string
+		if _, err := fmt.Sscanf(line, "%o %s", &mode, &name); err != nil {
+			t.Fatalf("%s: %q: %v", list, line, err)
+		}
+		// Chmod of the os package has bits of its own for setuid and its like.
+		if err := syscall.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
