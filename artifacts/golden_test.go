@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +45,21 @@ func TestBuiltInsReadWhatHostsHave(t *testing.T) {
 			}
 			golden(t, repo, filepath.Join("testdata/builtin", c.Name()))
 		})
+	}
+}
+
+// noFixture lists built-in client artifacts that no piece of a host can show:
+// they ask the kernel, the agent or the network.
+var noFixture = strings.Fields(`Generic.Client.Info Generic.Client.VQL Generic.System.Pstree Generic.Utils.FetchBinary
+	Generic.Utils.LogTime System.VFS.DownloadFile System.VFS.ListDirectory
+	Linux.Network.Interfaces Linux.Network.Listening Linux.Network.Netstat Linux.Network.NetstatEnriched Linux.Sys.Pslist`)
+
+func TestBuiltInsHaveFixtures(t *testing.T) {
+	for _, d := range builtIn(t).List() {
+		_, err := os.Stat(filepath.Join("testdata/builtin", d.Name, "want.jsonl"))
+		if listed := slices.Contains(noFixture, d.Name); d.Type == artifacts.Client && (err == nil) == listed {
+			t.Errorf("%s: has a fixture: %v, listed as having none: %v", d.Name, err == nil, listed)
+		}
 	}
 }
 
@@ -85,8 +101,7 @@ func golden(t *testing.T, repo *artifacts.Repository, folder string) {
 }
 
 // layOut copies a fixture. A name that begins with "dot-" stands for one that
-// begins with a dot; the names of executable files, and only those, are kept
-// executable by a checkout.
+// begins with a dot, and @DIR@ in a file for where the copy lies.
 func layOut(t *testing.T, from, to string) {
 	t.Helper()
 	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
@@ -108,7 +123,7 @@ func layOut(t *testing.T, from, to string) {
 			}
 			return os.Symlink(target, dest)
 		}
-		return copyFixture(path, dest)
+		return copyFixture(path, dest, to)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +162,7 @@ func hidden(rel string) string {
 	return filepath.Join(parts...)
 }
 
-func copyFixture(from, to string) error {
+func copyFixture(from, to, dir string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return err
@@ -160,7 +175,7 @@ func copyFixture(from, to string) error {
 	if info.Mode()&0o100 != 0 {
 		mode = 0o755
 	}
-	if err := os.WriteFile(to, data, mode); err != nil {
+	if err := os.WriteFile(to, bytes.ReplaceAll(data, []byte("@DIR@"), []byte(dir)), mode); err != nil {
 		return err
 	}
 	if err := os.Chmod(to, mode); err != nil { // whatever the umask is
