@@ -20,9 +20,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// loaded are the built-in definitions; nothing here adds to them.
+var loaded = sync.OnceValues(artifacts.BuiltIn)
+
 func builtIn(t testing.TB) *artifacts.Repository {
 	t.Helper()
-	r, err := artifacts.BuiltIn()
+	r, err := loaded()
 	if err != nil {
 		t.Fatal(err)
 	}
