@@ -32,9 +32,14 @@ func builtIn(t testing.TB) *artifacts.Repository {
 	return r
 }
 
+// built is the engine of all sessions: it holds no state of theirs.
+var built = sync.OnceValues(func() (*vql.Engine, error) {
+	return vql.NewEngine(endpoint.Functions(), endpoint.Plugins())
+})
+
 func engine(t testing.TB) *vql.Engine {
 	t.Helper()
-	e, err := vql.NewEngine(endpoint.Functions(), endpoint.Plugins())
+	e, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +147,9 @@ func TestBuiltInsPassTheChecker(t *testing.T) {
 		kind[entry.Name] = one
 	}
 	for _, d := range repo.List() {
+		if _, err := artifacts.Parse(d.Name+".yaml", []byte(d.Text)); err != nil {
+			t.Error(err)
+		}
 		for _, p := range repo.Check(d.Name+".yaml", d, known) {
 			t.Error(p)
 		}
