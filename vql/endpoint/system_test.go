@@ -265,7 +265,7 @@ func TestMailIsSentOncePerPeriod(t *testing.T) {
 func TestMailRefusesTypesItCannotKeep(t *testing.T) {
 	s := newSession(t, nil)
 	for _, kind := range []string{"multipart/mixed; boundary=x", "image/png", "no type", ""} {
-		got := s.rows(`SELECT mail(server='127.0.0.1', server_port=1, `+"`from`"+`='a@example.com', to='b@example.com', body='x', headers=dict(`+"`content-type`"+`='`+kind+`')).ErrorStatus =~ '^content type' AS E FROM scope()`)
+		got := s.rows(`SELECT mail(server='127.0.0.1', server_port=1, ` + "`from`" + `='a@example.com', to='b@example.com', body='x', headers=dict(` + "`content-type`" + `='` + kind + `')).ErrorStatus =~ '^content type' AS E FROM scope()`)
 		if len(got) != 1 || !strings.Contains(got[0], "true") {
 			t.Errorf("%q: %v", kind, got)
 		}
