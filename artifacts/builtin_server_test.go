@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"raptorpack/artifacts"
 	"raptorpack/vql"
 )
 
@@ -80,5 +81,32 @@ raptorpack_frontend_connections{kind="ws"} 4
 	}
 	if errs := s.errors(); len(errs) > 0 {
 		t.Errorf("log: %v", errs)
+	}
+}
+
+// What people upload for a collection is fetched from a URL, and lasts as long as
+// the collection.
+func TestUploadedParametersAreFetched(t *testing.T) {
+	const definition = `name: Custom.Takes
+parameters: [{name: Text, type: upload}, {name: File, type: upload_file}]
+sources: [{query: "SELECT Text, read_file(filename=File) AS Read, File AS Name FROM scope()"}]
+`
+	url := answer(t, map[string]string{"/a": "some text", "/b": "a file's text"})
+	d, err := artifacts.Parse("takes.yaml", []byte(definition))
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo := artifacts.NewRepository(builtIn(t))
+	if err := repo.Add(d); err != nil {
+		t.Fatal(err)
+	}
+	s := newSession(t, repo)
+	got := s.run("SELECT Text, Read FROM Artifact.Custom.Takes(Text=Url + '/a', File=Url + '/b')", vql.NewDict().Set("Url", url))
+	if len(got) != 1 || string(vql.AppendJSON(nil, got[0])) != `{"Text":"some text","Read":"a file's text"}` {
+		t.Errorf("rows %v, log %v", got, s.logs)
+	}
+	got = s.run("SELECT Text, Name FROM Artifact.Custom.Takes(Text=Url + '/none', File=Url + '/none')", vql.NewDict().Set("Url", url))
+	if len(got) != 1 || string(vql.AppendJSON(nil, got[0])) != `{"Text":null,"Name":null}` {
+		t.Errorf("rows %v of what cannot be fetched, log %v", got, s.logs)
 	}
 }
