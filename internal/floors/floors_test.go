@@ -54,6 +54,7 @@ var homes = map[string]string{
 	"github.com/coreos/go-systemd/v22":        "cmd/raptorpack",
 	"golang.org/x/crypto":                     "users wire",
 	"github.com/oschwald/maxminddb-golang/v2": "vql/endpoint",
+	"modernc.org":                             "vql/endpoint",
 }
 
 type goPackage struct {
