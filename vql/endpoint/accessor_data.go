@@ -26,6 +26,7 @@ func Accessors() map[string]vql.Accessor {
 		"sparse":   sparseAccessor{},
 	}
 	addPlatformAccessors(out)
+	addKnownAccessors(out)
 	return out
 }
 
