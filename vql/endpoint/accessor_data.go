@@ -77,6 +77,14 @@ func shortName(text string) string {
 	return text
 }
 
+// shown is a path as log lines show it.
+func shown(path *vql.Path) string {
+	if path.Syntax() == vql.PathOpaque {
+		return fmt.Sprintf("%q", shortName(path.String()))
+	}
+	return path.String()
+}
+
 func (a textAccessor) ReadDir(_ context.Context, _ *vql.Scope, path *vql.Path) ([]vql.FileInfo, error) {
 	return nil, &fs.PathError{Op: "list", Path: shortName(textOf(path)), Err: fs.ErrInvalid}
 }

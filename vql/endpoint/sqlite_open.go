@@ -114,13 +114,13 @@ func copyDatabase(ctx context.Context, scope *vql.Scope, accessor string, path *
 			break
 		}
 		if try == copyTries {
-			scope.Log(vql.LevelWarn, "sqlite: %s changed while it was copied; rows may be missing", path)
+			scope.Log(vql.LevelWarn, "sqlite: %s changed while it was copied; rows may be missing", shown(path))
 			break
 		}
 	}
 	if err := recoverDatabase(ctx, scope, d.name); err != nil {
 		d.close(scope)
-		return nil, fmt.Errorf("recover the copy of %s: %w", path, err)
+		return nil, fmt.Errorf("recover the copy of %s: %w", shown(path), err)
 	}
 	return d, nil
 }
@@ -175,7 +175,7 @@ func copyParts(ctx context.Context, scope *vql.Scope, a vql.Accessor, path *vql.
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("copy %s: %w", part, err)
+			return fmt.Errorf("copy %s: %w", shown(part), err)
 		}
 		room -= n
 	}
