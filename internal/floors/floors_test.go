@@ -55,6 +55,7 @@ var homes = map[string]string{
 	"golang.org/x/crypto":                     "users wire",
 	"github.com/oschwald/maxminddb-golang/v2": "vql/endpoint",
 	"modernc.org":                             "vql/endpoint",
+	"github.com/ulikunitz/xz":                 "vql/endpoint",
 }
 
 type goPackage struct {
