@@ -20,9 +20,9 @@ func Functions() []*vql.Function {
 func Plugins() []*vql.Plugin {
 	return append([]*vql.Plugin{
 		connectionsPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
-		infoPlugin, interfacesPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin, parseJSONArrayPlugin, parseJournaldPlugin, watchJournaldPlugin,
-		parseJSONLPlugin, parseLinesPlugin, parseRecordsPlugin, partitionsPlugin, pslistPlugin,
-		readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin, trackerPslistPlugin, writeCSVPlugin,
-		writeJSONLPlugin,
+		infoPlugin, interfacesPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
+		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
+		partitionsPlugin, pslistPlugin, readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin,
+		trackerPslistPlugin, watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin,
 	}, knownPlugins()...)
 }
