@@ -20,7 +20,7 @@ func Functions() []*vql.Function {
 func Plugins() []*vql.Plugin {
 	return append([]*vql.Plugin{
 		connectionsPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
-		infoPlugin, interfacesPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
+		infoPlugin, interfacesPlugin, leveldbPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
 		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
 		partitionsPlugin, pslistPlugin, readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin,
 		trackerPslistPlugin, watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin,
