@@ -6,7 +6,8 @@ import "raptorpack/vql"
 func Functions() []*vql.Function {
 	return append([]*vql.Function{
 		basenameFunction, copyFunction, cryptoRC4Function, dirnameFunction, entropyFunction, environFunction,
-		expandFunction, geoipFunction, getpidFunction, grokFunction, gunzipFunction, hashFunction, infoFunction,
+		expandFunction, geoipFunction, getpidFunction, grokFunction, gunzipFunction, hashFunction, hostFunction,
+		infoFunction,
 		lruFunction, mailFunction, parseBinaryFunction, parseJSONArrayFunction, parseJSONFunction,
 		parsePKCS7Function, parseStringFunction, parseX509Function, parseXMLFunction, parseYAMLFunction,
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
@@ -19,8 +20,8 @@ func Functions() []*vql.Function {
 // Plugins lists the plugins of this package for vql.NewEngine.
 func Plugins() []*vql.Plugin {
 	return append([]*vql.Plugin{
-		connectionsPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
-		infoPlugin, interfacesPlugin, leveldbPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
+		auditPlugin, connectionsPlugin, efiPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
+		infoPlugin, interfacesPlugin, leveldbPlugin, mailPlugin, netcatPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
 		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
 		partitionsPlugin, pslistPlugin, readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin,
 		trackerPslistPlugin, watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin,
