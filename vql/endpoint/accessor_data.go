@@ -24,6 +24,8 @@ func Accessors() map[string]vql.Accessor {
 		"bzip2":    streamAccessor{open: bunzip},
 		"offset":   offsetAccessor{},
 		"sparse":   sparseAccessor{},
+		"ext4":     ext4Accessor{},
+		"raw_ext4": ext4Accessor{images: true},
 	}
 	addPlatformAccessors(out)
 	addKnownAccessors(out)
