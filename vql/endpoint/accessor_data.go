@@ -26,6 +26,10 @@ func Accessors() map[string]vql.Accessor {
 		"sparse":   sparseAccessor{},
 		"ext4":     ext4Accessor{},
 		"raw_ext4": ext4Accessor{images: true},
+
+		"file_nocase": nocaseAccessor{},
+		"overlay":     overlayAccessor{},
+		"ranged":      rangedAccessor{},
 	}
 	addPlatformAccessors(out)
 	addKnownAccessors(out)
