@@ -23,7 +23,7 @@ var knownAccessors = map[string]vql.PathSyntax{
 func addKnownAccessors(out map[string]vql.Accessor) {
 	for name, syntax := range knownAccessors {
 		if _, ours := out[name]; !ours {
-			out[name] = elsewhereAccessor{name, syntax}
+			out[name] = elsewhereAccessor{name, syntax, errNotHere}
 		}
 	}
 }
@@ -32,9 +32,10 @@ func addKnownAccessors(out map[string]vql.Accessor) {
 type elsewhereAccessor struct {
 	name   string
 	syntax vql.PathSyntax
+	reason error
 }
 
-func (a elsewhereAccessor) refuse() error { return fmt.Errorf("accessor %s: %w", a.name, errNotHere) }
+func (a elsewhereAccessor) refuse() error { return fmt.Errorf("accessor %s: %w", a.name, a.reason) }
 
 func (a elsewhereAccessor) ParsePath(text string) (*vql.Path, error) {
 	return vql.ParsePath(a.syntax, text), nil

@@ -11,7 +11,7 @@ func Functions() []*vql.Function {
 		lruFunction, mailFunction, parseBinaryFunction, parseJSONArrayFunction, parseJSONFunction,
 		parsePKCS7Function, parseStringFunction, parseX509Function, parseXMLFunction, parseYAMLFunction,
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
-		regexReplaceFunction, regexTransformFunction, relpathFunction, rmFunction, rot13Function, statFunction,
+		regexReplaceFunction, regexTransformFunction, relpathFunction, remapFunction, rmFunction, rot13Function, statFunction,
 		sysinfoFunction, tempdirFunction, tempfileFunction, trackerAllFunction, trackerCallchainFunction,
 		trackerChildrenFunction, trackerGetFunction, trackerTreeFunction, uploadFunction, xattrFunction,
 	}, knownFunctions()...)
