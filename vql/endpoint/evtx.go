@@ -166,7 +166,9 @@ func parseChunk(data []byte, at int64) (out evtxParsed) {
 		size, err := recordSize(data, at)
 		if err != nil {
 			if at < used && used <= len(data) {
-				damaged, first = damaged+1, errors.Join(first, err)
+				if damaged++; first == nil {
+					first = err
+				}
 				if at = nextRecord(data, at+8); at < used {
 					continue
 				}
