@@ -197,12 +197,6 @@ func knownPlugins() []*vql.Plugin {
 			KernelTracerStacks []string   `vql:"kernel_tracer_stacks" doc:"Those of them that come with stacks."`
 		}]("watch_etw", "Windows: watches events of a provider."),
 		knownPlugin[struct {
-			Filename  []*vql.Path `vql:"filename,required" doc:"The files."`
-			Accessor  string      `vql:"accessor" doc:"The accessor to open them with (auto)."`
-			MessageDB string      `vql:"messagedb" doc:"A database of messages."`
-			Workers   int64       `vql:"workers" doc:"Files to parse at the same time."`
-		}]("watch_evtx", "Watches event log files."),
-		knownPlugin[struct {
 			Device string `vql:"device,required" doc:"The volume."`
 		}]("watch_usn", "Windows: watches the USN journal of a volume."),
 		knownPlugin[struct {

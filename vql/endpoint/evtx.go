@@ -144,7 +144,8 @@ func isEvtxChunk(data []byte) bool {
 // evtxParsed is what a chunk gave.
 type evtxParsed struct {
 	events  []*vql.Dict
-	trouble string // "" for none
+	records []uint64 // the numbers of the events
+	trouble string   // "" for none
 }
 
 // parseChunk parses the records of a chunk. It never panics: it runs where nobody
@@ -186,6 +187,7 @@ func parseChunk(data []byte, at int64) (out evtxParsed) {
 			}
 		default:
 			out.events = append(out.events, event)
+			out.records = append(out.records, binary.LittleEndian.Uint64(data[at+8:]))
 		}
 		at += size
 	}

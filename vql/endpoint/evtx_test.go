@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+
+	"raptorpack/vql"
 )
 
 func eventLog(t testing.TB, name string) []byte {
@@ -73,6 +77,41 @@ func TestParseEvtxFindsMessages(t *testing.T) {
 	s.want(`SELECT Message FROM parse_evtx(filename=Log, accessor='data', messagedb=DB)`, `{"Message":"A key."}`)
 	s.want(`SELECT Message FROM parse_evtx(filename=Log, accessor='data', messagedb=DB + 'x')`, `{"Message":""}`)
 	s.wantLog("events come without messages")
+}
+
+// As the service writes: a further chunk, then the log is cleared and begins anew.
+func TestWatchEvtxGivesNewEvents(t *testing.T) {
+	log := manyChunks(eventLog(t, "capi2.evtx"), 3)
+	for n := range 3 { // as records 707, 708 and 709
+		chunk := log[4096+n*64<<10:]
+		for _, at := range []int{24, 32, 512 + 8} {
+			binary.LittleEndian.PutUint64(chunk[at:], uint64(707+n))
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		name := filepath.Join(t.TempDir(), "log.evtx")
+		write := func(data []byte) {
+			if err := os.WriteFile(name, data, 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+		write(log[:4096+64<<10])
+		s := newSession(t, map[string]any{"Log": name})
+		go func() {
+			synctest.Wait() // the end has been found
+			write(log)
+		}()
+		n := 0
+		err := s.each(t.Context(), `SELECT System.EventID.Value AS ID FROM watch_evtx(filename=Log) LIMIT 3`, func(*vql.Dict) error {
+			if n++; n == 2 {
+				write(log[:4096+64<<10])
+			}
+			return nil
+		})
+		if n != 3 || err != nil {
+			t.Errorf("%d events, %v\n%s", n, err, s.log())
+		}
+	})
 }
 
 func FuzzEvtx(f *testing.F) {

@@ -24,6 +24,6 @@ func Plugins() []*vql.Plugin {
 		infoPlugin, interfacesPlugin, leveldbPlugin, mailPlugin, netcatPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
 		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
 		partitionsPlugin, pslistPlugin, readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin,
-		trackerPslistPlugin, unzipPlugin, watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin,
+		trackerPslistPlugin, unzipPlugin, watchEvtxPlugin, watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin,
 	}, knownPlugins()...)
 }
