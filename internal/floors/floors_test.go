@@ -23,7 +23,8 @@ var mayImport = map[string]string{
 	"monitoring":   "filestore artifacts flows vql",
 	"runner":       "artifacts flows vql",
 	"hunts":        "filestore artifacts clients flows vql",
-	"vql/endpoint": "vql",
+	"vql/endpoint": "vql vql/yara",
+	"vql/yara":     "",
 	"vql/server":   "vql artifacts clients filestore flows hunts inventory users",
 	"master":       "filestore replication clients flows",
 	"minion":       "replication clients flows",
@@ -54,6 +55,7 @@ var homes = map[string]string{
 	"github.com/coreos/go-systemd/v22":        "cmd/raptorpack",
 	"golang.org/x/crypto":                     "users wire",
 	"github.com/oschwald/maxminddb-golang/v2": "vql/endpoint",
+	"github.com/tetratelabs/wazero":           "vql/yara",
 }
 
 type goPackage struct {
