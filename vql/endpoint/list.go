@@ -20,7 +20,8 @@ func Plugins() []*vql.Plugin {
 	return []*vql.Plugin{
 		connectionsPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
 		infoPlugin, interfacesPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseJSONArrayPlugin,
-		parseJSONLPlugin, parseLinesPlugin, parseRecordsPlugin, partitionsPlugin, pslistPlugin,
+		parseJSONLPlugin, parseLinesPlugin, parseRecordsPlugin, partitionsPlugin, procYaraPlugin, pslistPlugin,
 		readFilePlugin, splitRecordsPlugin, statPlugin, trackerPslistPlugin, writeCSVPlugin, writeJSONLPlugin,
+		yaraPlugin,
 	}
 }
