@@ -116,20 +116,21 @@ func (c *yaraCache) entry(id yaraID) (e *yaraEntry, mine bool, err error) {
 	return e, true, nil
 }
 
-// settle keeps an entry whose rules compiled, and returns the rules to close for
-// it. Others are compiled anew when they are asked for again.
+// settle keeps an entry whose rules compiled, or never will, and returns the rules
+// to close for it. What failed otherwise is tried again when it is asked for.
 func (c *yaraCache) settle(id yaraID, e *yaraEntry) (old []*yara.Rules) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.err != nil {
+	var wrong *yara.CompileError
+	if e.err != nil && !errors.As(e.err, &wrong) {
 		delete(c.entries, id)
 		return nil
 	}
 	if c.closed {
-		return []*yara.Rules{e.rules}
+		return present(e.rules)
 	}
 	c.ids = append(c.ids, id)
-	if id.key != "" {
+	if id.key != "" && e.err == nil {
 		c.byKey[id.key] = id
 	}
 	if len(c.ids) <= maxYaraRules {
@@ -137,7 +138,7 @@ func (c *yaraCache) settle(id yaraID, e *yaraEntry) (old []*yara.Rules) {
 	}
 	oldest := c.ids[0]
 	c.ids = slices.Delete(c.ids, 0, 1)
-	old = []*yara.Rules{c.entries[oldest].rules}
+	old = present(c.entries[oldest].rules)
 	delete(c.entries, oldest)
 	if c.byKey[oldest.key] == oldest {
 		delete(c.byKey, oldest.key)
@@ -145,12 +146,20 @@ func (c *yaraCache) settle(id yaraID, e *yaraEntry) (old []*yara.Rules) {
 	return old
 }
 
+// present is a list of one, or of none for rules that do not compile.
+func present(r *yara.Rules) []*yara.Rules {
+	if r == nil {
+		return nil
+	}
+	return []*yara.Rules{r}
+}
+
 // close frees all rules when the session ends.
 func (c *yaraCache) close(ctx context.Context, scope *vql.Scope) {
 	c.mu.Lock()
 	var old []*yara.Rules
 	for _, id := range c.ids {
-		old = append(old, c.entries[id].rules)
+		old = append(old, present(c.entries[id].rules)...)
 	}
 	c.closed = true
 	c.mu.Unlock()
