@@ -57,7 +57,6 @@ static int fetched;
 static uint64_t total_size;
 
 EXPORT(rp_alloc) void *rp_alloc(size_t size) { return malloc(size); }
-EXPORT(rp_free) void rp_free(void *p) { free(p); }
 
 EXPORT(rp_begin) int rp_begin(void)
 {

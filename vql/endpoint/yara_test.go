@@ -132,7 +132,7 @@ func TestYaraKeyFindsRulesAgain(t *testing.T) {
 	s.want(`SELECT String.Offset AS O FROM yara(key='k', files=Root + '/a')`, `{"O":0}`)
 	s.want(`SELECT String.Offset AS O FROM yara(rules=':two', key='k', files=Root + '/a')`, `{"O":4}`)
 	s.want(`SELECT String.Offset AS O FROM yara(key='k', files=Root + '/a')`, `{"O":4}`)
-	s.want(`SELECT count() AS N FROM foreach(row={ SELECT * FROM range(end=40) }, query={ SELECT * FROM yara(rules=format(format=':one//%v', args=_value), files=Root + '/a') }) GROUP BY 1`)
+	s.want(`SELECT count() AS N FROM foreach(row={ SELECT * FROM range(end=20) }, query={ SELECT * FROM yara(rules=format(format=':one//%v', args=_value), files=Root + '/a') }) GROUP BY 1`)
 	s.want(`SELECT String.Offset AS O FROM yara(rules=':one', key='k', files=Root + '/a')`, `{"O":0}`)
 }
 

@@ -87,6 +87,7 @@ func broken(ctx context.Context, doing string, err error) error {
 }
 
 // put copies data into the instance with a zero after it, and returns its address.
+// It stays there for as long as the instance lives.
 func (in *instance) put(ctx context.Context, data string) (uint64, error) {
 	address, err := in.call(ctx, "alloc", uint64(len(data)+1))
 	if err != nil {
@@ -97,12 +98,6 @@ func (in *instance) put(ctx context.Context, data string) (uint64, error) {
 		return 0, fmt.Errorf("%d bytes: %w", len(data), ErrMemory)
 	}
 	return address, nil
-}
-
-// drop frees what put returned.
-func (in *instance) drop(ctx context.Context, address uint64) error {
-	_, err := in.call(ctx, "free", address)
-	return err
 }
 
 // codeError is one of libyara's error numbers (libyara/include/yara/error.h).
