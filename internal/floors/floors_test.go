@@ -56,6 +56,7 @@ var homes = map[string]string{
 	"golang.org/x/crypto":                     "users wire",
 	"github.com/oschwald/maxminddb-golang/v2": "vql/endpoint",
 	"github.com/tetratelabs/wazero":           "vql/yara",
+	"github.com/gabriel-vasile/mimetype":      "vql/endpoint",
 }
 
 type goPackage struct {

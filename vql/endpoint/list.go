@@ -6,7 +6,7 @@ import "raptorpack/vql"
 func Functions() []*vql.Function {
 	return []*vql.Function{
 		basenameFunction, copyFunction, dirnameFunction, environFunction, expandFunction, geoipFunction,
-		getpidFunction, grokFunction, hashFunction, infoFunction, mailFunction, parseBinaryFunction,
+		getpidFunction, grokFunction, hashFunction, infoFunction, magicFunction, mailFunction, parseBinaryFunction,
 		parseJSONArrayFunction, parseJSONFunction, parseStringFunction, parseXMLFunction, parseYAMLFunction,
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
 		regexReplaceFunction, regexTransformFunction, relpathFunction, rmFunction, statFunction,
