@@ -103,23 +103,21 @@ type yaraHits struct {
 	accessor        vql.Accessor
 }
 
+// scan emits what a scan has found when it has ended: the rows may be what another
+// scan is for, and only few run at once.
 func (h *yaraHits) scan(ctx context.Context, scope *vql.Scope, rules *yara.Rules, target yara.Target, emit vql.Emit) error {
-	left := max(h.number, 1)
-	options := yara.ScanOptions{
-		Context: int(min(max(h.context, 0), 1<<20)), Hits: int(min(left, 1<<30)),
+	found, err := rules.Scan(ctx, target, yara.ScanOptions{
+		Context: int(min(max(h.context, 0), 1<<20)), Hits: int(min(max(h.number, 1), 1<<30)),
 		Note: func(message string) { scope.Log(vql.LevelDefault, "%s: %s: %s", h.name, h.path, message) },
-	}
-	return rules.Scan(ctx, target, options, func(m *yara.Match) error {
+	})
+	for _, m := range found {
 		for _, row := range h.rows(ctx, scope, m) {
 			if err := emit(row); err != nil {
 				return err
 			}
-			if left--; left == 0 {
-				return yara.ErrEnough
-			}
 		}
-		return nil
-	})
+	}
+	return err
 }
 
 func (h *yaraHits) rows(ctx context.Context, scope *vql.Scope, m *yara.Match) []*vql.Dict {

@@ -149,6 +149,20 @@ func TestYaraFromManyWorkers(t *testing.T) {
 	}
 }
 
+// Each row of a scan is the work of another one, more of them than may run at once.
+func TestYaraWithinYara(t *testing.T) {
+	files := map[string]string{}
+	for i := range 12 {
+		files[fmt.Sprintf("f%02d", i)] = "outer inner"
+	}
+	s := newSession(t, map[string]any{"Root": tree(t, files)})
+	rows := s.rows(`SELECT * FROM foreach(workers=12, row={ SELECT OSPath FROM glob(globs=Root + '/*') },
+	  query={ SELECT { SELECT String.Offset AS O FROM yara(rules=':inner', files=FileName) } AS Inner FROM yara(rules=':outer', files=OSPath) })`)
+	if len(rows) != 12 || rows[0] != `{"Inner":6}` {
+		t.Errorf("%v\n%s", rows, s.log())
+	}
+}
+
 func TestYaraEndsWithTheQuery(t *testing.T) {
 	root := tree(t, map[string]string{"a": strings.Repeat("a", 4<<20)})
 	s := newSession(t, map[string]any{"Root": root})

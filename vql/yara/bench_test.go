@@ -29,7 +29,7 @@ func BenchmarkScan(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			b.SetBytes(int64(size))
 			for b.Loop() {
-				if err := r.Scan(b.Context(), target, yara.ScanOptions{}, func(*yara.Match) error { return nil }); err != nil {
+				if _, err := r.Scan(b.Context(), target, yara.ScanOptions{}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -27,12 +27,12 @@ func TestCancellingEndsAScan(t *testing.T) {
 			r := compile(t, text)
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			err := r.Scan(ctx, whole(data), yara.ScanOptions{}, func(*yara.Match) error { return nil })
+			_, err := r.Scan(ctx, whole(data), yara.ScanOptions{})
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("scan: %v", err)
 			}
 			// The instance is gone, the rules are not.
-			if err := r.Scan(t.Context(), whole("b"), yara.ScanOptions{}, func(*yara.Match) error { return nil }); err != nil {
+			if _, err := r.Scan(t.Context(), whole("b"), yara.ScanOptions{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -43,7 +43,7 @@ func TestCancelledBeforeItBegins(t *testing.T) {
 	r := compile(t, "rule a { condition: true }")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.Scan(ctx, whole("-"), yara.ScanOptions{}, func(*yara.Match) error { return nil }); !errors.Is(err, context.Canceled) {
+	if _, err := r.Scan(ctx, whole("-"), yara.ScanOptions{}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	if _, err := engine.Compile(ctx, yara.Source{Text: "rule a { condition: true }"}); !errors.Is(err, context.Canceled) {
@@ -58,14 +58,12 @@ func TestMemoryIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := 0
-	count := func(*yara.Match) error { found++; return nil }
-	err = r.Scan(t.Context(), whole(strings.Repeat("x", 64<<20)), yara.ScanOptions{Hits: 1}, count)
-	if !errors.Is(err, yara.ErrMemory) || found != 0 {
-		t.Errorf("a block larger than the memory: %v, %d matches", err, found)
+	found, err := r.Scan(t.Context(), whole(strings.Repeat("x", 64<<20)), yara.ScanOptions{Hits: 1})
+	if !errors.Is(err, yara.ErrMemory) || len(found) != 0 {
+		t.Errorf("a block larger than the memory: %v, %d matches", err, len(found))
 	}
-	if err := r.Scan(t.Context(), whole("x"), yara.ScanOptions{}, count); err != nil || found != 1 {
-		t.Errorf("afterwards: %v, %d matches", err, found)
+	if found, err := r.Scan(t.Context(), whole("x"), yara.ScanOptions{}); err != nil || len(found) != 1 {
+		t.Errorf("afterwards: %v, %d matches", err, len(found))
 	}
 	var many strings.Builder
 	for i := range 3000 {

@@ -32,7 +32,7 @@ func FuzzRules(f *testing.F) {
 			return
 		}
 		defer func() { _ = r.Close(context.WithoutCancel(ctx)) }() // closing memory cannot fail in a way that matters here
-		err = r.Scan(ctx, whole(data), yara.ScanOptions{Context: 3}, func(*yara.Match) error { return nil })
+		_, err = r.Scan(ctx, whole(data), yara.ScanOptions{Context: 3})
 		if errors.Is(err, yara.ErrBroken) {
 			t.Fatalf("scan: %v", err)
 		}
@@ -58,7 +58,7 @@ rule a { strings: $a = /[a-z]{4,20}\.dll/ nocase $b = { 00 [1-300] 01 } conditio
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		err := r.Scan(ctx, whole(string(data)), yara.ScanOptions{}, func(*yara.Match) error { return nil })
+		_, err := r.Scan(ctx, whole(string(data)), yara.ScanOptions{})
 		if errors.Is(err, yara.ErrBroken) {
 			t.Fatal(err)
 		}

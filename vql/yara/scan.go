@@ -9,10 +9,6 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// ErrEnough may be returned by the callback of a scan to end it early; it is not
-// an error of the scan.
-var ErrEnough = errors.New("enough")
-
 // Target is what is scanned. A scan uses it from one goroutine at a time.
 type Target struct {
 	// Reader gives the bytes of the blocks, and may be asked for the same bytes
@@ -36,7 +32,8 @@ type Block struct {
 type ScanOptions struct {
 	// Context is how many bytes on either side of a hit come with it.
 	Context int
-	// Hits is how many hits of each rule come; 0 is all.
+	// Hits is how many hits come, of all rules together; a rule that matched without
+	// one counts as one. 0 is all.
 	Hits int
 	// Note takes remarks: what rules write to their console, and strings that are
 	// found too often. May be nil.
@@ -82,52 +79,50 @@ const (
 	maxBlockBytes = 1 << 30
 )
 
-// Scan scans a target and hands each rule that matched to found, whose error ends
-// the scan and comes back from it. It ends with ctx at once, whatever the rules do.
-// Blocks that cannot be read are left out, and the first such error is returned
-// when all others were scanned and found has seen what matched.
-func (r *Rules) Scan(ctx context.Context, t Target, o ScanOptions, found func(*Match) error) error {
+// Scan scans a target and returns the rules that matched, in their order. It ends
+// with ctx, whatever the rules do. Blocks that cannot be read are left out: the
+// first such error comes back together with what matched in all others.
+func (r *Rules) Scan(ctx context.Context, t Target, o ScanOptions) ([]*Match, error) {
 	for _, b := range t.Blocks {
 		if b.Base < 0 || b.Size < 0 || b.Size > maxBlockBytes || b.Base+b.Size < 0 {
-			return fmt.Errorf("block of %d bytes at %d: out of range", b.Size, b.Base)
+			return nil, fmt.Errorf("block of %d bytes at %d: out of range", b.Size, b.Base)
 		}
 	}
 	done, err := r.engine.admit(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer done()
 	in, err := r.engine.take(ctx, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s := &scan{target: t, options: o, found: found, next: -1}
-	process := truth(t.Size < 0)
-	err = in.must(withCall(ctx, &call{scan: s}), "scan", process, uint64(max(t.Size, 0)))
+	s := &scan{target: t, options: o, next: -1}
+	err = in.must(withCall(ctx, &call{scan: s}), "scan", truth(t.Size < 0), uint64(max(t.Size, 0)))
 	if err != nil {
 		err = fmt.Errorf("scan: %w", err)
 		in.broken = true // what it left behind is not worth finding out
 	}
-	if s.failed != nil && !errors.Is(s.failed, ErrEnough) {
-		err = s.failed
-	}
-	return errors.Join(err, s.unread, r.engine.give(ctx, in))
+	return s.matches, errors.Join(err, s.unread, r.engine.give(ctx, in))
 }
 
 // scan is what one scan knows.
 type scan struct {
 	target  Target
 	options ScanOptions
-	found   func(*Match) error
 
 	next    int   // the block that libyara stands at; -1 before the first
 	held    Block // what lies in the instance's buffer
 	address uint32
 
-	match  *Match
-	failed error // what found returned
-	unread error // the first block that could not be read
+	match   *Match // the one that is being told
+	matches []*Match
+	count   int   // of hits, and of matches without one
+	unread  error // the first block that could not be read
 }
+
+// full reports whether no more hits are wanted.
+func (s *scan) full() bool { return s.options.Hits > 0 && s.count >= s.options.Hits }
 
 func (s *scan) note(format string, args ...any) {
 	if s.options.Note != nil {
@@ -168,13 +163,14 @@ func (s *scan) read(memory api.Memory, address, size uint32) int {
 // hit takes a place where a string of the matching rule was found; false when no
 // more are wanted.
 func (s *scan) hit(memory api.Memory, name string, offset int64, length int) bool {
-	if s.options.Hits > 0 && len(s.match.Hits) >= s.options.Hits {
+	if s.full() {
 		return false
 	}
 	h := Hit{Name: name, Offset: offset, Length: length}
 	around := int64(min(max(s.options.Context, 0), maxHitBytes))
 	h.Data = s.bytes(memory, max(offset-around, 0), offset+int64(min(length, maxHitBytes))+around)
 	s.match.Hits = append(s.match.Hits, h)
+	s.count++
 	return true
 }
 
@@ -196,8 +192,12 @@ func (s *scan) bytes(memory api.Memory, from, to int64) []byte {
 	return out[:n]
 }
 
+// ruleEnd keeps the match that was told; false when no more are wanted.
 func (s *scan) ruleEnd() bool {
-	s.failed = s.found(s.match)
+	if len(s.match.Hits) == 0 {
+		s.count++
+	}
+	s.matches = append(s.matches, s.match)
 	s.match = nil
-	return s.failed == nil
+	return !s.full()
 }

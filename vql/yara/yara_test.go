@@ -46,8 +46,12 @@ func whole(data string) yara.Target {
 // matches writes down what a scan finds, a line for each rule.
 func matches(t testing.TB, r *yara.Rules, target yara.Target, o yara.ScanOptions) []string {
 	t.Helper()
+	found, err := r.Scan(t.Context(), target, o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out []string
-	err := r.Scan(t.Context(), target, o, func(m *yara.Match) error {
+	for _, m := range found {
 		line := m.Namespace + ":" + m.Rule
 		if len(m.Tags) > 0 {
 			line += fmt.Sprint(" ", m.Tags)
@@ -59,10 +63,6 @@ func matches(t testing.TB, r *yara.Rules, target yara.Target, o yara.ScanOptions
 			line += fmt.Sprintf(" %s@%d+%d=%q", h.Name, h.Offset, h.Length, h.Data)
 		}
 		out = append(out, line)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	return out
 }
@@ -204,24 +204,17 @@ func (d badDisk) ReadAt(p []byte, offset int64) (int, error) {
 func TestABlockThatCannotBeReadIsToldAfterTheOthers(t *testing.T) {
 	r := compile(t, `rule a { strings: $a = "x" condition: $a }`)
 	target := yara.Target{Reader: badDisk{strings.NewReader(strings.Repeat("x", 300))}, Size: 300, Blocks: []yara.Block{{0, 100}, {100, 100}, {200, 100}}}
-	found := 0
-	err := r.Scan(t.Context(), target, yara.ScanOptions{}, func(m *yara.Match) error {
-		found = len(m.Hits)
-		return nil
-	})
-	if !errors.Is(err, errDisk) || found != 200 {
-		t.Errorf("%d hits, %v", found, err)
+	found, err := r.Scan(t.Context(), target, yara.ScanOptions{})
+	if !errors.Is(err, errDisk) || len(found) != 1 || len(found[0].Hits) != 200 {
+		t.Errorf("%d matches, %v", len(found), err)
 	}
 }
 
-func TestTheCallbackEndsTheScan(t *testing.T) {
-	r := compile(t, "rule a { condition: true } rule b { condition: true }")
-	boom := errors.New("boom")
-	for stop, want := range map[error]error{boom: boom, yara.ErrEnough: nil} {
-		calls := 0
-		err := r.Scan(t.Context(), whole("-"), yara.ScanOptions{}, func(*yara.Match) error { calls++; return stop })
-		if !errors.Is(err, want) || calls != 1 {
-			t.Errorf("%v: %d calls, %v", stop, calls, err)
+func TestHitsOfAllRulesAreCounted(t *testing.T) {
+	r := compile(t, `rule a { strings: $x = "x" condition: $x } rule b { condition: true } rule c { strings: $x = "x" condition: $x }`)
+	for hits, rules := range map[int]int{1: 1, 3: 1, 4: 2, 5: 3, 0: 3} {
+		if found, err := r.Scan(t.Context(), whole("xxx"), yara.ScanOptions{Hits: hits}); err != nil || len(found) != rules {
+			t.Errorf("%d hits: %d rules, %v", hits, len(found), err)
 		}
 	}
 }
@@ -303,6 +296,6 @@ func TestRulesOfYaracCanBeLoaded(t *testing.T) {
 	}
 	r, err = engine.Compile(t.Context(), yara.Source{Text: string(broken)})
 	if err == nil {
-		_ = r.Scan(t.Context(), whole("a secret word"), yara.ScanOptions{}, func(*yara.Match) error { return nil }) // any answer but the end of the process
+		_, _ = r.Scan(t.Context(), whole("a secret word"), yara.ScanOptions{}) // any answer but the end of the process
 	}
 }
