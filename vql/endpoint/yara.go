@@ -19,7 +19,7 @@ type yaraArgs struct {
 	Start        int64       `vql:"start" doc:"Where to begin in each file, in bytes (0)."`
 	End          int64       `vql:"end" doc:"Where to end (the end of the file)."`
 	Number       int64       `vql:"number" doc:"Rows for each file at most (1)."`
-	BlockSize    int64       `vql:"blocksize" doc:"Scan in blocks of so many bytes (files of up to 32 MiB at once, larger ones in blocks of that size)."`
+	BlockSize    int64       `vql:"blocksize" doc:"Scan in blocks of so many bytes, 64 KiB to 32 MiB (files of up to 32 MiB at once, larger ones in blocks of that size)."`
 	Key          string      `vql:"key" doc:"A name under which later calls find these rules without giving them."`
 	Namespace    string      `vql:"namespace" doc:"The namespace of the rules (default)."`
 	Vars         *vql.Dict   `vql:"vars" doc:"External variables of the rules: numbers, truth values and texts by name."`

@@ -16,8 +16,10 @@ const (
 	// of up to this size as a whole.
 	yaraBlock = 32 << 20
 
-	// yaraBuffer is the block of force_buffers.
-	yaraBuffer = 1 << 20
+	// yaraBuffer is the block of force_buffers, yaraSmallest the least that blocksize
+	// may ask for.
+	yaraBuffer   = 1 << 20
+	yaraSmallest = 64 << 10
 
 	// yaraOverlap is what two neighbouring blocks share, so that a string is found
 	// wherever it stands: YARA's regular expressions look at 4 KiB, its longest text
@@ -26,10 +28,10 @@ const (
 	yaraOverlap = 16 << 10
 )
 
-// yaraBlocks cuts what is between start and end of the ranges into blocks.
-// A negative end is none.
+// yaraBlocks cuts what is between start and end of the ranges into blocks of size
+// bytes, at least yaraSmallest. A negative end is none.
 func yaraBlocks(ranges []vql.Range, start, end, size int64) []yara.Block {
-	step := size - min(yaraOverlap, size/2)
+	step := size - yaraOverlap
 	var out []yara.Block
 	for _, r := range ranges {
 		from, to := max(r.Offset, start), r.Offset+r.Length
@@ -54,7 +56,7 @@ func (a *yaraArgs) target(ctx context.Context, scope *vql.Scope, file vql.ReadSe
 	size, ranges, block, done := sizeOf(file), []vql.Range(nil), int64(yaraBlock), func() {}
 	switch {
 	case a.BlockSize > 0:
-		block = min(max(a.BlockSize, 1<<10), yaraBlock)
+		block = min(max(a.BlockSize, yaraSmallest), yaraBlock)
 	case a.ForceBuffers:
 		block = yaraBuffer
 	}

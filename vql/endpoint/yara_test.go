@@ -56,7 +56,7 @@ func TestYaraFindsAcrossBlocks(t *testing.T) {
 		root := tree(t, map[string]string{"a": data})
 		s := newSession(t, map[string]any{"Root": root, "R": `rule a { strings: $a = /NEEDLE\.IN\.[HW]AY/ condition: $a and #a == 1 and filesize == ` + fmt.Sprint(len(data)) + ` }`})
 		want := fmt.Sprintf(`{"O":%d,"D":"NEEDLE.IN.HAY"}`, at)
-		for _, extra := range []string{"", ", blocksize=33000", ", blocksize=1000000", ", force_buffers=TRUE"} {
+		for _, extra := range []string{"", ", blocksize=1", ", blocksize=70000", ", blocksize=1000000", ", force_buffers=TRUE"} {
 			s.want(`SELECT String.Offset AS O, String.Data AS D FROM yara(rules=R, files=Root + '/a', number=5`+extra+`)`, want)
 		}
 	}
@@ -153,12 +153,12 @@ func TestYaraFromManyWorkers(t *testing.T) {
 func TestYaraWithinYara(t *testing.T) {
 	files := map[string]string{}
 	for i := range 12 {
-		files[fmt.Sprintf("f%02d", i)] = "outer inner"
+		files[fmt.Sprintf("f%02d", i)] = "outer inner outer outer"
 	}
 	s := newSession(t, map[string]any{"Root": tree(t, files)})
 	rows := s.rows(`SELECT * FROM foreach(workers=12, row={ SELECT OSPath FROM glob(globs=Root + '/*') },
-	  query={ SELECT { SELECT String.Offset AS O FROM yara(rules=':inner', files=FileName) } AS Inner FROM yara(rules=':outer', files=OSPath) })`)
-	if len(rows) != 12 || rows[0] != `{"Inner":6}` {
+	  query={ SELECT { SELECT String.Offset AS O FROM yara(rules=':inner', files=FileName) } AS Inner FROM yara(rules=':outer', files=OSPath, number=9) })`)
+	if len(rows) != 36 || rows[0] != `{"Inner":6}` {
 		t.Errorf("%v\n%s", rows, s.log())
 	}
 }
