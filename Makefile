@@ -16,7 +16,7 @@ PARTS ?=
 # A lab that this machine cannot give fails the stories; LABS=optional skips them.
 LABS ?= required
 
-.PHONY: help build demo test check fuzz bench bench-pack integration integration-nfs proto docs clean
+.PHONY: help build demo test check fuzz bench bench-pack integration integration-nfs proto yara docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -55,6 +55,9 @@ integration-nfs: ## the stories on a real NFSv4.1 mount between user-mode kernel
 
 proto: bin/protoc-gen-go bin/protoc-gen-go-grpc ## regenerate proto/*/*.pb.go
 	scripts/proto.sh
+
+yara: ## rebuild vql/yara/libyara.wasm from the sources of libyara (clang, lld and wasi-libc are needed)
+	scripts/yara/build.sh
 
 docs: ## regenerate the parts of docs/ that come from code
 	$(GO) run scripts/docs/*.go

@@ -104,6 +104,7 @@ func (s *session) errors() []string {
 func TestBuiltInNamesAreThere(t *testing.T) {
 	repo := builtIn(t)
 	for _, name := range strings.Fields(`Generic.Client.Info Generic.Client.Stats Generic.Client.VQL Generic.System.Pstree
+		Generic.Detection.Yara.Glob Linux.Detection.Yara.Process
 		Generic.Utils.FetchBinary System.VFS.ListDirectory System.VFS.DownloadFile
 		Linux.Sys.Users Linux.Sys.Groups Linux.Sys.BashHistory Linux.Sys.Pslist Linux.Sys.Services Linux.Sys.Crontab
 		Linux.Network.Netstat Linux.Network.NetstatEnriched Linux.Mounts Linux.Search.FileFinder Linux.Ssh.AuthorizedKeys
@@ -185,6 +186,8 @@ func TestBuiltInsRunHere(t *testing.T) {
 		"Linux.Sys.OpenFiles":               "PathRegex='.'",
 		"Linux.Sys.Pslist":                  "Calculate_Hash=FALSE",
 		"Linux.Sys.Sysctl":                  "",
+		"Generic.Detection.Yara.Glob":       "PathGlob='/etc/passwd', YaraRule=':root'",
+		"Linux.Detection.Yara.Process":      "PidRegex=format(format='^%v$', args=Parent), YaraRule='rule mapped { condition: true }'",
 	}
 	// Small pieces of what they would walk; they may find nothing.
 	small := map[string]string{
@@ -200,7 +203,7 @@ func TestBuiltInsRunHere(t *testing.T) {
 		}
 		t.Run(d.Name, func(t *testing.T) {
 			s := newSession(t, repo)
-			rows := s.run("SELECT * FROM Artifact."+d.Name+"("+args[d.Name]+")", nil)
+			rows := s.run("SELECT * FROM Artifact."+d.Name+"("+args[d.Name]+")", vql.NewDict().Set("Parent", os.Getppid()))
 			for _, line := range s.errors() {
 				t.Errorf("log: %.300s", line)
 			}
@@ -242,6 +245,10 @@ func TestFindersFindWhatWasLaidOut(t *testing.T) {
 		{"sshd", "Artifact.Linux.Syslog.SSHLogin(SyslogAuthLogPath='" + write("auth.log", "Nov 21 12:00:01 host sshd[77]: Accepted publickey for ada from 10.0.0.9 port 2222 ssh2\nNov 21 12:00:02 host cron[1]: nothing\n") + "')", 1, "AttemptedUser", "ada"},
 		{"cron", "Artifact.Linux.Sys.Crontab(CronTabGlob='" + write("tab", "# m h\n*/5 * * * * /usr/bin/true -x\n@reboot /bin/evil\n") + "', ScriptGlob='/nowhere/*', source='CronTab')", 2, "Command", "/bin/evil"},
 		{"finder", "Artifact.Linux.Search.FileFinder(SearchFilesGlob='" + dir + "/*', Search_Content_Regex='x:1000')", 1, "Keywords", "x:1000"},
+		{"yara", "Artifact.Generic.Detection.Yara.Glob(PathGlob='" + dir + "/*', YaraRule='nocase:X:1000', ContextBytes=3, ExclusionRegex='group', NumberOfHits=9)", 1, "HitContext", "da:x:1000:10"},
+		{"yara size", "Artifact.Generic.Detection.Yara.Glob(PathGlob='" + dir + "/*', YaraRule='rule a { condition: true }', SizeMin=2, SizeMax=4)", 0, "", nil},
+		{"yara date", "Artifact.Generic.Detection.Yara.Glob(PathGlob='" + dir + "/*', YaraRule='rule a { condition: true }', DateBefore='2020-01-01')", 0, "", nil},
+		{"yara age", "Artifact.Generic.Detection.Yara.Glob(PathGlob='" + dir + "/passwd', YaraRule='rule a { condition: true }', DateAfter='2020-01-01')", 1, "Rule", "a"},
 		{"finder size", "Artifact.Linux.Search.FileFinder(SearchFilesGlob='" + dir + "/*', MaxSize=20)", 0, "", nil},
 	}
 	for _, c := range cases {

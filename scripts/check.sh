@@ -70,6 +70,7 @@ step 'builds and vets on windows/amd64' elsewhere windows amd64
 step 'builds and vets on darwin/arm64' elsewhere darwin arm64
 step 'staticcheck' bin/staticcheck ./...
 step 'protobuf is fresh' generated
+step 'libyara.wasm is fresh' scripts/yara/fresh.sh check
 step 'documents are fresh' $GO run scripts/docs/*.go -check
 step 'tests that documents name exist' scripts/proofs.sh
 step 'go.mod is tidy' $GO mod tidy -diff

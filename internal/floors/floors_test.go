@@ -23,7 +23,8 @@ var mayImport = map[string]string{
 	"monitoring":   "filestore artifacts flows vql",
 	"runner":       "artifacts flows vql",
 	"hunts":        "filestore artifacts clients flows vql",
-	"vql/endpoint": "vql",
+	"vql/endpoint": "vql vql/yara",
+	"vql/yara":     "",
 	"vql/server":   "vql artifacts clients filestore flows hunts inventory users",
 	"master":       "filestore replication clients flows",
 	"minion":       "replication clients flows",
@@ -59,6 +60,8 @@ var homes = map[string]string{
 	"github.com/elastic/go-libaudit/v2":       "vql/endpoint",
 	"github.com/miekg/dns":                    "vql/endpoint",
 	"github.com/syndtr/goleveldb":             "vql/endpoint",
+	"github.com/tetratelabs/wazero":           "vql/yara",
+	"github.com/gabriel-vasile/mimetype":      "vql/endpoint",
 }
 
 type goPackage struct {

@@ -138,3 +138,22 @@ func recognise(text string) string {
 	}
 	return ""
 }
+
+// What is compiled from works of others and lies in the tree as a module of
+// WebAssembly has their terms beside it.
+func TestEmbeddedModulesHaveTheirTerms(t *testing.T) {
+	modules, err := filepath.Glob("../../*/*/*.wasm")
+	if err != nil || len(modules) == 0 {
+		t.Fatalf("no modules found (%v): the test looks at the wrong place", err)
+	}
+	for _, module := range modules {
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(module), "LICENSE.third-party"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if recognise(string(text)) == "" {
+			t.Errorf("the terms of %s are not on the list", module)
+		}
+	}
+}

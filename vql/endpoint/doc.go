@@ -12,9 +12,9 @@
 // accessor that the call names, charges an op per file, buffer or row, and emits
 // rows as it finds them. Missing input is one log line and no result.
 //
-// YARA needs a C library that a static build does not have, so yara and
-// proc_yara are not declared: version(plugin="yara") is NULL, which is how
-// artifacts ask.
+// yara and proc_yara scan with package vql/yara, whose engine the whole process
+// shares; compiled rules belong to the session. What a build does not have is not
+// declared, so that version(plugin=...) is NULL, which is how artifacts ask.
 //
 // Files may be written by an attacker. Parsers of foreign formats are ours where a
 // library's could end the process or never end (ADR 18); each has budgets for

@@ -8,7 +8,7 @@ func Functions() []*vql.Function {
 		basenameFunction, copyFunction, cryptoRC4Function, dirnameFunction, entropyFunction, environFunction,
 		expandFunction, geoipFunction, getpidFunction, grokFunction, gunzipFunction, hashFunction, hostFunction,
 		infoFunction,
-		lruFunction, mailFunction, parseBinaryFunction, parseJSONArrayFunction, parseJSONFunction,
+		lruFunction, magicFunction, mailFunction, parseBinaryFunction, parseJSONArrayFunction, parseJSONFunction,
 		parsePKCS7Function, parseStringFunction, parseX509Function, parseXMLFunction, parseYAMLFunction,
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
 		regexReplaceFunction, regexTransformFunction, relpathFunction, remapFunction, rmFunction, rot13Function, statFunction,
@@ -23,7 +23,8 @@ func Plugins() []*vql.Plugin {
 		auditPlugin, connectionsPlugin, efiPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
 		infoPlugin, interfacesPlugin, leveldbPlugin, mailPlugin, netcatPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
 		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
-		partitionsPlugin, pslistPlugin, readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin,
+		partitionsPlugin, procYaraPlugin, pslistPlugin, readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin,
 		trackerPslistPlugin, unzipPlugin, watchEvtxPlugin, watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin,
+		yaraPlugin,
 	}, knownPlugins()...)
 }
