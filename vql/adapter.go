@@ -162,6 +162,33 @@ func (p *pluginAdapter) Call(ctx context.Context, inner types.Scope, args *order
 	})
 }
 
+// rows runs the plugin on the caller's goroutine. It returns what emit returned, or
+// why the query has to stop; the plugin's own error is a log line.
+func (p *pluginAdapter) rows(ctx context.Context, s *Scope, args *Dict, emit Emit) error {
+	spec := &p.plugin.Spec
+	scope := &Scope{session: s.session, inner: s.inner, name: spec.Name, depth: depthOf(s.inner)}
+	if err := s.session.alive(ctx); err != nil {
+		return err
+	}
+	var refused error
+	decoded, err := scope.prepare(ctx, spec, p.plugin.args, args)
+	if err == nil {
+		err = p.run(ctx, scope, decoded, func(row Value) error {
+			if refused == nil {
+				refused = emit(row)
+			}
+			return refused
+		})
+	}
+	if refused != nil {
+		return refused
+	}
+	if err != nil {
+		scope.fail(ctx, spec.Name, err)
+	}
+	return s.session.alive(ctx)
+}
+
 // run calls the plugin; its panic ends its rows with a log line.
 func (p *pluginAdapter) run(ctx context.Context, scope *Scope, args reflect.Value, emit Emit) error {
 	defer scope.session.recovered(p.plugin.Spec.Name)

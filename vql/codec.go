@@ -109,6 +109,8 @@ func (e *encoder) value(v any, depth int) {
 		e.time(t)
 	case *Dict:
 		e.dict(t, depth)
+	case *record:
+		e.record(t, depth)
 	case []any:
 		e.list(t, depth)
 	case []string:
@@ -143,6 +145,16 @@ func (e *encoder) dict(d *Dict, depth int) {
 	for _, item := range items {
 		e.raw(item.Key)
 		e.value(item.Value, depth+1)
+	}
+}
+
+// record is read back as a dict.
+func (e *encoder) record(r *record, depth int) {
+	e.dst = append(e.dst, tagDict)
+	e.uvarint(uint64(len(r.names)))
+	for i, name := range r.names {
+		e.raw(name)
+		e.value(r.values[i], depth+1)
 	}
 }
 
@@ -422,6 +434,12 @@ func sizeAt(v any, depth int) int64 {
 		return word + int64(len(t))
 	case []byte:
 		return word + int64(len(t))
+	case *record:
+		total := int64(64)
+		for _, v := range t.values {
+			total += word + sizeAt(v, depth+1)
+		}
+		return total
 	case *Dict:
 		total := int64(200)
 		for _, item := range t.Items() {

@@ -2,6 +2,7 @@ package vql
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"www.velocidex.com/golang/vfilter/types"
@@ -15,8 +16,7 @@ type grouper struct{ session *session }
 
 // group is one group; row and state are nil while it is on disk.
 type group struct {
-	seq    int
-	row    *Dict
+	row    *record
 	state  *aggregates
 	bytes  int64
 	offset int64
@@ -33,7 +33,7 @@ type groups struct {
 	file   *spillFile
 }
 
-// Group implements the engine's grouper.
+// Group implements the engine's grouper, for queries that are left to the engine.
 func (g grouper) Group(ctx context.Context, inner types.Scope, actor types.GroupbyActor) <-chan types.Row {
 	return generate(ctx, inner, func(emit Emit) error {
 		scope := scopeOf(inner)
@@ -45,7 +45,7 @@ func (g grouper) Group(ctx context.Context, inner types.Scope, actor types.Group
 			}
 			return err
 		}
-		return gs.emit(ctx, emit)
+		return gs.emit(ctx, dictRows(emit))
 	})
 }
 
@@ -63,7 +63,10 @@ func (gs *groups) collect(ctx context.Context, inner types.Scope, actor types.Gr
 		if err != nil { // the engine's way to say that there are no more rows
 			return ctx.Err()
 		}
-		err = gs.take(ctx, actor, row, key, scope)
+		err = gs.take(key, func(state *aggregates) *record {
+			scope.SetAggregatorCtx(state)
+			return recordOf(actor.MaterializeRow(ctx, row, scope))
+		})
 		scope.Close()
 		if err != nil {
 			return err
@@ -72,10 +75,10 @@ func (gs *groups) collect(ctx context.Context, inner types.Scope, actor types.Gr
 }
 
 // take evaluates a row in its group's context; it becomes the group's row.
-func (gs *groups) take(ctx context.Context, actor types.GroupbyActor, row types.Row, key string, scope types.Scope) error {
+func (gs *groups) take(key string, evaluate func(*aggregates) *record) error {
 	g, ok := gs.byKey[key]
 	if !ok {
-		g = &group{seq: len(gs.order), state: &aggregates{values: map[string]any{}}}
+		g = &group{state: &aggregates{}}
 		gs.byKey[key] = g
 		gs.order = append(gs.order, g)
 		gs.memory = append(gs.memory, g)
@@ -85,8 +88,7 @@ func (gs *groups) take(ctx context.Context, actor types.GroupbyActor, row types.
 			return err
 		}
 	}
-	scope.SetAggregatorCtx(g.state)
-	g.row = actor.MaterializeRow(ctx, row, scope)
+	g.row = evaluate(g.state)
 	gs.bytes -= g.bytes
 	g.bytes = sizeOf(g.row) + g.state.size() + 200
 	gs.bytes += g.bytes
@@ -131,7 +133,7 @@ func (gs *groups) load(g *group) error {
 	return nil
 }
 
-func (gs *groups) read(g *group) (*Dict, *aggregates, error) {
+func (gs *groups) read(g *group) (*record, *aggregates, error) {
 	record, err := gs.file.at(g.offset)
 	if err != nil {
 		return nil, nil, err
@@ -142,13 +144,15 @@ func (gs *groups) read(g *group) (*Dict, *aggregates, error) {
 	if d.err != nil || !isRow || !isState {
 		return nil, nil, errCodec
 	}
-	state := &aggregates{values: map[string]any{}}
+	state := &aggregates{}
 	for _, item := range values.Items() {
-		state.values[item.Key] = item.Value
+		state.set(item.Key, item.Value)
 	}
-	return row, state, nil
+	return recordOf(row), state, nil
 }
 
+// emit hands the groups out. A group that cannot be read back ends them, with a
+// log line.
 func (gs *groups) emit(ctx context.Context, emit Emit) error {
 	for _, g := range gs.order {
 		row := g.row
@@ -156,7 +160,7 @@ func (gs *groups) emit(ctx context.Context, emit Emit) error {
 			var err error
 			if row, _, err = gs.read(g); err != nil {
 				gs.scope.Log(LevelError, "GROUP BY: %v", err)
-				return err
+				return nil
 			}
 		}
 		if err := ctx.Err(); err != nil {
@@ -169,43 +173,70 @@ func (gs *groups) emit(ctx context.Context, emit Emit) error {
 	return nil
 }
 
-// aggregates is the state of the aggregate call sites in one group.
+// aggregates is the state of the aggregate call sites in one group: few, so they
+// are looked through.
 type aggregates struct {
 	mu     sync.Mutex
-	values map[string]any
+	names  []string
+	values []any
+	bytes  int64
 }
 
 // Modify implements the engine's aggregate context.
 func (a *aggregates) Modify(name string, modifier func(old types.Any, ok bool) types.Any) types.Any {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	old, ok := a.values[name]
-	v := modifier(old, ok)
-	a.values[name] = v
-	return v
+	i := slices.Index(a.names, name)
+	if i < 0 {
+		v := modifier(nil, false)
+		a.add(name, v)
+		return v
+	}
+	old := a.values[i]
+	a.values[i] = modifier(old, true)
+	a.bytes += growth(old, a.values[i])
+	return a.values[i]
+}
+
+// growth is by how much a state has grown. What enumerate collected before is not
+// measured anew for each row.
+func growth(old, now any) int64 {
+	before, isList := old.([]any)
+	after, isStill := now.([]any)
+	if !isList || !isStill || len(after) < len(before) {
+		return sizeOf(now) - sizeOf(old)
+	}
+	total := int64(0)
+	for _, item := range after[len(before):] {
+		total += 2*16 + sizeOf(item) // lists grow by half and more
+	}
+	return total
+}
+
+func (a *aggregates) add(name string, v any) {
+	a.names, a.values = append(a.names, name), append(a.values, v)
+	a.bytes += int64(len(name)) + 64 + sizeOf(v)
+}
+
+// set puts a state back.
+func (a *aggregates) set(name string, v any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.add(name, v)
 }
 
 func (a *aggregates) size() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	total := int64(0)
-	for name, v := range a.values {
-		total += int64(len(name)) + 64
-		if list, ok := v.([]any); ok { // enumerate: not counted anew for each row
-			total += int64(len(list)) * 32
-			continue
-		}
-		total += sizeOf(v)
-	}
-	return total
+	return a.bytes
 }
 
 func (a *aggregates) dict() *Dict {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := NewDict()
-	for name, v := range a.values {
-		out.Set(name, v)
+	for i, name := range a.names {
+		out.Set(name, a.values[i])
 	}
 	return out
 }

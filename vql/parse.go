@@ -1,7 +1,6 @@
 package vql
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -10,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"www.velocidex.com/golang/vfilter"
-	"www.velocidex.com/golang/vfilter/types"
 	"www.velocidex.com/golang/vfilter/utils"
 )
 
@@ -314,13 +312,4 @@ func parseLambda(text string) (l *lambda, err error) {
 	}
 	rewrite(parsed)
 	return &lambda{parsed: parsed}, nil
-}
-
-// eval starts a statement in the engine. The engine's own start prints the whole
-// statement on each run, so SELECTs are started here.
-func (stmt *Statement) eval(ctx context.Context, inner types.Scope) <-chan types.Row {
-	if stmt.parsed.Query == nil {
-		return stmt.parsed.Eval(ctx, inner)
-	}
-	return stmt.parsed.Query.Eval(ctx, inner)
 }
