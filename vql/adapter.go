@@ -47,7 +47,6 @@ func (f *functionAdapter) Call(ctx context.Context, inner types.Scope, args *ord
 	spec := &f.function.Spec
 	scope := scopeOf(inner)
 	scope.name, scope.state = spec.Name, f.key
-	scope.depth = depthOf(inner)
 	if err := scope.session.alive(ctx); err != nil {
 		return NULL
 	}
@@ -95,7 +94,9 @@ func (s *Scope) prepare(ctx context.Context, spec *Spec, set *argSet, args *Dict
 		return none, err
 	}
 	decoded, err := set.decode(ctx, s, args)
-	s.inner.Explainer().ParseArgs(args, decoded, err)
+	if trace, on := s.inner.Explainer().(explainer); on {
+		trace.ParseArgs(args, decoded, err)
+	}
 	return decoded, err
 }
 
@@ -149,7 +150,6 @@ func (p *pluginAdapter) Call(ctx context.Context, inner types.Scope, args *order
 	spec := &p.plugin.Spec
 	scope := scopeOf(inner)
 	scope.name = spec.Name
-	scope.depth = depthOf(inner)
 	return generate(ctx, inner, func(emit Emit) error {
 		decoded, err := scope.prepare(ctx, spec, p.plugin.args, args)
 		if err == nil {
@@ -166,7 +166,7 @@ func (p *pluginAdapter) Call(ctx context.Context, inner types.Scope, args *order
 // why the query has to stop; the plugin's own error is a log line.
 func (p *pluginAdapter) rows(ctx context.Context, s *Scope, args *Dict, emit Emit) error {
 	spec := &p.plugin.Spec
-	scope := &Scope{session: s.session, inner: s.inner, name: spec.Name, depth: depthOf(s.inner)}
+	scope := &Scope{session: s.session, inner: s.inner, name: spec.Name, depth: s.depth}
 	if err := s.session.alive(ctx); err != nil {
 		return err
 	}
@@ -199,12 +199,3 @@ func (p *pluginAdapter) run(ctx context.Context, scope *Scope, args reflect.Valu
 		return emit(row)
 	})
 }
-
-// depthOf finds the artifact depth of an engine scope.
-func depthOf(inner types.Scope) int {
-	v, _ := inner.GetContext(depthKey)
-	n, _ := v.(int)
-	return n
-}
-
-const depthKey = "raptorpack.depth"

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"time"
 
 	"www.velocidex.com/golang/vfilter/types"
@@ -148,7 +149,7 @@ func (e *encoder) dict(d *Dict, depth int) {
 	}
 }
 
-// record is read back as a dict.
+// record is written as a dict is.
 func (e *encoder) record(r *record, depth int) {
 	e.dst = append(e.dst, tagDict)
 	e.uvarint(uint64(len(r.names)))
@@ -351,6 +352,37 @@ func (d *decoder) dict(depth int) *Dict {
 	return out
 }
 
+// record reads a record. Its names are the given ones when they are the same.
+func (d *decoder) record(names []string) record {
+	if len(d.src) == 0 || d.src[0] != tagDict {
+		d.fail()
+		return record{}
+	}
+	d.src = d.src[1:]
+	n := d.count()
+	own := len(names) != n
+	r := record{names: names, values: make([]Value, 0, n)}
+	if own {
+		r.names = make([]string, 0, n)
+	}
+	for i := range n {
+		size := d.count()
+		name := d.src[:size]
+		d.src = d.src[size:]
+		if !own && r.names[i] != string(name) {
+			r.names, own = slices.Clone(names[:i]), true
+		}
+		if own {
+			r.names = append(r.names, string(name))
+		}
+		r.values = append(r.values, d.value(1))
+		if d.err != nil {
+			break
+		}
+	}
+	return r
+}
+
 func (d *decoder) list(tag byte, depth int) any {
 	if tag == tagNilList {
 		return []any(nil)
@@ -421,6 +453,19 @@ func (o *spilledObject) Get(name string) (types.Any, bool) {
 // sizeSample is how many elements of a long array are measured.
 const sizeSample = 64
 
+// payload is what an interface value takes beside itself.
+func payload(v any) int64 {
+	switch t := v.(type) {
+	case nil, bool, types.Null:
+		return 0
+	case int64, int, uint64, float64:
+		return 8
+	case string:
+		return 16 + int64(len(t))
+	}
+	return sizeOf(v)
+}
+
 // sizeOf estimates the bytes a value takes in memory.
 func sizeOf(v any) int64 { return sizeAt(v, 0) }
 
@@ -435,9 +480,9 @@ func sizeAt(v any, depth int) int64 {
 	case []byte:
 		return word + int64(len(t))
 	case *record:
-		total := int64(64)
+		total := int64(0)
 		for _, v := range t.values {
-			total += word + sizeAt(v, depth+1)
+			total += word + payload(v)
 		}
 		return total
 	case *Dict:

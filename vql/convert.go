@@ -16,8 +16,11 @@ import (
 // decode converts a call's arguments into a new argument struct; it returns a
 // pointer to it.
 func (a *argSet) decode(ctx context.Context, scope *Scope, args *Dict) (reflect.Value, error) {
-	args = replaced(ctx, scope, args, a)
 	target := reflect.New(a.typ)
+	if !a.required && a.rest < 0 && args.Len() == 0 {
+		return target, nil
+	}
+	args = replaced(ctx, scope, args, a)
 	used, accessor := 0, ""
 	for pass := range 2 {
 		for i := range a.fields {

@@ -14,10 +14,10 @@ import (
 // stays in memory for each group is its key and an offset.
 type grouper struct{ session *session }
 
-// group is one group; row and state are nil while it is on disk.
+// group is one group; row and state are empty while it is on disk.
 type group struct {
-	row    *record
-	state  *aggregates
+	row    record
+	state  aggregates
 	bytes  int64
 	offset int64
 	spilt  bool
@@ -31,7 +31,13 @@ type groups struct {
 	memory []*group // those in memory
 	bytes  int64
 	file   *spillFile
+	sites  sites
+	names  []string // of the row read last: mostly those of the next one
 }
+
+// groupBytes is about what a group takes beside its values: itself, its place in
+// the map and in the two lists, its key's and its slices' headers.
+const groupBytes = 240
 
 // Group implements the engine's grouper, for queries that are left to the engine.
 func (g grouper) Group(ctx context.Context, inner types.Scope, actor types.GroupbyActor) <-chan types.Row {
@@ -78,7 +84,7 @@ func (gs *groups) collect(ctx context.Context, inner types.Scope, actor types.Gr
 func (gs *groups) take(key string, evaluate func(*aggregates) *record) error {
 	g, ok := gs.byKey[key]
 	if !ok {
-		g = &group{state: &aggregates{}}
+		g = &group{state: aggregates{sites: &gs.sites}}
 		gs.byKey[key] = g
 		gs.order = append(gs.order, g)
 		gs.memory = append(gs.memory, g)
@@ -88,9 +94,9 @@ func (gs *groups) take(key string, evaluate func(*aggregates) *record) error {
 			return err
 		}
 	}
-	g.row = evaluate(g.state)
+	g.row = *evaluate(&g.state)
 	gs.bytes -= g.bytes
-	g.bytes = sizeOf(g.row) + g.state.size() + 200
+	g.bytes = groupBytes + int64(len(key)) + sizeOf(&g.row) + g.state.size()
 	gs.bytes += g.bytes
 	if gs.bytes > gs.scope.session.options.Limits.SpillBytes {
 		return gs.spill()
@@ -110,45 +116,43 @@ func (gs *groups) spill() error {
 	e := encoder{scope: gs.scope}
 	for _, g := range gs.memory {
 		e.dst = e.dst[:0]
-		e.dict(gs.scope.Row(gs.scope.session.context(), g.row), 0)
-		e.dict(g.state.dict(), 0)
+		e.record(&g.row, 0)
+		g.state.encode(&e)
 		offset, err := gs.file.append(e.dst)
 		if err != nil {
 			return err
 		}
-		g.offset, g.spilt, g.row, g.state, g.bytes = offset, true, nil, nil, 0
+		g.offset, g.spilt, g.row, g.bytes = offset, true, record{}, 0
+		g.state = aggregates{sites: &gs.sites}
 	}
+	clear(gs.memory)
 	gs.memory, gs.bytes = gs.memory[:0], 0
 	return gs.file.flush()
 }
 
 // load brings a group back.
 func (gs *groups) load(g *group) error {
-	row, state, err := gs.read(g)
-	if err != nil {
+	if err := gs.read(g, &g.row, &g.state); err != nil {
 		return err
 	}
-	g.row, g.state, g.spilt = row, state, false
+	g.spilt = false
 	gs.memory = append(gs.memory, g)
 	return nil
 }
 
-func (gs *groups) read(g *group) (*record, *aggregates, error) {
-	record, err := gs.file.at(g.offset)
+// read decodes a group's row and, unless it is nil, its state.
+func (gs *groups) read(g *group, row *record, state *aggregates) error {
+	data, err := gs.file.at(g.offset)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	d := decoder{src: record}
-	row, isRow := d.value(0).(*Dict)
-	values, isState := d.value(0).(*Dict)
-	if d.err != nil || !isRow || !isState {
-		return nil, nil, errCodec
+	d := decoder{src: data}
+	*row = d.record(gs.names)
+	gs.names = row.names
+	if state != nil {
+		state.decode(&d)
 	}
-	state := &aggregates{}
-	for _, item := range values.Items() {
-		state.set(item.Key, item.Value)
-	}
-	return recordOf(row), state, nil
+	return d.err
 }
 
 // emit hands the groups out. A group that cannot be read back ends them, with a
@@ -157,8 +161,7 @@ func (gs *groups) emit(ctx context.Context, emit Emit) error {
 	for _, g := range gs.order {
 		row := g.row
 		if g.spilt {
-			var err error
-			if row, _, err = gs.read(g); err != nil {
+			if err := gs.read(g, &row, nil); err != nil {
 				gs.scope.Log(LevelError, "GROUP BY: %v", err)
 				return nil
 			}
@@ -166,36 +169,52 @@ func (gs *groups) emit(ctx context.Context, emit Emit) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := emit(row); err != nil {
+		if err := emit(&row); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// aggregates is the state of the aggregate call sites in one group: few, so they
-// are looked through.
+// sites are the aggregate call sites that the groups of one GROUP BY have states
+// for. They are few, so they are looked through.
+type sites struct {
+	mu    sync.Mutex
+	names []string
+}
+
+func (s *sites) index(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.names, name); i >= 0 {
+		return i
+	}
+	s.names = append(s.names, name)
+	return len(s.names) - 1
+}
+
+// aggregates is the state of the aggregate call sites in one group.
 type aggregates struct {
+	sites *sites
+
 	mu     sync.Mutex
-	names  []string
-	values []any
+	values []any // by site; nil where there is none yet
 	bytes  int64
 }
 
 // Modify implements the engine's aggregate context.
 func (a *aggregates) Modify(name string, modifier func(old types.Any, ok bool) types.Any) types.Any {
+	i := a.sites.index(name)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	i := slices.Index(a.names, name)
-	if i < 0 {
-		v := modifier(nil, false)
-		a.add(name, v)
-		return v
+	for len(a.values) <= i {
+		a.values = append(a.values, nil)
 	}
 	old := a.values[i]
-	a.values[i] = modifier(old, true)
-	a.bytes += growth(old, a.values[i])
-	return a.values[i]
+	now := modifier(old, old != nil)
+	a.values[i] = now
+	a.bytes += growth(old, now)
+	return now
 }
 
 // growth is by how much a state has grown. What enumerate collected before is not
@@ -204,25 +223,21 @@ func growth(old, now any) int64 {
 	before, isList := old.([]any)
 	after, isStill := now.([]any)
 	if !isList || !isStill || len(after) < len(before) {
-		return sizeOf(now) - sizeOf(old)
+		return sizeOfState(now) - sizeOfState(old)
 	}
 	total := int64(0)
 	for _, item := range after[len(before):] {
-		total += 2*16 + sizeOf(item) // lists grow by half and more
+		total += 2*16 + sizeOf(item) // lists grow by a quarter and more
 	}
 	return total
 }
 
-func (a *aggregates) add(name string, v any) {
-	a.names, a.values = append(a.names, name), append(a.values, v)
-	a.bytes += int64(len(name)) + 64 + sizeOf(v)
-}
-
-// set puts a state back.
-func (a *aggregates) set(name string, v any) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.add(name, v)
+// sizeOfState is 0 for what is not there. A number's box is mostly the row's too.
+func sizeOfState(v any) int64 {
+	if v == nil {
+		return 0
+	}
+	return 16 + payload(v)
 }
 
 func (a *aggregates) size() int64 {
@@ -231,12 +246,31 @@ func (a *aggregates) size() int64 {
 	return a.bytes
 }
 
-func (a *aggregates) dict() *Dict {
+// encode writes the state of each site.
+func (a *aggregates) encode(e *encoder) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := NewDict()
-	for i, name := range a.names {
-		out.Set(name, a.values[i])
+	e.uvarint(uint64(len(a.values)))
+	for _, v := range a.values {
+		if v == nil {
+			e.dst = append(e.dst, 0)
+			continue
+		}
+		e.dst = append(e.dst, 1)
+		e.value(v, 0)
 	}
-	return out
+}
+
+func (a *aggregates) decode(d *decoder) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.values = make([]any, d.count())
+	a.bytes = 0
+	for i := range a.values {
+		if d.uvarint() == 0 || d.err != nil {
+			continue
+		}
+		a.values[i] = d.value(0)
+		a.bytes += growth(nil, a.values[i])
+	}
 }

@@ -309,15 +309,32 @@ func generate(ctx context.Context, inner types.Scope, f func(Emit) error) <-chan
 	return out
 }
 
+// home is what an engine scope keeps of ours.
+type home struct {
+	session *session
+	depth   int // artifact calls above
+}
+
+// homeKey finds it in the engine scope's context.
+const homeKey = "raptorpack.home"
+
 // sessionOf finds the session of an engine scope.
-func sessionOf(inner types.Scope) *session {
-	v, _ := inner.GetContext(sessionKey)
-	s, _ := v.(*session)
-	return s
+func sessionOf(inner types.Scope) *session { return homeOf(inner).session }
+
+func homeOf(inner types.Scope) home {
+	v, _ := inner.GetContext(homeKey)
+	h, _ := v.(*home)
+	if h == nil {
+		return home{}
+	}
+	return *h
 }
 
 // scopeOf wraps an engine scope.
-func scopeOf(inner types.Scope) *Scope { return &Scope{session: sessionOf(inner), inner: inner} }
+func scopeOf(inner types.Scope) *Scope {
+	h := homeOf(inner)
+	return &Scope{session: h.session, inner: inner, depth: h.depth}
+}
 
 // lambda is a parsed lambda text.
 type lambda struct{ parsed *vfilter.Lambda }

@@ -3,6 +3,7 @@ package vql
 import (
 	"context"
 	"slices"
+	"time"
 
 	"www.velocidex.com/golang/vfilter/types"
 )
@@ -71,6 +72,7 @@ type layout struct {
 	source   []string // the source's columns, where * takes them
 	names    []string // in order; a name may repeat, then its last cell counts
 	cells    []int    // the column that is evaluated, or for those of * -1 - the place in source
+	bare     []string // of each column that is nothing but a name: that name
 	repeated bool
 }
 
@@ -85,9 +87,23 @@ type lazyRecord struct {
 	*layout
 	sel    *selection
 	scope  types.Scope // where cells are evaluated
+	source Value
 	fixed  []Value     // of the source, for *
-	values []Value
-	done   []bool // of values
+	values []Value     // unread at first
+	where  types.Scope // a child of scope, made when it is needed
+}
+
+// unread stands for a cell that nobody has read yet.
+var unread Value = new(int)
+
+// aliased is the scope where WHERE and the key of GROUP BY are evaluated: they see
+// the source's columns and before them the aliases.
+func (l *lazyRecord) aliased() types.Scope {
+	if l.where == nil {
+		l.where = l.scope.Copy() // closed with scope
+		l.where.AppendVars(l)
+	}
+	return l.where
 }
 
 // index finds the last column of a name.
@@ -101,10 +117,16 @@ func (l *lazyRecord) index(name string) int {
 }
 
 func (l *lazyRecord) evaluate(i int) Value {
-	if cell := l.cells[i]; cell >= 0 {
-		return l.sel.cell(l.scope, cell, l.names[i])
+	cell := l.cells[i]
+	if cell < 0 {
+		return l.fixed[-1-cell]
 	}
-	return l.fixed[-1-l.cells[i]]
+	if name := l.bare[cell]; name != "" {
+		if v, ok := plainMember(l.source, name); ok {
+			return v
+		}
+	}
+	return l.sel.cell(l.scope, cell, l.names[i])
 }
 
 // AddColumn implements the engine's lazy row; it takes no columns.
@@ -124,9 +146,8 @@ func (l *lazyRecord) Get(name string) (types.Any, bool) {
 	if i < 0 {
 		return types.Null{}, false
 	}
-	if !l.done[i] {
+	if l.values[i] == unread {
 		l.values[i] = l.evaluate(i)
-		l.done[i] = true
 	}
 	return l.values[i], true
 }
@@ -137,7 +158,7 @@ func (l *lazyRecord) finish() *record {
 		return l.finishRepeated()
 	}
 	for i := range l.values {
-		if !l.done[i] {
+		if l.values[i] == unread {
 			l.values[i] = l.evaluate(i)
 		}
 	}
@@ -151,10 +172,41 @@ func (l *lazyRecord) finishRepeated() *record {
 	for _, name := range l.names {
 		i := l.index(name)
 		value := l.values[i]
-		if !l.done[i] {
+		if value == unread {
 			value = l.evaluate(i)
 		}
 		out.Set(name, value)
 	}
 	return recordOf(out)
+}
+
+// read is the value of a name where WHERE and the key of GROUP BY are evaluated,
+// when nothing but a look at the row is needed for it.
+func (l *lazyRecord) read(name string) (Value, bool) {
+	if i := l.index(name); i >= 0 {
+		v, _ := l.Get(name)
+		return v, isPlain(v)
+	}
+	return plainMember(l.source, name)
+}
+
+// plainMember reads a column of a source's row that is there and needs no
+// evaluation; all else is left to the engine.
+func plainMember(row Value, name string) (v Value, ok bool) {
+	switch t := row.(type) {
+	case *Dict:
+		v, ok = t.Get(name)
+	case *record:
+		v, ok = t.Get(name)
+	}
+	return v, ok && isPlain(v)
+}
+
+// isPlain knows the values that the engine hands on as they are.
+func isPlain(v Value) bool {
+	switch v.(type) {
+	case string, int64, float64, bool, uint64, int, []byte, time.Time, types.Null:
+		return true
+	}
+	return false
 }

@@ -24,6 +24,8 @@ type selection struct {
 	ctx    context.Context //nolint:containedctx // for the time of the run: cells need it
 	ops    opCharger
 	layout *layout
+
+	keyName string // of GROUP BY, when it is nothing but a name
 }
 
 // selectOf tells whether a query is the engine's SELECT. The result holds it: its
@@ -123,13 +125,16 @@ func (x *selection) ordered(emit Emit) error {
 
 func (x *selection) grouped(emit Emit) error {
 	if x.query.Query.GroupBy == nil {
-		return x.rows(func(row *lazyRecord, _ types.Scope) error { return emit(row.finish()) })
+		return x.rows(func(row *lazyRecord) error { return emit(row.finish()) })
+	}
+	if by := x.query.Query.GroupBy; len(by.Right) == 0 {
+		x.keyName = bareName(vfilter.Lambda{Expression: by.Left})
 	}
 	gs := &groups{scope: x.scope, byKey: map[string]*group{}}
 	defer gs.close()
 	var broken error
-	err := x.rows(func(row *lazyRecord, where types.Scope) error {
-		broken = gs.take(x.groupKey(where), func(state *aggregates) *record {
+	err := x.rows(func(row *lazyRecord) error {
+		broken = gs.take(x.groupKey(row), func(state *aggregates) *record {
 			row.scope.SetAggregatorCtx(state)
 			return row.finish()
 		})
@@ -151,22 +156,53 @@ func (x *selection) sorted(clause string, broken, err error, emit func() error) 
 }
 
 // groupKey is the text of the key.
-func (x *selection) groupKey(where types.Scope) string {
-	switch key := x.query.Query.GroupBy.Reduce(x.ctx, where).(type) {
+func (x *selection) groupKey(row *lazyRecord) string {
+	var key Value
+	found := false
+	if x.keyName != "" {
+		key, found = row.read(x.keyName)
+	}
+	if !found {
+		key = x.query.Query.GroupBy.Reduce(x.ctx, row.aliased())
+	}
+	switch key := key.(type) {
 	case string:
 		return key
 	case int64:
 		return strconv.FormatInt(key, 10)
 	default:
-		return types.ToString(x.ctx, where, key)
+		return types.ToString(x.ctx, row.aliased(), key)
 	}
 }
 
-// rows hands the rows that WHERE lets through to each, with the scope in which
-// the source's columns and the aliases are seen.
-func (x *selection) rows(each func(row *lazyRecord, where types.Scope) error) error {
+// bareName returns the name that an expression, the lambda's, consists of; "" when
+// it is anything else.
+func bareName(e vfilter.Lambda) string {
+	if e.Expression == nil || len(e.Expression.Right) > 0 || len(e.Expression.Left.Right) > 0 {
+		return ""
+	}
+	cond := e.Expression.Left.Left
+	if cond.Not != nil || cond.Right != nil || len(cond.Left.Right) > 0 {
+		return ""
+	}
+	member := cond.Left.Left
+	if len(member.Right) > 0 || len(member.Left.Right) > 0 {
+		return ""
+	}
+	value := member.Left.Left
+	if value.Subexpression != nil || value.SymbolRef == nil || value.SymbolRef.Called {
+		return ""
+	}
+	name := value.SymbolRef.Symbol
+	if strings.ContainsAny(name, ".`-") {
+		return ""
+	}
+	return name
+}
+
+// rows hands the rows that WHERE lets through to each.
+func (x *selection) rows(each func(row *lazyRecord) error) error {
 	sel := x.query.Query
-	aliases := sel.Where != nil || sel.GroupBy != nil
 	stats := x.inner.GetStats()
 	return x.source(func(source Value) error {
 		stats.IncRowsScanned()
@@ -177,24 +213,19 @@ func (x *selection) rows(each func(row *lazyRecord, where types.Scope) error) er
 		defer inner.Close()
 		inner.AppendVars(source)
 		row := x.lazy(inner, source)
-		if !aliases {
-			return each(row, inner)
-		}
-		where := inner.Copy()
-		where.AppendVars(row)
 		if sel.Where != nil {
-			truth := sel.Where.Reduce(x.ctx, where)
+			truth := sel.Where.Reduce(x.ctx, row.aliased())
 			if truth == nil || !x.inner.Bool(truth) {
 				return nil
 			}
 		}
-		return each(row, where)
+		return each(row)
 	})
 }
 
 // lazy makes the row of a SELECT, nothing of it evaluated.
 func (x *selection) lazy(inner types.Scope, source Value) *lazyRecord {
-	row := &lazyRecord{sel: x, scope: inner}
+	row := &lazyRecord{sel: x, scope: inner, source: source}
 	if x.stars() {
 		row.fixed = x.arrange(source)
 	} else if x.layout == nil {
@@ -202,7 +233,9 @@ func (x *selection) lazy(inner types.Scope, source Value) *lazyRecord {
 	}
 	row.layout = x.layout
 	row.values = make([]Value, len(x.layout.names))
-	row.done = make([]bool, len(x.layout.names))
+	for i := range row.values {
+		row.values[i] = unread
+	}
 	return row
 }
 
@@ -262,7 +295,9 @@ func (x *selection) plan(source []string) *layout {
 			out.add(name, -1-i)
 		}
 	}
+	out.bare = make([]string, len(columns.Expressions))
 	for cell, column := range columns.Expressions {
+		out.bare[cell] = bareName(vfilter.Lambda{Expression: column.Expression})
 		name := column.GetName(x.inner)
 		if name != "*" {
 			out.add(name, cell)

@@ -18,9 +18,6 @@ import (
 	"www.velocidex.com/golang/vfilter/types"
 )
 
-// sessionKey finds the session in an engine scope's context.
-const sessionKey = "raptorpack.session"
-
 // session is what all scopes made from one root share.
 type session struct {
 	engine  *Engine
