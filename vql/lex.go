@@ -2,6 +2,7 @@ package vql
 
 import (
 	"fmt"
+	"sort"
 	"strings"
 )
 
@@ -249,6 +250,25 @@ func position(text string, offset int) Position {
 	before := text[:offset]
 	line := strings.Count(before, "\n") + 1
 	return Position{Offset: offset, Line: line, Column: offset - strings.LastIndexByte(before, '\n')}
+}
+
+// lines are the offsets at which the lines of a text begin: position without
+// counting from the start each time.
+type lines []int
+
+func linesOf(text string) lines {
+	out := lines{0}
+	for i := 0; i < len(text); i++ {
+		if text[i] == '\n' {
+			out = append(out, i+1)
+		}
+	}
+	return out
+}
+
+func (l lines) position(offset int) Position {
+	line := sort.SearchInts(l, offset+1)
+	return Position{Offset: offset, Line: line, Column: offset - l[line-1] + 1}
 }
 
 func syntaxError(text string, offset int, tok, format string, args ...any) *SyntaxError {
