@@ -2,6 +2,7 @@ package vql
 
 import (
 	"context"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -198,15 +199,25 @@ func plainMember(row Value, name string) (v Value, ok bool) {
 		v, ok = t.Get(name)
 	case *record:
 		v, ok = t.Get(name)
+	case *hostObject:
+		v, ok = t.Member(name)
 	}
 	return v, ok && isPlain(v)
 }
 
 // isPlain knows the values that the engine hands on as they are.
 func isPlain(v Value) bool {
-	switch v.(type) {
-	case string, int64, float64, bool, uint64, int, []byte, time.Time, types.Null:
+	switch t := v.(type) {
+	case string, int64, float64, bool, uint64, int, time.Time, types.Null, fs.FileMode:
 		return true
+	case *Path:
+		return t != nil
+	case *Dict:
+		return t != nil
+	case []any:
+		return t != nil
+	case []string:
+		return t != nil
 	}
 	return false
 }

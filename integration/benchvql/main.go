@@ -14,12 +14,13 @@ import (
 )
 
 type options struct {
-	rows   int
-	runs   int
-	files  int
-	hash   float64
-	only   string
-	folder string
+	rows    int
+	runs    int
+	files   int
+	hash    float64
+	only    string
+	folder  string
+	profile string
 }
 
 func main() {
@@ -30,11 +31,11 @@ func main() {
 	flag.Float64Var(&o.hash, "hash", 0.25, "GB of the file that hash and sha256sum read; 0: none")
 	flag.StringVar(&o.only, "only", "", "parts to measure, separated by commas (all)")
 	flag.StringVar(&o.folder, "dir", os.TempDir(), "where the tree and the file are made, on a local disk")
-	profile := flag.String("profile", "", "write a processor profile of the host's side to this file")
+	flag.StringVar(&o.profile, "profile", "", "write a processor profile of the host's side, of the last run, to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, o, *profile); err != nil {
+	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "benchvql:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // stop was called
@@ -43,7 +44,7 @@ func main() {
 
 // run measures all parts and prints the table. A figure beyond its aim is told in
 // the table and is no error: the machine may be shared.
-func run(ctx context.Context, o options, profile string) error {
+func run(ctx context.Context, o options) error {
 	host, err := newHost()
 	if err != nil {
 		return err
@@ -53,14 +54,14 @@ func run(ctx context.Context, o options, profile string) error {
 		if !o.wants(w.name) || ctx.Err() != nil {
 			continue
 		}
-		if err := measure(ctx, o, w, host, profile, t); err != nil {
+		if err := measure(ctx, o, w, host, t); err != nil {
 			return fmt.Errorf("%s: %w", w.name, err)
 		}
 	}
 	t.print(os.Stdout)
-	if o.wants("glob") && o.files > 0 && ctx.Err() == nil {
+	if o.wants("walk") && o.files > 0 && ctx.Err() == nil {
 		if err := walkTree(ctx, o, host); err != nil {
-			return fmt.Errorf("glob: %w", err)
+			return fmt.Errorf("walk: %w", err)
 		}
 	}
 	if o.wants("hash") && o.hash > 0 && ctx.Err() == nil {

@@ -51,14 +51,14 @@ func processorTime(who int) time.Duration {
 }
 
 // measure runs both sides in turn.
-func measure(ctx context.Context, o options, w workload, h *host, profile string, t *table) error {
+func measure(ctx context.Context, o options, w workload, h *host, t *table) error {
 	host, bare, n, err := w.sides(ctx, o, h)
 	if err != nil {
 		return err
 	}
 	var ours, theirs []cost
 	for range o.runs {
-		c, err := profiled(profile, func() (cost, error) { return costOf(host) })
+		c, err := profiled(o.profile, func() (cost, error) { return costOf(host) })
 		if err != nil {
 			return fmt.Errorf("host: %w", err)
 		}
