@@ -1,7 +1,6 @@
 package vql
 
 import (
-	"fmt"
 	"sort"
 	"strings"
 )
@@ -56,7 +55,7 @@ func lex(text string) ([]token, error) {
 		}
 		t, ok := lexOne(text, i)
 		if !ok {
-			return out, syntaxError(text, i, text[i:i+1], "invalid character or unterminated string")
+			return out, syntaxError(text, i, text[i:i+1], "%s", unlexable(text[i]))
 		}
 		out = append(out, t)
 		i = t.end()
@@ -271,6 +270,10 @@ func (l lines) position(offset int) Position {
 	return Position{Offset: offset, Line: line, Column: offset - l[line-1] + 1}
 }
 
-func syntaxError(text string, offset int, tok, format string, args ...any) *SyntaxError {
-	return &SyntaxError{Position: position(text, offset), Token: tok, Message: fmt.Sprintf(format, args...)}
+// unlexable says why nothing of the language begins with a byte where it stands.
+func unlexable(first byte) string {
+	if strings.IndexByte("'\"`", first) >= 0 {
+		return "the string or name that begins here has no end"
+	}
+	return "invalid character"
 }

@@ -213,7 +213,7 @@ func located(text string, start int, part string, err error) *SyntaxError {
 	if t, ok := lexOne(part+" ", offset); ok && offset < len(part) {
 		tok = t.text
 	}
-	return syntaxError(text, start+offset, tok, "%s", m[3])
+	return syntaxError(text, start+offset, tok, "%s", foundAndExpected(m[3], tok, offset == 0))
 }
 
 // offsetOf finds a line and a column that counts characters.

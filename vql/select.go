@@ -214,8 +214,7 @@ func (x *selection) rows(each func(row *lazyRecord) error) error {
 		inner.AppendVars(source)
 		row := x.lazy(inner, source)
 		if sel.Where != nil {
-			truth := sel.Where.Reduce(x.ctx, row.aliased())
-			if truth == nil || !x.inner.Bool(truth) {
+			if !x.inner.Bool(sel.Where.Reduce(x.ctx, row.aliased())) {
 				return nil
 			}
 		}
