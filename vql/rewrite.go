@@ -25,6 +25,7 @@ const (
 	hiddenFactor  = "__factor"
 	hiddenGreater = "__greater"
 	hiddenAtLeast = "__at_least"
+	hiddenPattern = "__pattern"
 )
 
 // rewrite changes a parsed statement or lambda in place. It runs once, before
@@ -115,6 +116,9 @@ func (rewriter) comparison(cond reflect.Value) {
 		return
 	}
 	operator := right.Elem().FieldByName("Operator").String()
+	if operator == "=~" {
+		guardPattern(right.Elem().FieldByName("Right"))
+	}
 	if operator != ">" && operator != ">=" {
 		return
 	}
@@ -126,6 +130,26 @@ func (rewriter) comparison(cond reflect.Value) {
 	left := newSum(text, call)
 	cond.FieldByName("Left").Set(left)
 	right.Set(reflect.Zero(right.Type()))
+}
+
+// guardPattern hands a pattern that is no literal to the host: the engine would
+// keep each one that a row brings, however long, until the session ends.
+func guardPattern(sum reflect.Value) {
+	if isLiteral(sum.Elem()) {
+		return
+	}
+	text := vfilter.FormatToString(printScope, sum.Interface())
+	sum.Set(newSum(text, callOf(hiddenPattern, reflect.ValueOf(sum.Interface()))))
+}
+
+// isLiteral reports whether a sum is nothing but a string.
+func isLiteral(sum reflect.Value) bool {
+	product := sum.FieldByName("Left").Elem()
+	member := product.FieldByName("Left").Elem()
+	value := member.FieldByName("Left").Elem()
+	return sum.FieldByName("Right").Len() == 0 && product.FieldByName("Right").Len() == 0 &&
+		member.FieldByName("Right").Len() == 0 && !value.FieldByName("String").IsNil() &&
+		value.FieldByName("Subexpression").IsNil()
 }
 
 // copyExported copies a node without its locks and caches.
@@ -255,6 +279,9 @@ var hiddenOnce = sync.OnceValue(func() []types.FunctionInterface {
 		}},
 		&hiddenFunction{hiddenFactor, func(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
 			return guardFactor(operand(ctx, inner, args, "a"))
+		}},
+		&hiddenFunction{hiddenPattern, func(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
+			return boundPattern(scopeOf(inner).force(ctx, operand(ctx, inner, args, "a")))
 		}},
 		&hiddenFunction{hiddenGreater, func(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
 			a, b := operand(ctx, inner, args, "a"), operand(ctx, inner, args, "b")

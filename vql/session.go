@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"maps"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -50,6 +51,9 @@ type session struct {
 	zones     map[string]*time.Location
 	deadline  time.Time
 	lambdas   map[string]*lambda
+
+	patterns     map[string]*regexp.Regexp // of =~; nil for those that are none
+	patternBytes int
 }
 
 func newSession(engine *Engine, o SessionOptions) *session {
