@@ -196,7 +196,12 @@ func (k Keyword) Query(ctx context.Context, scope *Scope) Query { return scope.Q
 func (r Rest) Dict(ctx context.Context, scope *Scope) *Dict {
 	d := NewDict()
 	for _, k := range r {
-		d.Set(k.Name, scope.Real(ctx, k.lazy.raw))
+		v := scope.Real(ctx, k.lazy.raw)
+		if err := scope.session.weigh(v); err != nil {
+			scope.session.stop(ctx, err)
+			break
+		}
+		d.Set(k.Name, v)
 	}
 	return d
 }

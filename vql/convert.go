@@ -94,7 +94,11 @@ func (f *argField) set(ctx context.Context, scope *Scope, field reflect.Value, r
 		field.Set(reflect.ValueOf(scope.Query(ctx, raw)))
 		return nil
 	}
-	return f.setValue(ctx, scope, field, scope.force(ctx, raw), accessor)
+	v := scope.force(ctx, raw)
+	if err := scope.session.weigh(v); err != nil {
+		return err
+	}
+	return f.setValue(ctx, scope, field, v, accessor)
 }
 
 func (f *argField) setValue(ctx context.Context, scope *Scope, field reflect.Value, v Value, accessor string) error {

@@ -14,13 +14,18 @@ import (
 // stays in memory for each group is its key and an offset.
 type grouper struct{ session *session }
 
-// group is one group; row and state are empty while it is on disk.
+// group is one group. What is worked on is live; else it is on disk.
 type group struct {
-	row    record
-	state  aggregates
-	bytes  int64
+	live   *liveGroup
 	offset int64
-	spilt  bool
+}
+
+// liveGroup is a group in memory.
+type liveGroup struct {
+	row   record
+	state aggregates
+	bytes int64
+	large bool // stays in memory: writing it for each of its rows would fill the disk
 }
 
 // groups are those of one GROUP BY.
@@ -35,9 +40,9 @@ type groups struct {
 	names  []string // of the row read last: mostly those of the next one
 }
 
-// groupBytes is about what a group takes beside its values: itself, its place in
-// the map and in the two lists, its key's and its slices' headers.
-const groupBytes = 240
+// groupBytes is about what a group in memory takes beside its values: itself, its
+// place in the map and in the two lists, its key's header.
+const groupBytes = 250
 
 // Group implements the engine's grouper, for queries that are left to the engine.
 func (g grouper) Group(ctx context.Context, inner types.Scope, actor types.GroupbyActor) <-chan types.Row {
@@ -84,24 +89,40 @@ func (gs *groups) collect(ctx context.Context, inner types.Scope, actor types.Gr
 func (gs *groups) take(key string, evaluate func(*aggregates) *record) error {
 	g, ok := gs.byKey[key]
 	if !ok {
-		g = &group{state: aggregates{sites: &gs.sites}}
+		g = &group{}
 		gs.byKey[key] = g
 		gs.order = append(gs.order, g)
-		gs.memory = append(gs.memory, g)
+		gs.enliven(g)
 	}
-	if g.spilt {
+	if g.live == nil {
 		if err := gs.load(g); err != nil {
 			return err
 		}
 	}
-	g.row = *evaluate(&g.state)
-	gs.bytes -= g.bytes
-	g.bytes = groupBytes + int64(len(key)) + sizeOf(&g.row) + g.state.size()
-	gs.bytes += g.bytes
-	if gs.bytes > gs.scope.session.options.Limits.SpillBytes {
+	live := g.live
+	live.row = *evaluate(&live.state)
+	if live.large {
+		return nil
+	}
+	gs.bytes -= live.bytes
+	live.bytes = groupBytes + int64(len(key)) + sizeOf(&live.row) + live.state.size()
+	limit := gs.scope.session.options.Limits.SpillBytes
+	if live.state.size() > max(limit/2, leastLarge) {
+		live.large = true
+		return nil
+	}
+	if gs.bytes += live.bytes; gs.bytes > limit {
 		return gs.spill()
 	}
 	return nil
+}
+
+// leastLarge is what the state of a group that stays in memory has at the least.
+const leastLarge = 64 << 10
+
+func (gs *groups) enliven(g *group) {
+	g.live = &liveGroup{state: aggregates{sites: &gs.sites}}
+	gs.memory = append(gs.memory, g)
 }
 
 // spill writes all groups in memory to the file.
@@ -115,15 +136,17 @@ func (gs *groups) spill() error {
 	}
 	e := encoder{scope: gs.scope}
 	for _, g := range gs.memory {
+		if g.live.large {
+			continue
+		}
 		e.dst = e.dst[:0]
-		e.record(&g.row, 0)
-		g.state.encode(&e)
+		e.record(&g.live.row, 0)
+		g.live.state.encode(&e)
 		offset, err := gs.file.append(e.dst)
 		if err != nil {
 			return err
 		}
-		g.offset, g.spilt, g.row, g.bytes = offset, true, record{}, 0
-		g.state = aggregates{sites: &gs.sites}
+		g.offset, g.live = offset, nil
 	}
 	clear(gs.memory)
 	gs.memory, gs.bytes = gs.memory[:0], 0
@@ -132,12 +155,8 @@ func (gs *groups) spill() error {
 
 // load brings a group back.
 func (gs *groups) load(g *group) error {
-	if err := gs.read(g, &g.row, &g.state); err != nil {
-		return err
-	}
-	g.spilt = false
-	gs.memory = append(gs.memory, g)
-	return nil
+	gs.enliven(g)
+	return gs.read(g, &g.live.row, &g.live.state)
 }
 
 // read decodes a group's row and, unless it is nil, its state.
@@ -159,12 +178,12 @@ func (gs *groups) read(g *group, row *record, state *aggregates) error {
 // log line.
 func (gs *groups) emit(ctx context.Context, emit Emit) error {
 	for _, g := range gs.order {
-		row := g.row
-		if g.spilt {
-			if err := gs.read(g, &row, nil); err != nil {
-				gs.scope.Log(LevelError, "GROUP BY: %v", err)
-				return nil
-			}
+		var row record
+		if g.live != nil {
+			row = g.live.row
+		} else if err := gs.read(g, &row, nil); err != nil {
+			gs.scope.Log(LevelError, "GROUP BY: %v", err)
+			return nil
 		}
 		if err := ctx.Err(); err != nil {
 			return err

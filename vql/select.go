@@ -26,6 +26,7 @@ type selection struct {
 	layout *layout
 
 	keyName string // of GROUP BY, when it is nothing but a name
+	full    bool   // the memory is
 }
 
 // selectOf tells whether a query is the engine's SELECT. The result holds it: its
@@ -311,8 +312,21 @@ func (x *selection) plan(source []string) *layout {
 	return out
 }
 
-// cell evaluates a column; queries in cells are materialised.
+// cell evaluates a column; queries in cells are materialised. Once there is no
+// memory for more, nothing is.
 func (x *selection) cell(inner types.Scope, i int, name string) Value {
+	if x.full {
+		return NULL
+	}
+	v := x.evaluate(inner, i, name)
+	if err := x.scope.session.weigh(v); err != nil {
+		x.full = true
+		x.scope.session.stop(x.ctx, err)
+	}
+	return v
+}
+
+func (x *selection) evaluate(inner types.Scope, i int, name string) Value {
 	column := x.query.Query.SelectExpression.Expressions[i]
 	if column.SubSelect != nil {
 		return x.scope.with(inner).subSelect(x.ctx, &vfilter.VQL{Query: column.SubSelect})

@@ -376,6 +376,20 @@ func (l *limiter) charge(ctx context.Context) error {
 	return nil
 }
 
+// largeText is from which length on a text is a reason to look at the heap: less
+// is charged with the ops.
+const largeText = 1 << 20
+
+// weigh returns ErrMemory when a large text has come where there is no room for
+// more: a row may make any number of them without an op.
+func (s *session) weigh(v Value) error {
+	text, ok := v.(string)
+	if !ok || len(text) < largeText || s.limits.memory <= 0 || heapBytes() <= s.limits.memory {
+		return nil
+	}
+	return ErrMemory
+}
+
 func heapBytes() int64 {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(sample)
