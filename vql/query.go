@@ -1,6 +1,7 @@
 package vql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,8 +139,7 @@ type evaluation struct {
 	turn chan struct{} // holds one token: who has it calls emit, or lets nobody call it any more
 	done chan error    // one result; never full
 
-	emitting bool // under the token
-	panicked any  // what emit panicked with; read after done
+	panicked any // what emit panicked with; under the token, and read after done
 }
 
 func (r *evaluation) run(ctx context.Context, s *Scope, stmt *Statement, emit func(*Dict) error) {
@@ -147,30 +147,29 @@ func (r *evaluation) run(ctx context.Context, s *Scope, stmt *Statement, emit fu
 	var err error // stays when the engine or a panic ends the goroutine
 	defer func() { r.done <- err }()
 	defer s.session.recovered("query")
-	defer r.keepPanic()
 	err = s.evaluate(ctx, stmt, func(row *Dict) error {
 		select {
 		case <-r.turn:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if err := ctx.Err(); err != nil {
-			r.turn <- struct{}{}
-			return err
-		}
-		r.emitting = true
-		err := emit(row)
-		r.emitting = false
-		r.turn <- struct{}{}
-		return err
+		return r.emit(ctx, row, emit)
 	})
 }
 
-// keepPanic keeps a panic of the caller's emit for the caller.
-func (r *evaluation) keepPanic() {
-	if r.emitting {
-		r.panicked = recover()
+// emit calls the caller's emit and gives the token back. A panic is kept for the
+// caller, or else it would be the plugin's whose row this came of.
+func (r *evaluation) emit(ctx context.Context, row *Dict, emit func(*Dict) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.panicked, err = p, ErrStop
+		}
+		r.turn <- struct{}{}
+	}()
+	if err := ctx.Err(); err != nil || r.panicked != nil {
+		return cmp.Or(err, ErrStop)
 	}
+	return emit(row)
 }
 
 // evaluate runs a statement; its rows are evaluated.
