@@ -44,6 +44,10 @@ func version(s *Spec) int { return max(1, s.Version) }
 
 // Call implements the engine's function call.
 func (f *functionAdapter) Call(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
+	return f.call(ctx, inner, args)
+}
+
+func (f *functionAdapter) call(ctx context.Context, inner types.Scope, args argSource) Value {
 	spec := &f.function.Spec
 	scope := scopeOf(inner)
 	scope.name, scope.state = spec.Name, f.key
@@ -75,7 +79,7 @@ func isEmptyList(v Value) bool {
 	return ok && r.Kind() == reflect.Slice
 }
 
-func (f *functionAdapter) run(ctx context.Context, scope *Scope, args *Dict) (out Value, err error) {
+func (f *functionAdapter) run(ctx context.Context, scope *Scope, args argSource) (out Value, err error) {
 	defer scope.session.recovered(f.function.Spec.Name)
 	decoded, err := scope.prepare(ctx, &f.function.Spec, f.function.args, args)
 	if err != nil {
@@ -85,7 +89,7 @@ func (f *functionAdapter) run(ctx context.Context, scope *Scope, args *Dict) (ou
 }
 
 // prepare checks platform and permission and converts the arguments.
-func (s *Scope) prepare(ctx context.Context, spec *Spec, set *argSet, args *Dict) (reflect.Value, error) {
+func (s *Scope) prepare(ctx context.Context, spec *Spec, set *argSet, args argSource) (reflect.Value, error) {
 	var none reflect.Value
 	if err := s.session.engine.available(spec); err != nil {
 		return none, err
@@ -95,7 +99,7 @@ func (s *Scope) prepare(ctx context.Context, spec *Spec, set *argSet, args *Dict
 	}
 	decoded, err := set.decode(ctx, s, args)
 	if trace, on := s.inner.Explainer().(explainer); on {
-		trace.ParseArgs(args, decoded, err)
+		trace.parsed(args, decoded, err)
 	}
 	return decoded, err
 }

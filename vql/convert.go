@@ -15,7 +15,7 @@ import (
 
 // decode converts a call's arguments into a new argument struct; it returns a
 // pointer to it.
-func (a *argSet) decode(ctx context.Context, scope *Scope, args *Dict) (reflect.Value, error) {
+func (a *argSet) decode(ctx context.Context, scope *Scope, args argSource) (reflect.Value, error) {
 	target := reflect.New(a.typ)
 	if !a.required && a.rest < 0 && args.Len() == 0 {
 		return target, nil
@@ -48,7 +48,7 @@ func (a *argSet) decode(ctx context.Context, scope *Scope, args *Dict) (reflect.
 }
 
 // replaced handles the argument `**`: its dict is the argument list.
-func replaced(ctx context.Context, scope *Scope, args *Dict, a *argSet) *Dict {
+func replaced(ctx context.Context, scope *Scope, args argSource, a *argSet) argSource {
 	raw, ok := args.Get("**")
 	if !ok || (a.rest >= 0 && len(a.fields) == 0 && scope.name == "dict") {
 		return args
@@ -59,7 +59,7 @@ func replaced(ctx context.Context, scope *Scope, args *Dict, a *argSet) *Dict {
 	return args
 }
 
-func (a *argSet) takeRest(target reflect.Value, args *Dict, used int) error {
+func (a *argSet) takeRest(target reflect.Value, args argSource, used int) error {
 	if used == args.Len() && a.rest < 0 {
 		return nil
 	}

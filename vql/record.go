@@ -74,6 +74,7 @@ type layout struct {
 	names    []string // in order; a name may repeat, then its last cell counts
 	cells    []int    // the column that is evaluated, or for those of * -1 - the place in source
 	bare     []string // of each column that is nothing but a name: that name
+	calls    []*directCall
 	repeated bool
 }
 
@@ -127,7 +128,7 @@ func (l *lazyRecord) evaluate(i int) Value {
 			return v
 		}
 	}
-	return l.sel.cell(l.scope, cell, l.names[i])
+	return l.sel.cell(l, cell, l.names[i])
 }
 
 // AddColumn implements the engine's lazy row; it takes no columns.

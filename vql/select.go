@@ -179,26 +179,33 @@ func (x *selection) groupKey(row *lazyRecord) string {
 // bareName returns the name that an expression, the lambda's, consists of; "" when
 // it is anything else.
 func bareName(e vfilter.Lambda) string {
-	if e.Expression == nil || len(e.Expression.Right) > 0 || len(e.Expression.Left.Right) > 0 {
+	symbol := onlySymbol(e)
+	if symbol == nil || symbol.Call {
 		return ""
+	}
+	return symbol.Name
+}
+
+// onlySymbol returns the name or call that an expression, the lambda's, consists
+// of; nil when it is anything else, or a dotted name. A plugin holds it: the types
+// of the engine's symbols have no name here.
+func onlySymbol(e vfilter.Lambda) *vfilter.Plugin {
+	if e.Expression == nil || len(e.Expression.Right) > 0 || len(e.Expression.Left.Right) > 0 {
+		return nil
 	}
 	cond := e.Expression.Left.Left
 	if cond.Not != nil || cond.Right != nil || len(cond.Left.Right) > 0 {
-		return ""
+		return nil
 	}
 	member := cond.Left.Left
 	if len(member.Right) > 0 || len(member.Left.Right) > 0 {
-		return ""
+		return nil
 	}
 	value := member.Left.Left
-	if value.Subexpression != nil || value.SymbolRef == nil || value.SymbolRef.Called {
-		return ""
+	if value.Subexpression != nil || value.SymbolRef == nil || strings.ContainsAny(value.SymbolRef.Symbol, ".`-") {
+		return nil
 	}
-	name := value.SymbolRef.Symbol
-	if strings.ContainsAny(name, ".`-") {
-		return ""
-	}
-	return name
+	return &vfilter.Plugin{Name: value.SymbolRef.Symbol, Call: value.SymbolRef.Called, Args: value.SymbolRef.Parameters}
 }
 
 // rows hands the rows that WHERE lets through to each.
@@ -296,8 +303,11 @@ func (x *selection) plan(source []string) *layout {
 		}
 	}
 	out.bare = make([]string, len(columns.Expressions))
+	out.calls = make([]*directCall, len(columns.Expressions))
 	for cell, column := range columns.Expressions {
-		out.bare[cell] = bareName(vfilter.Lambda{Expression: column.Expression})
+		if out.bare[cell] = bareName(vfilter.Lambda{Expression: column.Expression}); out.bare[cell] == "" {
+			out.calls[cell] = x.directOf(cell)
+		}
 		name := column.GetName(x.inner)
 		if name != "*" {
 			out.add(name, cell)
@@ -314,11 +324,11 @@ func (x *selection) plan(source []string) *layout {
 
 // cell evaluates a column; queries in cells are materialised. Once there is no
 // memory for more, nothing is.
-func (x *selection) cell(inner types.Scope, i int, name string) Value {
+func (x *selection) cell(row *lazyRecord, i int, name string) Value {
 	if x.full {
 		return NULL
 	}
-	v := x.evaluate(inner, i, name)
+	v := x.evaluate(row, i, name)
 	if err := x.scope.session.weigh(v); err != nil {
 		x.full = true
 		x.scope.session.stop(x.ctx, err)
@@ -326,16 +336,22 @@ func (x *selection) cell(inner types.Scope, i int, name string) Value {
 	return v
 }
 
-func (x *selection) evaluate(inner types.Scope, i int, name string) Value {
+func (x *selection) evaluate(row *lazyRecord, i int, name string) Value {
 	column := x.query.Query.SelectExpression.Expressions[i]
 	if column.SubSelect != nil {
-		return x.scope.with(inner).subSelect(x.ctx, &vfilter.VQL{Query: column.SubSelect})
+		return x.scope.with(row.scope).subSelect(x.ctx, &vfilter.VQL{Query: column.SubSelect})
 	}
-	switch v := column.Reduce(x.ctx, inner).(type) {
+	var v Value
+	if call := row.calls[i]; call != nil {
+		v = call.call(x.ctx, row)
+	} else {
+		v = column.Reduce(x.ctx, row.scope)
+	}
+	switch v := v.(type) {
 	case types.Materializer:
-		return v.Materialize(x.ctx, inner)
+		return v.Materialize(x.ctx, row.scope)
 	case types.StoredQuery:
-		return inner.Materialize(x.ctx, name, v)
+		return row.scope.Materialize(x.ctx, name, v)
 	case nil:
 		return NULL
 	default:

@@ -51,6 +51,7 @@ type session struct {
 	zones     map[string]*time.Location
 	deadline  time.Time
 	lambdas   map[string]*lambda
+	sites     map[any]*functionAdapter // of aggregates that are called directly, by the engine's node
 
 	patterns     map[string]*regexp.Regexp // of =~; nil for those that are none
 	patternBytes int
