@@ -2,6 +2,7 @@ package vql
 
 import (
 	"context"
+	"strings"
 
 	"github.com/Velocidex/ordereddict"
 	"www.velocidex.com/golang/vfilter"
@@ -49,6 +50,38 @@ type directArg struct {
 	expr vfilter.Lambda
 	bare string // the name that the expression consists of, if it does
 	raw  any    // the query
+}
+
+// bareName returns the name that an expression, the lambda's, consists of; "" when
+// it is anything else.
+func bareName(e vfilter.Lambda) string {
+	symbol := onlySymbol(e)
+	if symbol == nil || symbol.Call {
+		return ""
+	}
+	return symbol.Name
+}
+
+// onlySymbol returns the name or call that an expression, the lambda's, consists
+// of; nil when it is anything else, or a dotted name. A plugin holds it: the types
+// of the engine's symbols have no name here.
+func onlySymbol(e vfilter.Lambda) *vfilter.Plugin {
+	if e.Expression == nil || len(e.Expression.Right) > 0 || len(e.Expression.Left.Right) > 0 {
+		return nil
+	}
+	cond := e.Expression.Left.Left
+	if cond.Not != nil || cond.Right != nil || len(cond.Left.Right) > 0 {
+		return nil
+	}
+	member := cond.Left.Left
+	if len(member.Right) > 0 || len(member.Left.Right) > 0 {
+		return nil
+	}
+	value := member.Left.Left
+	if value.Subexpression != nil || value.SymbolRef == nil || strings.ContainsAny(value.SymbolRef.Symbol, ".`-") {
+		return nil
+	}
+	return &vfilter.Plugin{Name: value.SymbolRef.Symbol, Call: value.SymbolRef.Called, Args: value.SymbolRef.Parameters}
 }
 
 // directOf prepares a call of a column's expression; nil when it is anything else.

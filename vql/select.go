@@ -5,11 +5,9 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"strings"
 
 	"www.velocidex.com/golang/vfilter"
 	"www.velocidex.com/golang/vfilter/types"
-	"www.velocidex.com/golang/vfilter/utils"
 )
 
 // selection is one run of a SELECT. The engine runs a goroutine for each stage and
@@ -174,38 +172,6 @@ func (x *selection) groupKey(row *lazyRecord) string {
 	default:
 		return types.ToString(x.ctx, row.aliased(), key)
 	}
-}
-
-// bareName returns the name that an expression, the lambda's, consists of; "" when
-// it is anything else.
-func bareName(e vfilter.Lambda) string {
-	symbol := onlySymbol(e)
-	if symbol == nil || symbol.Call {
-		return ""
-	}
-	return symbol.Name
-}
-
-// onlySymbol returns the name or call that an expression, the lambda's, consists
-// of; nil when it is anything else, or a dotted name. A plugin holds it: the types
-// of the engine's symbols have no name here.
-func onlySymbol(e vfilter.Lambda) *vfilter.Plugin {
-	if e.Expression == nil || len(e.Expression.Right) > 0 || len(e.Expression.Left.Right) > 0 {
-		return nil
-	}
-	cond := e.Expression.Left.Left
-	if cond.Not != nil || cond.Right != nil || len(cond.Left.Right) > 0 {
-		return nil
-	}
-	member := cond.Left.Left
-	if len(member.Right) > 0 || len(member.Left.Right) > 0 {
-		return nil
-	}
-	value := member.Left.Left
-	if value.Subexpression != nil || value.SymbolRef == nil || strings.ContainsAny(value.SymbolRef.Symbol, ".`-") {
-		return nil
-	}
-	return &vfilter.Plugin{Name: value.SymbolRef.Symbol, Call: value.SymbolRef.Called, Args: value.SymbolRef.Parameters}
 }
 
 // rows hands the rows that WHERE lets through to each.
@@ -380,74 +346,4 @@ func (s *Scope) subSelect(ctx context.Context, query *vfilter.VQL) Value {
 		return rows[0]
 	}
 	return rows
-}
-
-// source runs what stands after FROM.
-func (x *selection) source(emit Emit) error {
-	from := &x.query.Query.From.Plugin
-	if strings.ContainsAny(from.Name, ".`") {
-		return x.engineSource(emit)
-	}
-	if from.Call {
-		if found, ok := x.inner.GetPlugin(from.Name); ok {
-			plugin, ours := found.(*pluginAdapter)
-			if !ours || x.inner.CheckForOverflow() {
-				return x.engineSource(emit)
-			}
-			x.inner.GetStats().IncPluginsCalled()
-			return plugin.rows(x.ctx, x.scope, x.arguments(), emit)
-		}
-	}
-	found, ok := x.inner.Resolve(from.Name)
-	if !ok {
-		return x.engineSource(emit)
-	}
-	switch q := found.(type) {
-	case *storedQuery:
-		if x.inner.CheckForOverflow() {
-			return x.engineSource(emit)
-		}
-		if !from.Call {
-			return x.scope.runRecords(x.ctx, q, emit)
-		}
-		x.inner.GetStats().IncPluginsCalled()
-		args := x.arguments()
-		q.ApplyDefaults(x.ctx, x.inner, args)
-		return q.call(x.ctx, x.scope, args, emit)
-	case *materialised:
-		if !from.Call {
-			return q.each(x.ctx, emit)
-		}
-	}
-	return x.engineSource(emit)
-}
-
-// engineSource leaves the source to the engine, which also says what is wrong
-// with it.
-func (x *selection) engineSource(emit Emit) error {
-	ctx, cancel := context.WithCancel(x.ctx)
-	defer cancel()
-	if err := forward(ctx, cancel, x.query.Query.From.Plugin.Eval(ctx, x.inner), emit); err != nil {
-		return err
-	}
-	return x.scope.session.alive(ctx)
-}
-
-// arguments evaluates the source's arguments; queries stay queries.
-func (x *selection) arguments() *Dict {
-	args := NewDict()
-	for _, arg := range x.query.Query.From.Plugin.Args {
-		name := utils.Unquote_ident(arg.Left)
-		switch {
-		case arg.Right != nil:
-			args.Set(name, arg.Right.Reduce(x.ctx, x.inner))
-		case arg.SubSelect != nil:
-			args.Set(name, arg.SubSelect)
-		case arg.Array != nil:
-			args.Set(name, arg.Array.Reduce(x.ctx, x.inner))
-		case arg.ArrayOpenBrace != "":
-			args.Set(name, []any{})
-		}
-	}
-	return args
 }
