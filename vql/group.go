@@ -32,8 +32,8 @@ type liveGroup struct {
 type groups struct {
 	scope  *Scope
 	byKey  map[string]*group
-	order  []*group
-	memory []*group // those in memory
+	order  [][]group // in pieces, so that they stay where they are
+	memory []*group  // those in memory
 	bytes  int64
 	file   *spillFile
 	sites  sites
@@ -74,9 +74,9 @@ func (gs *groups) collect(ctx context.Context, inner types.Scope, actor types.Gr
 		if err != nil { // the engine's way to say that there are no more rows
 			return ctx.Err()
 		}
-		err = gs.take(key, func(state *aggregates) *record {
+		err = gs.take(key, func(state *aggregates) record {
 			scope.SetAggregatorCtx(state)
-			return recordOf(actor.MaterializeRow(ctx, row, scope))
+			return *recordOf(actor.MaterializeRow(ctx, row, scope))
 		})
 		scope.Close()
 		if err != nil {
@@ -86,12 +86,11 @@ func (gs *groups) collect(ctx context.Context, inner types.Scope, actor types.Gr
 }
 
 // take evaluates a row in its group's context; it becomes the group's row.
-func (gs *groups) take(key string, evaluate func(*aggregates) *record) error {
+func (gs *groups) take(key string, evaluate func(*aggregates) record) error {
 	g, ok := gs.byKey[key]
 	if !ok {
-		g = &group{}
+		g = gs.add()
 		gs.byKey[key] = g
-		gs.order = append(gs.order, g)
 		gs.enliven(g)
 	}
 	if g.live == nil {
@@ -100,7 +99,7 @@ func (gs *groups) take(key string, evaluate func(*aggregates) *record) error {
 		}
 	}
 	live := g.live
-	live.row = *evaluate(&live.state)
+	live.row = evaluate(&live.state)
 	if live.large {
 		return nil
 	}
@@ -119,6 +118,23 @@ func (gs *groups) take(key string, evaluate func(*aggregates) *record) error {
 
 // leastLarge is what the state of a group that stays in memory has at the least.
 const leastLarge = 64 << 10
+
+// groupPiece is how many groups are made at once.
+const groupPiece = 128
+
+func (gs *groups) add() *group {
+	last := len(gs.order) - 1
+	if last < 0 || len(gs.order[last]) == cap(gs.order[last]) {
+		size := groupPiece
+		if last < 0 {
+			size = 4 // most queries have few groups
+		}
+		gs.order = append(gs.order, make([]group, 0, size))
+		last++
+	}
+	gs.order[last] = append(gs.order[last], group{})
+	return &gs.order[last][len(gs.order[last])-1]
+}
 
 func (gs *groups) enliven(g *group) {
 	g.live = &liveGroup{state: aggregates{sites: &gs.sites}}
@@ -177,22 +193,30 @@ func (gs *groups) read(g *group, row *record, state *aggregates) error {
 // emit hands the groups out. A group that cannot be read back ends them, with a
 // log line.
 func (gs *groups) emit(ctx context.Context, emit Emit) error {
-	for _, g := range gs.order {
-		var row record
-		if g.live != nil {
-			row = g.live.row
-		} else if err := gs.read(g, &row, nil); err != nil {
-			gs.scope.Log(LevelError, "GROUP BY: %v", err)
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := emit(&row); err != nil {
-			return err
+	for _, piece := range gs.order {
+		for i := range piece {
+			row, err := gs.rowOf(&piece[i])
+			if err != nil {
+				gs.scope.Log(LevelError, "GROUP BY: %v", err)
+				return nil
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := emit(row); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func (gs *groups) rowOf(g *group) (*record, error) {
+	if g.live != nil {
+		return &g.live.row, nil
+	}
+	row := &record{}
+	return row, gs.read(g, row, nil)
 }
 
 // sites are the aggregate call sites that the groups of one GROUP BY have states
@@ -212,6 +236,12 @@ func (s *sites) index(name string) int {
 	return len(s.names) - 1
 }
 
+func (s *sites) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.names)
+}
+
 // aggregates is the state of the aggregate call sites in one group.
 type aggregates struct {
 	sites *sites
@@ -226,8 +256,8 @@ func (a *aggregates) Modify(name string, modifier func(old types.Any, ok bool) t
 	i := a.sites.index(name)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for len(a.values) <= i {
-		a.values = append(a.values, nil)
+	if len(a.values) <= i {
+		a.values = append(make([]any, 0, a.sites.count()), a.values...)[:i+1]
 	}
 	old := a.values[i]
 	now := modifier(old, old != nil)

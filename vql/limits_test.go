@@ -109,7 +109,10 @@ func TestLargeResultsKeepToTheirBudget(t *testing.T) {
 			}
 			return nil
 		})
-		if err != nil || n == 0 || scope.Stats().BytesSpilled == 0 {
+		if want := map[bool]int{true: 10, false: 40000}[strings.Contains(text, "enumerate")]; n != want {
+			t.Errorf("%s: %d rows, not %d", text, n, want)
+		}
+		if err != nil || scope.Stats().BytesSpilled == 0 {
 			t.Errorf("%s: %d rows, %d bytes spilled, error %v", text, n, scope.Stats().BytesSpilled, err)
 		}
 		scope.Close()

@@ -155,7 +155,7 @@ func (l *lazyRecord) Get(name string) (types.Any, bool) {
 }
 
 // finish evaluates the cells that nobody has read yet, in order.
-func (l *lazyRecord) finish() *record {
+func (l *lazyRecord) finish() record {
 	if l.repeated {
 		return l.finishRepeated()
 	}
@@ -164,12 +164,12 @@ func (l *lazyRecord) finish() *record {
 			l.values[i] = l.evaluate(i)
 		}
 	}
-	return &record{names: l.names, values: l.values}
+	return record{names: l.names, values: l.values}
 }
 
 // finishRepeated evaluates a repeated name's last cell once for each time that the
 // name stands there, as the engine does: aggregates count it.
-func (l *lazyRecord) finishRepeated() *record {
+func (l *lazyRecord) finishRepeated() record {
 	out := NewDict()
 	for _, name := range l.names {
 		i := l.index(name)
@@ -179,7 +179,7 @@ func (l *lazyRecord) finishRepeated() *record {
 		}
 		out.Set(name, value)
 	}
-	return recordOf(out)
+	return *recordOf(out)
 }
 
 // read is the value of a name where WHERE and the key of GROUP BY are evaluated,

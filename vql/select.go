@@ -124,7 +124,10 @@ func (x *selection) ordered(emit Emit) error {
 
 func (x *selection) grouped(emit Emit) error {
 	if x.query.Query.GroupBy == nil {
-		return x.rows(func(row *lazyRecord) error { return emit(row.finish()) })
+		return x.rows(func(row *lazyRecord) error {
+			out := row.finish()
+			return emit(&out)
+		})
 	}
 	if by := x.query.Query.GroupBy; len(by.Right) == 0 {
 		x.keyName = bareName(vfilter.Lambda{Expression: by.Left})
@@ -133,7 +136,7 @@ func (x *selection) grouped(emit Emit) error {
 	defer gs.close()
 	var broken error
 	err := x.rows(func(row *lazyRecord) error {
-		broken = gs.take(x.groupKey(row), func(state *aggregates) *record {
+		broken = gs.take(x.groupKey(row), func(state *aggregates) record {
 			row.scope.SetAggregatorCtx(state)
 			return row.finish()
 		})
