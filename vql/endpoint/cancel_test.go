@@ -81,6 +81,7 @@ func calls(e vql.Entry, file, folder string) []string {
 // and while it works.
 func TestEveryPrimitiveStopsWhenCancelled(t *testing.T) {
 	folder := tree(t, map[string]string{"a/b/c.txt": "some text\nof two lines\n", "d.json": `{"a": 1}`, "e.csv": "a,b\n1,2\n"})
+	t.Chdir(folder) // some of them write, and to names without a folder too
 	engine, err := vql.NewEngine(endpoint.Functions(), endpoint.Plugins())
 	if err != nil {
 		t.Fatal(err)
