@@ -16,7 +16,7 @@ PARTS ?=
 # A lab that this machine cannot give fails the stories; LABS=optional skips them.
 LABS ?= required
 
-.PHONY: help build demo test check fuzz bench bench-pack integration integration-nfs proto yara docs clean
+.PHONY: help build demo test check fuzz bench bench-pack bench-vql integration integration-nfs proto yara docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -44,6 +44,9 @@ bench: ## one node under simulated agents, each figure beside its aim (PARTS=. f
 
 bench-pack: ## a master and two minions under a script of load: enrol, idle, hunt, bulk, fail-over, churn, waves; tables and drawings (BENCH='-clients 10000 -only hunt')
 	@GO='$(GO)' scripts/bench.sh pack $(BENCH)
+
+bench-vql: ## the query host against the bare engine, glob against find, hash against sha256sum (BENCH='-files 1000000 -hash 10')
+	@GO='$(GO)' scripts/bench.sh vql $(BENCH)
 
 integration: ## the stories at full size: kills, power cuts, full disks, a thousand crashes of a pack (two hours at most)
 	RAPTORPACK_LABS=$(LABS) $(GO) test ./integration -long -timeout 60m -count=1 -v

@@ -53,7 +53,7 @@ func TestBuiltInsReadWhatHostsHave(t *testing.T) {
 // they ask the kernel, the agent or the network.
 var noFixture = strings.Fields(`Generic.Client.Info Generic.Client.VQL Generic.System.Pstree Generic.Utils.FetchBinary
 	Generic.Utils.LogTime System.VFS.DownloadFile System.VFS.ListDirectory
-	Linux.Network.Interfaces Linux.Network.Listening Linux.Network.Netstat Linux.Network.NetstatEnriched Linux.Sys.Pslist`)
+	Linux.Detection.Yara.Process Linux.Network.Interfaces Linux.Network.Listening Linux.Network.Netstat Linux.Network.NetstatEnriched Linux.Sys.Pslist`)
 
 func TestBuiltInsHaveFixtures(t *testing.T) {
 	for _, d := range builtIn(t).List() {

@@ -486,6 +486,9 @@ func (p *parser) vql(key, text string) *vql.Program {
 		if errors.As(err, &syntax) {
 			line += syntax.Line - 1
 			message = syntax.Message
+			if syntax.Excerpt != "" {
+				message += "\n" + syntax.Excerpt
+			}
 		}
 		p.report(line, "artifact_vql_error", "%s: %s", key, message)
 		return nil

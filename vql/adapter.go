@@ -44,10 +44,13 @@ func version(s *Spec) int { return max(1, s.Version) }
 
 // Call implements the engine's function call.
 func (f *functionAdapter) Call(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
+	return f.call(ctx, inner, args)
+}
+
+func (f *functionAdapter) call(ctx context.Context, inner types.Scope, args argSource) Value {
 	spec := &f.function.Spec
 	scope := scopeOf(inner)
 	scope.name, scope.state = spec.Name, f.key
-	scope.depth = depthOf(inner)
 	if err := scope.session.alive(ctx); err != nil {
 		return NULL
 	}
@@ -76,7 +79,7 @@ func isEmptyList(v Value) bool {
 	return ok && r.Kind() == reflect.Slice
 }
 
-func (f *functionAdapter) run(ctx context.Context, scope *Scope, args *Dict) (out Value, err error) {
+func (f *functionAdapter) run(ctx context.Context, scope *Scope, args argSource) (out Value, err error) {
 	defer scope.session.recovered(f.function.Spec.Name)
 	decoded, err := scope.prepare(ctx, &f.function.Spec, f.function.args, args)
 	if err != nil {
@@ -86,7 +89,7 @@ func (f *functionAdapter) run(ctx context.Context, scope *Scope, args *Dict) (ou
 }
 
 // prepare checks platform and permission and converts the arguments.
-func (s *Scope) prepare(ctx context.Context, spec *Spec, set *argSet, args *Dict) (reflect.Value, error) {
+func (s *Scope) prepare(ctx context.Context, spec *Spec, set *argSet, args argSource) (reflect.Value, error) {
 	var none reflect.Value
 	if err := s.session.engine.available(spec); err != nil {
 		return none, err
@@ -95,7 +98,9 @@ func (s *Scope) prepare(ctx context.Context, spec *Spec, set *argSet, args *Dict
 		return none, err
 	}
 	decoded, err := set.decode(ctx, s, args)
-	s.inner.Explainer().ParseArgs(args, decoded, err)
+	if trace, on := s.inner.Explainer().(explainer); on {
+		trace.parsed(args, decoded, err)
+	}
 	return decoded, err
 }
 
@@ -149,7 +154,6 @@ func (p *pluginAdapter) Call(ctx context.Context, inner types.Scope, args *order
 	spec := &p.plugin.Spec
 	scope := scopeOf(inner)
 	scope.name = spec.Name
-	scope.depth = depthOf(inner)
 	return generate(ctx, inner, func(emit Emit) error {
 		decoded, err := scope.prepare(ctx, spec, p.plugin.args, args)
 		if err == nil {
@@ -162,6 +166,33 @@ func (p *pluginAdapter) Call(ctx context.Context, inner types.Scope, args *order
 	})
 }
 
+// rows runs the plugin on the caller's goroutine. It returns what emit returned, or
+// why the query has to stop; the plugin's own error is a log line.
+func (p *pluginAdapter) rows(ctx context.Context, s *Scope, args *Dict, emit Emit) error {
+	spec := &p.plugin.Spec
+	scope := &Scope{session: s.session, inner: s.inner, name: spec.Name, depth: s.depth}
+	if err := s.session.alive(ctx); err != nil {
+		return err
+	}
+	var refused error
+	decoded, err := scope.prepare(ctx, spec, p.plugin.args, args)
+	if err == nil {
+		err = p.run(ctx, scope, decoded, func(row Value) error {
+			if refused == nil {
+				refused = emit(row)
+			}
+			return refused
+		})
+	}
+	if refused != nil {
+		return refused
+	}
+	if err != nil {
+		scope.fail(ctx, spec.Name, err)
+	}
+	return s.session.alive(ctx)
+}
+
 // run calls the plugin; its panic ends its rows with a log line.
 func (p *pluginAdapter) run(ctx context.Context, scope *Scope, args reflect.Value, emit Emit) error {
 	defer scope.session.recovered(p.plugin.Spec.Name)
@@ -172,12 +203,3 @@ func (p *pluginAdapter) run(ctx context.Context, scope *Scope, args reflect.Valu
 		return emit(row)
 	})
 }
-
-// depthOf finds the artifact depth of an engine scope.
-func depthOf(inner types.Scope) int {
-	v, _ := inner.GetContext(depthKey)
-	n, _ := v.(int)
-	return n
-}
-
-const depthKey = "raptorpack.depth"

@@ -14,6 +14,8 @@ type argSet struct {
 	rest   int // index of the Rest field, -1
 	byName map[string]int
 	access int // position in fields of the string argument "accessor", -1
+
+	required bool // of some field
 }
 
 // argField is one argument.
@@ -126,6 +128,7 @@ func (a *argSet) add(name string, field reflect.StructField, tag string, index i
 	if arg == "accessor" && k.kind == kindString && !ptr {
 		a.access = len(a.fields)
 	}
+	a.required = a.required || required != ""
 	a.byName[arg] = len(a.fields)
 	a.fields = append(a.fields, argField{
 		Arg:   Arg{Name: arg, Type: k.name, Required: required != "", Doc: field.Tag.Get("doc")},

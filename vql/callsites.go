@@ -5,7 +5,7 @@ import "strings"
 // siteWalker collects call sites from tokens. Brackets are kept on a stack, so
 // that names of arguments and parameters are told from symbols.
 type siteWalker struct {
-	text  string
+	lines lines
 	code  []token
 	sites []CallSite
 	open  []bracket
@@ -19,8 +19,8 @@ type bracket struct {
 }
 
 // callSites finds all symbols, functions and plugins that a statement names.
-func callSites(text string, code []token) []CallSite {
-	w := &siteWalker{text: text, code: code}
+func callSites(l lines, code []token) []CallSite {
+	w := &siteWalker{lines: l, code: code}
 	for i := 0; i < len(code); {
 		i = w.step(i)
 	}
@@ -98,7 +98,7 @@ func (w *siteWalker) site(i int) int {
 	}
 	site := CallSite{
 		Kind: "symbol", Name: name,
-		Start: position(w.text, w.at(first).start), End: position(w.text, w.at(last).end()),
+		Start: w.lines.position(w.at(first).start), End: w.lines.position(w.at(last).end()),
 	}
 	called := w.at(last+1).is(tokOperator, "(")
 	switch {

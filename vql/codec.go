@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"time"
 
 	"www.velocidex.com/golang/vfilter/types"
@@ -109,6 +110,8 @@ func (e *encoder) value(v any, depth int) {
 		e.time(t)
 	case *Dict:
 		e.dict(t, depth)
+	case *record:
+		e.record(t, depth)
 	case []any:
 		e.list(t, depth)
 	case []string:
@@ -143,6 +146,16 @@ func (e *encoder) dict(d *Dict, depth int) {
 	for _, item := range items {
 		e.raw(item.Key)
 		e.value(item.Value, depth+1)
+	}
+}
+
+// record is written as a dict is.
+func (e *encoder) record(r *record, depth int) {
+	e.dst = append(e.dst, tagDict)
+	e.uvarint(uint64(len(r.names)))
+	for i, name := range r.names {
+		e.raw(name)
+		e.value(r.values[i], depth+1)
 	}
 }
 
@@ -339,6 +352,37 @@ func (d *decoder) dict(depth int) *Dict {
 	return out
 }
 
+// record reads a record. Its names are the given ones when they are the same.
+func (d *decoder) record(names []string) record {
+	if len(d.src) == 0 || d.src[0] != tagDict {
+		d.fail()
+		return record{}
+	}
+	d.src = d.src[1:]
+	n := d.count()
+	own := len(names) != n
+	r := record{names: names, values: make([]Value, 0, n)}
+	if own {
+		r.names = make([]string, 0, n)
+	}
+	for i := range n {
+		size := d.count()
+		name := d.src[:size]
+		d.src = d.src[size:]
+		if !own && r.names[i] != string(name) {
+			r.names, own = slices.Clone(names[:i]), true
+		}
+		if own {
+			r.names = append(r.names, string(name))
+		}
+		r.values = append(r.values, d.value(1))
+		if d.err != nil {
+			break
+		}
+	}
+	return r
+}
+
 func (d *decoder) list(tag byte, depth int) any {
 	if tag == tagNilList {
 		return []any(nil)
@@ -404,47 +448,4 @@ func (o *spilledObject) Get(name string) (types.Any, bool) {
 		return v, true
 	}
 	return NULL, false
-}
-
-// sizeSample is how many elements of a long array are measured.
-const sizeSample = 64
-
-// sizeOf estimates the bytes a value takes in memory.
-func sizeOf(v any) int64 { return sizeAt(v, 0) }
-
-func sizeAt(v any, depth int) int64 {
-	const word = 16
-	if depth > maxCodecDepth {
-		return word
-	}
-	switch t := v.(type) {
-	case string:
-		return word + int64(len(t))
-	case []byte:
-		return word + int64(len(t))
-	case *Dict:
-		total := int64(200)
-		for _, item := range t.Items() {
-			total += int64(len(item.Key)) + 100 + sizeAt(item.Value, depth+1)
-		}
-		return total
-	case []any:
-		total := int64(24)
-		for _, item := range t[:min(len(t), sizeSample)] {
-			total += word + sizeAt(item, depth+1)
-		}
-		if len(t) > sizeSample {
-			total = total / sizeSample * int64(len(t))
-		}
-		return total
-	case []string:
-		total := int64(24)
-		for _, item := range t {
-			total += word + int64(len(item))
-		}
-		return total
-	case nil, bool, int64, int, uint64, float64, types.Null:
-		return word
-	}
-	return 128
 }

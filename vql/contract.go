@@ -128,6 +128,14 @@ func (q Query) Run(ctx context.Context, scope *Scope, emit Emit) error {
 	return scope.runStored(ctx, q.stored, emit)
 }
 
+// records is Run, but the rows of a SELECT come as records, which are cheaper.
+func (q Query) records(ctx context.Context, scope *Scope, emit Emit) error {
+	if q.stored == nil {
+		return nil
+	}
+	return scope.runRecords(ctx, q.stored, emit)
+}
+
 // Lambda is an argument like "x=>x.Size > 5". The zero Lambda was not given.
 type Lambda struct {
 	text   string
@@ -188,7 +196,12 @@ func (k Keyword) Query(ctx context.Context, scope *Scope) Query { return scope.Q
 func (r Rest) Dict(ctx context.Context, scope *Scope) *Dict {
 	d := NewDict()
 	for _, k := range r {
-		d.Set(k.Name, scope.Real(ctx, k.lazy.raw))
+		v := scope.Real(ctx, k.lazy.raw)
+		if err := scope.session.weigh(v); err != nil {
+			scope.session.stop(ctx, err)
+			break
+		}
+		d.Set(k.Name, v)
 	}
 	return d
 }

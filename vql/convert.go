@@ -15,9 +15,12 @@ import (
 
 // decode converts a call's arguments into a new argument struct; it returns a
 // pointer to it.
-func (a *argSet) decode(ctx context.Context, scope *Scope, args *Dict) (reflect.Value, error) {
-	args = replaced(ctx, scope, args, a)
+func (a *argSet) decode(ctx context.Context, scope *Scope, args argSource) (reflect.Value, error) {
 	target := reflect.New(a.typ)
+	if !a.required && a.rest < 0 && args.Len() == 0 {
+		return target, nil
+	}
+	args = replaced(ctx, scope, args, a)
 	used, accessor := 0, ""
 	for pass := range 2 {
 		for i := range a.fields {
@@ -45,7 +48,7 @@ func (a *argSet) decode(ctx context.Context, scope *Scope, args *Dict) (reflect.
 }
 
 // replaced handles the argument `**`: its dict is the argument list.
-func replaced(ctx context.Context, scope *Scope, args *Dict, a *argSet) *Dict {
+func replaced(ctx context.Context, scope *Scope, args argSource, a *argSet) argSource {
 	raw, ok := args.Get("**")
 	if !ok || (a.rest >= 0 && len(a.fields) == 0 && scope.name == "dict") {
 		return args
@@ -56,7 +59,7 @@ func replaced(ctx context.Context, scope *Scope, args *Dict, a *argSet) *Dict {
 	return args
 }
 
-func (a *argSet) takeRest(target reflect.Value, args *Dict, used int) error {
+func (a *argSet) takeRest(target reflect.Value, args argSource, used int) error {
 	if used == args.Len() && a.rest < 0 {
 		return nil
 	}
@@ -91,7 +94,11 @@ func (f *argField) set(ctx context.Context, scope *Scope, field reflect.Value, r
 		field.Set(reflect.ValueOf(scope.Query(ctx, raw)))
 		return nil
 	}
-	return f.setValue(ctx, scope, field, scope.force(ctx, raw), accessor)
+	v := scope.force(ctx, raw)
+	if err := scope.session.weigh(v); err != nil {
+		return err
+	}
+	return f.setValue(ctx, scope, field, v, accessor)
 }
 
 func (f *argField) setValue(ctx context.Context, scope *Scope, field reflect.Value, v Value, accessor string) error {

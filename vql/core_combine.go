@@ -24,7 +24,7 @@ func chainPlugin(ctx context.Context, scope *Scope, args *chainArgs, emit Emit) 
 		return scope.together(ctx, args.Rest, emit)
 	}
 	for _, k := range args.Rest {
-		if err := k.Query(ctx, scope).Run(ctx, scope, emit); err != nil {
+		if err := k.Query(ctx, scope).records(ctx, scope, emit); err != nil {
 			return err
 		}
 	}
@@ -44,7 +44,7 @@ func (s *Scope) together(ctx context.Context, queries Rest, emit Emit) error {
 	for _, k := range queries {
 		wg.Go(func() {
 			defer s.session.recovered("chain")
-			if err := k.Query(ctx, s).Run(ctx, s, shared); err != nil {
+			if err := k.Query(ctx, s).records(ctx, s, shared); err != nil {
 				cancel(err)
 			}
 		})
@@ -56,7 +56,7 @@ func (s *Scope) together(ctx context.Context, queries Rest, emit Emit) error {
 func switchPlugin(ctx context.Context, scope *Scope, args *restArgs, emit Emit) error {
 	for _, k := range args.Rest {
 		some := false
-		err := k.Query(ctx, scope).Run(ctx, scope, func(row Value) error {
+		err := k.Query(ctx, scope).records(ctx, scope, func(row Value) error {
 			some = true
 			return emit(row)
 		})

@@ -193,10 +193,8 @@ func atexitFunction(ctx context.Context, scope *Scope, args *atexitArgs) (Value,
 
 // runText runs a program inside a running query, in this scope.
 func (s *Scope) runText(ctx context.Context, p *Program, emit Emit) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	for _, stmt := range p.Statements() {
-		if err := forward(ctx, cancel, s.start(ctx, stmt), emit); err != nil {
+		if err := s.statement(ctx, stmt, dictRows(emit)); err != nil {
 			return err
 		}
 	}

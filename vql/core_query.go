@@ -58,7 +58,8 @@ func queryPlugin(ctx context.Context, scope *Scope, args *queryPluginArgs, emit 
 	}
 	limit := &queryThrottler{session: scope.session, stop: cancel}
 	limit.set(ctx, args)
-	run.inner.SetThrottler(limit)
+	run.inner.SetThrottler(limit) // for what is left to the engine
+	ctx = context.WithValue(ctx, chargerKey{}, limit)
 	if args.ProgressTimeout > 0 {
 		defer limit.watch(seconds(args.ProgressTimeout))()
 	}
@@ -152,6 +153,18 @@ func (t *queryThrottler) ChargeOp() {
 		runtime.Goexit()
 	}
 	engineThrottler{session: t.session}.ChargeOp()
+}
+
+func (t *queryThrottler) chargeRow(ctx context.Context) error {
+	if err := t.ctx.Err(); err != nil {
+		return err
+	}
+	if t.rate != nil {
+		if err := t.rate.Wait(t.ctx); err != nil {
+			return err
+		}
+	}
+	return t.session.chargeRow(ctx)
 }
 
 // Close implements the engine's throttler.

@@ -61,9 +61,9 @@ type ifPluginArgs struct {
 
 func ifPlugin(ctx context.Context, scope *Scope, args *ifPluginArgs, emit Emit) error {
 	if scope.Truth(args.Condition) {
-		return args.Then.Run(ctx, scope, emit)
+		return args.Then.records(ctx, scope, emit)
 	}
-	return args.Else.Run(ctx, scope, emit)
+	return args.Else.records(ctx, scope, emit)
 }
 
 type foreachArgs struct {
@@ -81,7 +81,7 @@ const maxWorkers = 900
 func foreachPlugin(ctx context.Context, scope *Scope, args *foreachArgs, emit Emit) error {
 	source := args.Row.Value(ctx, scope)
 	rows := func(each Emit) error {
-		return scope.Iterate(ctx, source, func(row Value) error {
+		return scope.iterate(ctx, source, func(row Value) error {
 			if args.Column == "" {
 				return each(row)
 			}
@@ -110,7 +110,7 @@ func foreachPlugin(ctx context.Context, scope *Scope, args *foreachArgs, emit Em
 func (s *Scope) perRow(ctx context.Context, row Value, query Query, emit Emit) error {
 	child := s.ChildRow(row)
 	defer child.Close()
-	return query.Run(ctx, child, emit)
+	return query.records(ctx, child, emit)
 }
 
 // foreachWorkers runs the query for several rows at the same time; rows are

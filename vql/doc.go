@@ -10,8 +10,9 @@
 // Scope, Query, Lambda, Lazy and plain Go values.
 //
 // Main walk: NewEngine takes the declarations; Parse turns text into a Program;
-// Engine.NewScope makes a session; Scope.Run runs a statement and hands each row
-// to a callback; AppendJSON writes it. A function's or plugin's arguments are
+// Engine.NewScope makes a session; Scope.Run runs a statement, a SELECT in a loop of
+// our own (select.go) around the engine's expressions, and hands each row to a
+// callback; AppendJSON writes it. A function's or plugin's arguments are
 // checked and converted by one reflected decoder per argument struct (args.go),
 // its errors and panics become log lines (adapter.go).
 //

@@ -83,7 +83,7 @@ func (e *Engine) NewScope(o SessionOptions) *Scope {
 // newInner makes an engine scope that holds nothing but env.
 func (e *Engine) newInner(s *session, env *Dict) types.Scope {
 	inner := e.template.NewScope()
-	inner.SetContext(sessionKey, s)
+	inner.SetContext(homeKey, &home{session: s})
 	inner.SetLogger(s.logger())
 	inner.SetThrottler(engineThrottler{session: s})
 	s.boundDepth(inner)

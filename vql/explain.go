@@ -37,8 +37,16 @@ func (e explainer) SelectOutput(row types.Row) { e.say(" SELECT: emitting row: %
 
 // ParseArgs implements the engine's explainer.
 func (e explainer) ParseArgs(args *ordereddict.Dict, result any, err error) {
+	e.parsed(args, result, err)
+}
+
+func (e explainer) parsed(args argSource, result any, err error) {
 	if err != nil {
-		e.say("  arg parsing: error %v while parsing %s", err, AppendJSON(nil, args))
+		given := NewDict()
+		for _, item := range args.Items() {
+			given.Set(item.Key, item.Value)
+		}
+		e.say("  arg parsing: error %v while parsing %s", err, AppendJSON(nil, given))
 		return
 	}
 	e.say("  arg parsing: %s", describeArgs(result))

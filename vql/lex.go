@@ -1,7 +1,7 @@
 package vql
 
 import (
-	"fmt"
+	"sort"
 	"strings"
 )
 
@@ -55,7 +55,7 @@ func lex(text string) ([]token, error) {
 		}
 		t, ok := lexOne(text, i)
 		if !ok {
-			return out, syntaxError(text, i, text[i:i+1], "invalid character or unterminated string")
+			return out, syntaxError(text, i, text[i:i+1], "%s", unlexable(text[i]))
 		}
 		out = append(out, t)
 		i = t.end()
@@ -251,6 +251,29 @@ func position(text string, offset int) Position {
 	return Position{Offset: offset, Line: line, Column: offset - strings.LastIndexByte(before, '\n')}
 }
 
-func syntaxError(text string, offset int, tok, format string, args ...any) *SyntaxError {
-	return &SyntaxError{Position: position(text, offset), Token: tok, Message: fmt.Sprintf(format, args...)}
+// lines are the offsets at which the lines of a text begin: position without
+// counting from the start each time.
+type lines []int
+
+func linesOf(text string) lines {
+	out := lines{0}
+	for i := 0; i < len(text); i++ {
+		if text[i] == '\n' {
+			out = append(out, i+1)
+		}
+	}
+	return out
+}
+
+func (l lines) position(offset int) Position {
+	line := sort.SearchInts(l, offset+1)
+	return Position{Offset: offset, Line: line, Column: offset - l[line-1] + 1}
+}
+
+// unlexable says why nothing of the language begins with a byte where it stands.
+func unlexable(first byte) string {
+	if strings.IndexByte("'\"`", first) >= 0 {
+		return "the string or name that begins here has no end"
+	}
+	return "invalid character"
 }

@@ -19,7 +19,7 @@ func (m materializer) Materialize(ctx context.Context, inner types.Scope, name s
 	}
 	scope := scopeOf(inner)
 	out := &materialised{session: m.session}
-	live := &liveQuery{depth: depthOf(inner)}
+	live := &liveQuery{depth: scope.depth}
 	ctx = context.WithValue(ctx, liveKey{}, live)
 	err := scope.runStored(ctx, query, func(row Value) error { return out.add(scope, scope.Row(ctx, row)) })
 	if err == nil {

@@ -220,7 +220,6 @@ const maxArtifactDepth = 10
 // Call implements the engine's plugin.
 func (n *artifactName) Call(ctx context.Context, inner types.Scope, args *ordereddict.Dict) <-chan types.Row {
 	scope := scopeOf(inner)
-	scope.depth = depthOf(inner)
 	name := "Artifact." + n.name
 	return generate(ctx, inner, func(emit Emit) error {
 		if scope.depth >= maxArtifactDepth {

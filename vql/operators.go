@@ -274,6 +274,9 @@ func (matchOp) Applicable(_, _ types.Any) bool { return true }
 // Match prints what is no string or array and searches that; a pattern that is no
 // string is printed too when it is a path.
 func (matchOp) Match(s types.Scope, pattern, v types.Any) bool {
+	if p, ok := pattern.(dynamicPattern); ok {
+		return matchDynamic(s, p, v)
+	}
 	text, ok := pattern.(string)
 	if !ok {
 		p, isPath := pattern.(*Path)
@@ -282,13 +285,18 @@ func (matchOp) Match(s types.Scope, pattern, v types.Any) bool {
 		}
 		text = p.String()
 	}
+	printed, ok := scopeOf(s).matchable(v)
+	return ok && s.Match(text, printed)
+}
+
+// matchable is the text of what =~ searches though it is neither text nor array.
+func (s *Scope) matchable(v types.Any) (string, bool) {
 	if IsNull(v) || IsQuery(v) {
-		return false
+		return "", false
 	}
 	switch v.(type) {
 	case types.LazyRow, types.Scope, *scopeValue:
-		return false
+		return "", false
 	}
-	scope := scopeOf(s)
-	return s.Match(text, scope.String(scope.session.context(), v))
+	return s.String(s.session.context(), v), true
 }

@@ -1,7 +1,6 @@
 package vql
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"regexp"
@@ -10,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"www.velocidex.com/golang/vfilter"
-	"www.velocidex.com/golang/vfilter/types"
 	"www.velocidex.com/golang/vfilter/utils"
 )
 
@@ -43,11 +41,11 @@ func Parse(text string) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Program{text: text}
+	p, places := &Program{text: text}, linesOf(text)
 	var code []token
 	for _, t := range tokens {
 		if t.kind == tokComment {
-			p.comments = append(p.comments, Comment{Text: t.text, Start: position(text, t.start)})
+			p.comments = append(p.comments, Comment{Text: t.text, Start: places.position(t.start)})
 			continue
 		}
 		code = append(code, t)
@@ -56,7 +54,7 @@ func Parse(text string) (*Program, error) {
 		return nil, syntaxError(text, len(text), "", "there is no statement")
 	}
 	for _, part := range splitStatements(code) {
-		stmt, err := parseStatement(text, part)
+		stmt, err := parseStatement(text, places, part)
 		if err != nil {
 			return nil, err
 		}
@@ -116,7 +114,7 @@ func startsStatement(code []token, i int) bool {
 	return !before.is(tokKeyword, "EXPLAIN") && !before.is(tokOperator, "=") && !before.is(tokOperator, "<=")
 }
 
-func parseStatement(text string, code []token) (stmt *Statement, err error) {
+func parseStatement(text string, places lines, code []token) (stmt *Statement, err error) {
 	start, end := code[0].start, code[len(code)-1].end()
 	part := text[start:end]
 	if len(part) > maxStatement || len(code) > maxTokens {
@@ -147,8 +145,8 @@ func parseStatement(text string, code []token) (stmt *Statement, err error) {
 	}
 	stmt = &Statement{
 		Kind: kind, Name: unquoteIdent(parsed.Let), Text: part, parsed: parsed, nesting: nesting,
-		Start: position(text, start), End: position(text, end),
-		Normal: normalForm(parsed, code), CallSites: callSites(text, code),
+		Start: places.position(start), End: places.position(end),
+		Normal: normalForm(parsed, code), CallSites: callSites(places, code),
 	}
 	for _, p := range parsed.LetParameters {
 		if p.Name != nil {
@@ -215,7 +213,7 @@ func located(text string, start int, part string, err error) *SyntaxError {
 	if t, ok := lexOne(part+" ", offset); ok && offset < len(part) {
 		tok = t.text
 	}
-	return syntaxError(text, start+offset, tok, "%s", m[3])
+	return syntaxError(text, start+offset, tok, "%s", foundAndExpected(m[3], tok, offset == 0))
 }
 
 // offsetOf finds a line and a column that counts characters.
@@ -314,13 +312,4 @@ func parseLambda(text string) (l *lambda, err error) {
 	}
 	rewrite(parsed)
 	return &lambda{parsed: parsed}, nil
-}
-
-// eval starts a statement in the engine. The engine's own start prints the whole
-// statement on each run, so SELECTs are started here.
-func (stmt *Statement) eval(ctx context.Context, inner types.Scope) <-chan types.Row {
-	if stmt.parsed.Query == nil {
-		return stmt.parsed.Eval(ctx, inner)
-	}
-	return stmt.parsed.Query.Eval(ctx, inner)
 }

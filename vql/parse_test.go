@@ -93,10 +93,10 @@ func TestCallSites(t *testing.T) {
 func TestSyntaxErrorsHaveTheirPlace(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                       "1:1: there is no statement",
-		"SELECT 1 FROM scope()\nSELECT ; FROM x": "2:8: invalid character or unterminated string",
+		"SELECT 1 FROM scope()\nSELECT ; FROM x": "2:8: invalid character",
 		"SELECT 1 FROM scope()\n SELECT a FRM b": "2:11: ",
 		"LET é = 1":                              "1:5: invalid",
-		"SELECT 'abc FROM scope()":               "1:8: invalid",
+		"SELECT 'abc FROM scope()":               "1:8: the string or name that begins here has no end",
 		"SELECT 2-1 FROM scope()":                "1:9: ",
 		"foo":                                    "1:1: ",
 		"SELECT a FROM b LIMIT 99999999999999999999": "1:",

@@ -1,10 +1,6 @@
 package vql
 
-import (
-	"fmt"
-
-	"www.velocidex.com/golang/vfilter"
-)
+import "www.velocidex.com/golang/vfilter"
 
 // Program is parsed text: one or more statements. It is immutable and may be
 // kept and run in several sessions at once.
@@ -75,17 +71,6 @@ type CallSite struct {
 type Comment struct {
 	Text  string
 	Start Position
-}
-
-// SyntaxError says where a text is no program.
-type SyntaxError struct {
-	Position
-	Token   string // the offending token, "" at the end of the text
-	Message string
-}
-
-func (e *SyntaxError) Error() string {
-	return fmt.Sprintf("%d:%d: %s", e.Line, e.Column, e.Message)
 }
 
 // Text returns the text that was parsed.

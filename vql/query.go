@@ -1,6 +1,7 @@
 package vql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ func (s *Scope) Run(ctx context.Context, stmt *Statement, emit func(*Dict) error
 	if err := context.Cause(s.session.life); err != nil {
 		return err
 	}
+	var refused error // what emit returned
 	err := s.session.bounded(ctx, func(ctx context.Context) error {
 		return s.stream(ctx, stmt, func(row *Dict) error {
 			limit := s.session.options.Limits.MaxRows
@@ -25,13 +27,14 @@ func (s *Scope) Run(ctx context.Context, stmt *Statement, emit func(*Dict) error
 				s.session.emitted.Add(-1)
 				return ErrRowLimit
 			}
-			return emit(row)
+			refused = emit(row)
+			return refused
 		})
 	})
-	if errors.Is(err, ErrStop) {
+	switch {
+	case errors.Is(err, ErrStop):
 		return nil
-	}
-	if err != nil && isLimit(err) {
+	case refused == nil && !quiet(err):
 		s.Log(LevelError, "%v", err)
 	}
 	return err
@@ -109,43 +112,81 @@ func (s *session) watchProgress(d time.Duration, stop context.CancelCauseFunc) f
 }
 
 // stream evaluates in a goroutine of its own, because the engine may end it (see
-// watch), and hands the finished rows to emit on the caller's.
+// watch). emit is called there, but never once stream has returned.
 func (s *Scope) stream(ctx context.Context, stmt *Statement, emit func(*Dict) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	rows := make(chan *Dict) // hand-over: evaluation waits until the row is wanted
-	go func() {
-		defer close(rows)
-		defer s.session.recovered("query")
-		for row := range s.start(ctx, stmt) {
-			select {
-			case rows <- s.Row(ctx, row):
-			case <-ctx.Done():
-				return
-			}
+	if !s.session.begin() {
+		return ErrClosed
+	}
+	run := &evaluation{turn: make(chan struct{}, 1), done: make(chan error, 1)}
+	run.turn <- struct{}{}
+	go run.run(ctx, s, stmt, emit)
+	select {
+	case err := <-run.done:
+		if run.panicked != nil {
+			panic(run.panicked)
 		}
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case row, ok := <-rows:
-			if !ok {
-				return nil
-			}
-			if err := emit(row); err != nil {
-				return err
-			}
-		}
+		return err
+	case <-ctx.Done():
+		<-run.turn // a call of emit ends first
+		return context.Cause(ctx)
 	}
 }
 
-// start starts a statement: a LET works on this scope, a SELECT in a child.
-func (s *Scope) start(ctx context.Context, stmt *Statement) <-chan types.Row {
+// evaluation is a statement that runs.
+type evaluation struct {
+	turn chan struct{} // holds one token: who has it calls emit, or lets nobody call it any more
+	done chan error    // one result; never full
+
+	panicked any // what emit panicked with; under the token, and read after done
+}
+
+func (r *evaluation) run(ctx context.Context, s *Scope, stmt *Statement, emit func(*Dict) error) {
+	defer s.session.running.Done()
+	var err error // stays when the engine or a panic ends the goroutine
+	defer func() { r.done <- err }()
+	defer s.session.recovered("query")
+	err = s.evaluate(ctx, stmt, func(row *Dict) error {
+		select {
+		case <-r.turn:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return r.emit(ctx, row, emit)
+	})
+}
+
+// emit calls the caller's emit and gives the token back. A panic is kept for the
+// caller, or else it would be the plugin's whose row this came of.
+func (r *evaluation) emit(ctx context.Context, row *Dict, emit func(*Dict) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.panicked, err = p, ErrStop
+		}
+		r.turn <- struct{}{}
+	}()
+	if err := ctx.Err(); err != nil || r.panicked != nil {
+		return cmp.Or(err, ErrStop)
+	}
+	return emit(row)
+}
+
+// evaluate runs a statement; its rows are evaluated.
+func (s *Scope) evaluate(ctx context.Context, stmt *Statement, emit func(*Dict) error) error {
+	return s.statement(ctx, stmt, func(row Value) error { return emit(s.Row(ctx, row)) })
+}
+
+// statement runs a statement: a LET works on this scope.
+func (s *Scope) statement(ctx context.Context, stmt *Statement, emit Emit) error {
 	s.session.nest(stmt.nesting)
 	s.session.boundDepth(s.inner)
 	s.inner.AppendVars(&watch{session: s.session, query: stmt.Normal})
-	return stmt.eval(ctx, s.inner)
+	if stmt.parsed.Query == nil {
+		s.define(ctx, stmt)
+		return nil
+	}
+	return s.runSelect(ctx, stmt.parsed, emit)
 }
 
 // drain lets the engine's goroutines run into their cancelled context; it does
@@ -176,20 +217,34 @@ func forward(ctx context.Context, cancel context.CancelFunc, rows <-chan types.R
 
 // runStored runs a stored query in a child of s.
 func (s *Scope) runStored(ctx context.Context, q types.StoredQuery, emit Emit) error {
-	if m, ok := q.(*materialised); ok {
-		return m.each(ctx, emit)
+	return s.runRecords(ctx, q, dictRows(emit))
+}
+
+// runRecords is runStored, but a SELECT's rows are records.
+func (s *Scope) runRecords(ctx context.Context, q types.StoredQuery, emit Emit) error {
+	switch t := q.(type) {
+	case *materialised:
+		return t.each(ctx, emit)
+	case *valueQuery:
+		return t.each(ctx, s, emit)
+	case *storedQuery:
+		return s.selectInChild(ctx, t.query, emit)
 	}
-	if v, ok := q.(*valueQuery); ok {
-		return v.each(ctx, s, emit)
+	if query, ok := selectOf(q); ok {
+		return s.selectInChild(ctx, query, emit)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	inner := s.inner.Copy()
-	defer inner.Close()
-	if err := forward(ctx, cancel, q.Eval(ctx, inner), emit); err != nil {
-		return err
+	child := s.with(s.inner.Copy())
+	defer child.inner.Close()
+	return child.runEngine(ctx, q, emit)
+}
+
+func (s *Scope) selectInChild(ctx context.Context, query *vfilter.VQL, emit Emit) error {
+	child := s.with(s.inner.Copy())
+	defer child.inner.Close()
+	if child.inner.CheckForOverflow() {
+		return nil
 	}
-	return s.session.alive(ctx)
+	return child.runSelect(ctx, query, emit)
 }
 
 // valueQuery is any value acting as a query.
@@ -253,15 +308,32 @@ func generate(ctx context.Context, inner types.Scope, f func(Emit) error) <-chan
 	return out
 }
 
+// home is what an engine scope keeps of ours.
+type home struct {
+	session *session
+	depth   int // artifact calls above
+}
+
+// homeKey finds it in the engine scope's context.
+const homeKey = "raptorpack.home"
+
 // sessionOf finds the session of an engine scope.
-func sessionOf(inner types.Scope) *session {
-	v, _ := inner.GetContext(sessionKey)
-	s, _ := v.(*session)
-	return s
+func sessionOf(inner types.Scope) *session { return homeOf(inner).session }
+
+func homeOf(inner types.Scope) home {
+	v, _ := inner.GetContext(homeKey)
+	h, _ := v.(*home)
+	if h == nil {
+		return home{}
+	}
+	return *h
 }
 
 // scopeOf wraps an engine scope.
-func scopeOf(inner types.Scope) *Scope { return &Scope{session: sessionOf(inner), inner: inner} }
+func scopeOf(inner types.Scope) *Scope {
+	h := homeOf(inner)
+	return &Scope{session: h.session, inner: inner, depth: h.depth}
+}
 
 // lambda is a parsed lambda text.
 type lambda struct{ parsed *vfilter.Lambda }

@@ -24,6 +24,8 @@ const (
 	hiddenNegate  = "__negate"
 	hiddenFactor  = "__factor"
 	hiddenGreater = "__greater"
+	hiddenAtLeast = "__at_least"
+	hiddenPattern = "__pattern"
 )
 
 // rewrite changes a parsed statement or lambda in place. It runs once, before
@@ -114,6 +116,9 @@ func (rewriter) comparison(cond reflect.Value) {
 		return
 	}
 	operator := right.Elem().FieldByName("Operator").String()
+	if operator == "=~" {
+		guardPattern(right.Elem().FieldByName("Right"))
+	}
 	if operator != ">" && operator != ">=" {
 		return
 	}
@@ -125,6 +130,26 @@ func (rewriter) comparison(cond reflect.Value) {
 	left := newSum(text, call)
 	cond.FieldByName("Left").Set(left)
 	right.Set(reflect.Zero(right.Type()))
+}
+
+// guardPattern hands a pattern that is no literal to the host: the engine would
+// keep each one that a row brings, however long, until the session ends.
+func guardPattern(sum reflect.Value) {
+	if isLiteral(sum.Elem()) {
+		return
+	}
+	text := vfilter.FormatToString(printScope, sum.Interface())
+	sum.Set(newSum(text, callOf(hiddenPattern, reflect.ValueOf(sum.Interface()))))
+}
+
+// isLiteral reports whether a sum is nothing but a string.
+func isLiteral(sum reflect.Value) bool {
+	product := sum.FieldByName("Left").Elem()
+	member := product.FieldByName("Left").Elem()
+	value := member.FieldByName("Left").Elem()
+	return sum.FieldByName("Right").Len() == 0 && product.FieldByName("Right").Len() == 0 &&
+		member.FieldByName("Right").Len() == 0 && !value.FieldByName("String").IsNil() &&
+		value.FieldByName("Subexpression").IsNil()
 }
 
 // copyExported copies a node without its locks and caches.
@@ -154,93 +179,70 @@ func textValue(text string, sub reflect.Value) reflect.Value {
 	return value
 }
 
+// pattern is a parsed expression of our own. The engine's node types have no names
+// outside of it, so new nodes are made like those found in here.
+var pattern = func() *vfilter.VQL {
+	parsed, err := vfilter.Parse("LET x = (f(a=x))")
+	if err != nil {
+		panic("vql: pattern does not parse: " + err.Error())
+	}
+	return parsed
+}()
+
+// like makes an empty node of a node's type.
+func like[T any](*T) *T { return new(T) }
+
 // templateValue makes an empty _Value.
 func templateValue() reflect.Value {
-	parsed := freshTree("x").Expression
-	return reflect.New(reflect.TypeOf(parsed.Left.Left.Left.Left.Left.Left).Elem())
+	return reflect.ValueOf(like(pattern.Expression.Left.Left.Left.Left.Left.Left))
 }
 
 // newSum makes an addition node around a text value.
 func newSum(text string, sub reflect.Value) reflect.Value {
-	sum := freshTree("x").Expression.Left.Left.Left
-	member := reflect.ValueOf(sum.Left.Left)
-	member.Elem().FieldByName("Left").Set(textValue(text, sub))
+	old := pattern.Expression.Left.Left.Left
+	sum, product, member := like(old), like(old.Left), like(old.Left.Left)
+	sum.Left, product.Left = product, member
+	reflect.ValueOf(member).Elem().FieldByName("Left").Set(textValue(text, sub))
 	return reflect.ValueOf(sum)
 }
 
 // hiddenCall makes the sub-expression NAME(a=value).
 func hiddenCall(name string, value reflect.Value) reflect.Value {
-	sub := freshTree("(" + name + "(a=x))").Expression.Left.Left.Left.Left.Left.Left.Subexpression
-	symbol := sub.Left.Left.Left.Left.Left.Left.Left.SymbolRef
-	member := reflect.ValueOf(symbol.Parameters[0].Right.Left.Left.Left.Left.Left)
-	member.Elem().FieldByName("Left").Set(value)
-	return reflect.ValueOf(sub)
+	old := pattern.Expression.Left.Left.Left
+	sum, product, member := like(old), like(old.Left), like(old.Left.Left)
+	sum.Left, product.Left = product, member
+	reflect.ValueOf(member).Elem().FieldByName("Left").Set(value)
+	return callOf(name, reflect.ValueOf(sum))
 }
 
-// hiddenCompare makes the sub-expression __greater(a=left, b=right, equal=TRUE).
+// hiddenCompare makes the sub-expression NAME(a=left, b=right).
 func hiddenCompare(operator string, left, right reflect.Value) reflect.Value {
-	text := "(" + hiddenGreater + "(a=x, b=x))"
+	name := hiddenGreater
 	if operator == ">=" {
-		text = "(" + hiddenGreater + "(a=x, b=x, equal=TRUE))"
+		name = hiddenAtLeast
 	}
-	sub := freshTree(text).Expression.Left.Left.Left.Left.Left.Left.Subexpression
-	symbol := sub.Left.Left.Left.Left.Left.Left.Left.SymbolRef
-	for i, side := range []reflect.Value{left, right} {
-		cond := reflect.ValueOf(symbol.Parameters[i].Right.Left.Left)
-		cond.Elem().FieldByName("Left").Set(side)
-	}
-	return reflect.ValueOf(sub)
+	return callOf(name, left, right)
 }
 
-// freshTree gives a fresh tree of an expression of our own, parsed once.
-func freshTree(expression string) *vfilter.VQL {
-	parsed, ok := templates.Load(expression)
-	if !ok {
-		fresh, err := vfilter.Parse("LET x = " + expression)
-		if err != nil {
-			panic("vql: template does not parse: " + err.Error())
-		}
-		parsed, _ = templates.LoadOrStore(expression, fresh)
+// callOf makes the sub-expression of a call with sums as its arguments a and b.
+func callOf(name string, sums ...reflect.Value) reflect.Value {
+	value := pattern.Expression.Left.Left.Left.Left.Left.Left
+	symbol := like(value.Subexpression.Left.Left.Left.Left.Left.Left.Left.SymbolRef)
+	symbol.Symbol, symbol.Called = name, true
+	for i, argument := range sums {
+		and, or, cond := like(pattern.Expression), like(pattern.Expression.Left), like(pattern.Expression.Left.Left)
+		and.Left, or.Left = or, cond
+		reflect.ValueOf(cond).Elem().FieldByName("Left").Set(argument)
+		given := like(value.Subexpression.Left.Left.Left.Left.Left.Left.Left.SymbolRef.Parameters[0])
+		given.Left, given.Right = string(rune('a'+i)), and
+		symbol.Parameters = append(symbol.Parameters, given)
 	}
-	clone, _ := cloneTree(reflect.ValueOf(parsed)).Interface().(*vfilter.VQL)
-	return clone
-}
-
-// templates holds parsed templates by their text; there are five.
-var templates sync.Map
-
-// cloneTree copies a tree without its locks and caches.
-func cloneTree(v reflect.Value) reflect.Value {
-	out := reflect.New(v.Type()).Elem()
-	switch v.Kind() {
-	case reflect.Pointer:
-		if !v.IsNil() {
-			out.Set(reflect.New(v.Type().Elem()))
-			copyTree(out.Elem(), v.Elem())
-		}
-	case reflect.Slice:
-		if !v.IsNil() {
-			out.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
-			for i := range v.Len() {
-				out.Index(i).Set(cloneTree(v.Index(i)))
-			}
-		}
-	default:
-		out.Set(v)
-	}
-	return out
-}
-
-func copyTree(to, from reflect.Value) {
-	if from.Kind() != reflect.Struct {
-		to.Set(from)
-		return
-	}
-	for i := range from.NumField() {
-		if from.Type().Field(i).IsExported() {
-			to.Field(i).Set(cloneTree(from.Field(i)))
-		}
-	}
+	list, and, or, cond := like(value.Subexpression), like(pattern.Expression), like(pattern.Expression.Left), like(pattern.Expression.Left.Left)
+	old := pattern.Expression.Left.Left.Left
+	sum, product, member, call := like(old), like(old.Left), like(old.Left.Left), like(value)
+	list.Left, and.Left, or.Left, cond.Left = and, or, cond, sum
+	sum.Left, product.Left, member.Left, call.SymbolRef = product, member, call, symbol
+	return reflect.ValueOf(list)
 }
 
 // hiddenFunction is one of the functions that only rewritten trees call.
@@ -278,10 +280,16 @@ var hiddenOnce = sync.OnceValue(func() []types.FunctionInterface {
 		&hiddenFunction{hiddenFactor, func(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
 			return guardFactor(operand(ctx, inner, args, "a"))
 		}},
+		&hiddenFunction{hiddenPattern, func(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
+			return boundPattern(scopeOf(inner).force(ctx, operand(ctx, inner, args, "a")))
+		}},
 		&hiddenFunction{hiddenGreater, func(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
 			a, b := operand(ctx, inner, args, "a"), operand(ctx, inner, args, "b")
-			_, orEqual := args.Get("equal")
-			return greater(inner, a, b) || orEqual && inner.Eq(a, b)
+			return greater(inner, a, b)
+		}},
+		&hiddenFunction{hiddenAtLeast, func(ctx context.Context, inner types.Scope, args *ordereddict.Dict) types.Any {
+			a, b := operand(ctx, inner, args, "a"), operand(ctx, inner, args, "b")
+			return greater(inner, a, b) || inner.Eq(a, b)
 		}},
 	}
 })

@@ -161,7 +161,7 @@ func (s *Scope) ChildRow(row Value) *Scope {
 // caller closes it.
 func (s *Scope) Clean(env *Dict) *Scope {
 	inner := s.session.engine.newInner(s.session, env)
-	inner.SetContext(depthKey, s.depth+1)
+	inner.SetContext(homeKey, &home{session: s.session, depth: s.depth + 1})
 	return &Scope{session: s.session, inner: inner, depth: s.depth + 1, name: s.name, isClean: true}
 }
 

@@ -276,6 +276,28 @@ func TestEmitErrorsEndTheQuery(t *testing.T) {
 	}
 }
 
+func TestPanicsOfEmitAreTheCallers(t *testing.T) {
+	for _, text := range []string{
+		"SELECT * FROM endless()",
+		"SELECT * FROM foreach(row={SELECT * FROM endless()}, query={SELECT * FROM range(end=3)}, workers=4)",
+	} {
+		scope, l := session(t, vql.SessionOptions{})
+		p, _ := vql.Parse(text)
+		func() {
+			defer func() {
+				if r := recover(); r != "mine" {
+					t.Errorf("%s: recovered %v", text, r)
+				}
+			}()
+			_ = scope.Run(context.Background(), p.Statements()[0], func(*vql.Dict) error { panic("mine") })
+			t.Errorf("%s: Run returned", text)
+		}()
+		if l.contain("PANIC") {
+			t.Errorf("%s: log %q", text, l.all())
+		}
+	}
+}
+
 func TestCloseStopsARunningQuery(t *testing.T) {
 	scope, _ := session(t, vql.SessionOptions{})
 	p, _ := vql.Parse("SELECT * FROM endless()")

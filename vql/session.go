@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"maps"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -17,9 +18,6 @@ import (
 	"golang.org/x/time/rate"
 	"www.velocidex.com/golang/vfilter/types"
 )
-
-// sessionKey finds the session in an engine scope's context.
-const sessionKey = "raptorpack.session"
 
 // session is what all scopes made from one root share.
 type session struct {
@@ -53,6 +51,10 @@ type session struct {
 	zones     map[string]*time.Location
 	deadline  time.Time
 	lambdas   map[string]*lambda
+	sites     map[any]*functionAdapter // of aggregates that are called directly, by the engine's node
+
+	patterns     map[string]*regexp.Regexp // of =~; nil for those that are none
+	patternBytes int
 }
 
 func newSession(engine *Engine, o SessionOptions) *session {
@@ -373,6 +375,20 @@ func (l *limiter) charge(ctx context.Context) error {
 		return l.throttle.Charge(ctx)
 	}
 	return nil
+}
+
+// largeText is from which length on a text is a reason to look at the heap: less
+// is charged with the ops.
+const largeText = 1 << 20
+
+// weigh returns ErrMemory when a large text has come where there is no room for
+// more: a row may make any number of them without an op.
+func (s *session) weigh(v Value) error {
+	text, ok := v.(string)
+	if !ok || len(text) < largeText || s.limits.memory <= 0 || heapBytes() <= s.limits.memory {
+		return nil
+	}
+	return ErrMemory
 }
 
 func heapBytes() int64 {

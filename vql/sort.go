@@ -20,7 +20,7 @@ import (
 // external merge beyond Limits.SpillBytes.
 type sorter struct{ session *session }
 
-// Sort implements the engine's sorter. The engine's feeder does not watch its
+// Sort implements the engine's sorter, for queries that are left to the engine. Its feeder does not watch its
 // context, so input is always read to its end.
 func (s sorter) Sort(ctx context.Context, inner types.Scope, input <-chan types.Row, key string, desc bool) <-chan types.Row {
 	return generate(ctx, inner, func(emit Emit) error {
@@ -36,7 +36,7 @@ func (s sorter) Sort(ctx context.Context, inner types.Scope, input <-chan types.
 				return err
 			}
 		}
-		return m.emit(ctx, emit)
+		return m.emit(ctx, dictRows(emit))
 	})
 }
 
@@ -276,33 +276,32 @@ func (d *decoder) item() item {
 	return it
 }
 
-// emit hands all rows out in order.
+// emit hands all rows out in order. Rows that cannot be read back end them, with a
+// log line.
 func (m *merger) emit(ctx context.Context, emit Emit) error {
 	m.sort()
-	if len(m.runs) == 0 {
-		for i := range m.items {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := emit(m.items[i].row); err != nil {
-				return err
-			}
-			m.items[i].row = nil
+	var refused error
+	hand := func(row any) error {
+		if refused = ctx.Err(); refused == nil {
+			refused = emit(row)
 		}
-		return nil
+		return refused
 	}
-	err := m.merge(emit)
-	if err != nil && !quiet(err) {
+	err := m.merge(hand)
+	if refused == nil && err != nil {
 		m.scope.Log(LevelError, "ORDER BY: %v", err)
 	}
-	return err
+	return refused
 }
 
+// merge hands out the rows of all runs and those in memory.
 func (m *merger) merge(emit Emit) error {
-	if err := m.file.flush(); err != nil {
-		return err
-	}
 	h := &runHeap{merger: m, readers: make([]*spillReader, len(m.runs))}
+	if len(m.runs) > 0 {
+		if err := m.file.flush(); err != nil {
+			return err
+		}
+	}
 	for i, run := range m.runs {
 		h.readers[i] = m.file.section(run[0], run[1])
 		if err := h.fill(i); err != nil {
@@ -313,6 +312,7 @@ func (m *merger) merge(emit Emit) error {
 	for h.Len() > 0 || len(memory) > 0 {
 		if h.Len() == 0 || len(memory) > 0 && m.order(&memory[0], &h.items[0]) < 0 {
 			row := memory[0].row
+			memory[0] = item{}
 			memory = memory[1:]
 			if err := emit(row); err != nil {
 				return err

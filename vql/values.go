@@ -73,31 +73,18 @@ func tooDeep(v any) Value {
 
 // realDict copies a dict only when something in it is lazy.
 func (s *Scope) realDict(ctx context.Context, d *Dict, depth int) Value {
-	items := d.Items()
-	lazy := false
-	for _, item := range items {
-		if lazy = mayBeLazy(item.Value); lazy {
-			break
-		}
-	}
-	if !lazy {
+	if !holdsLazy(d, depth) {
 		return d
 	}
 	out := NewDict()
-	for _, item := range items {
+	for _, item := range d.Items() {
 		out.Set(item.Key, s.real(ctx, item.Value, depth+1))
 	}
 	return out
 }
 
 func (s *Scope) realList(ctx context.Context, list []any, depth int) Value {
-	lazy := false
-	for _, item := range list {
-		if lazy = mayBeLazy(item); lazy {
-			break
-		}
-	}
-	if !lazy {
+	if !holdsLazy(list, depth) {
 		return list
 	}
 	out := make([]any, len(list))
@@ -105,6 +92,33 @@ func (s *Scope) realList(ctx context.Context, list []any, depth int) Value {
 		out[i] = s.real(ctx, item, depth+1)
 	}
 	return out
+}
+
+// holdsLazy reports whether real would change a value that stands that deep.
+func holdsLazy(v any, depth int) bool {
+	switch t := v.(type) {
+	case *Dict:
+		if depth > maxDepth {
+			return false
+		}
+		for _, item := range t.Items() {
+			if holdsLazy(item.Value, depth+1) {
+				return true
+			}
+		}
+		return false
+	case []any:
+		if depth > maxDepth {
+			return false
+		}
+		for _, item := range t {
+			if holdsLazy(item, depth+1) {
+				return true
+			}
+		}
+		return false
+	}
+	return mayBeLazy(v)
 }
 
 func mayBeLazy(v any) bool {
@@ -135,6 +149,13 @@ func (s *Scope) realRow(ctx context.Context, row any, depth int) *Dict {
 func (s *Scope) Row(ctx context.Context, row Value) *Dict {
 	if d, ok := row.(*Dict); ok {
 		out, _ := s.realDict(ctx, d, 0).(*Dict)
+		return out
+	}
+	if r, ok := row.(*record); ok {
+		out := NewDict()
+		for i, name := range r.names {
+			out.Set(name, s.real(ctx, r.values[i], 1))
+		}
 		return out
 	}
 	if IsNull(row) {
@@ -191,9 +212,14 @@ func (s *Scope) Query(ctx context.Context, v any) Query {
 // array's elements (NULLs skipped, what is no dict as {"_value": v}), a dict
 // itself, nothing for NULL.
 func (s *Scope) Iterate(ctx context.Context, v Value, emit Emit) error {
+	return s.iterate(ctx, v, dictRows(emit))
+}
+
+// iterate is Iterate, but the rows of a SELECT come as records.
+func (s *Scope) iterate(ctx context.Context, v Value, emit Emit) error {
 	v = s.force(ctx, v)
 	if q, ok := v.(types.StoredQuery); ok {
-		return s.runStored(ctx, q, emit)
+		return s.runRecords(ctx, q, emit)
 	}
 	if d, ok := v.(*Dict); ok {
 		return emit(d)

@@ -36,14 +36,14 @@ var mayImport = map[string]string{
 
 // homes names the only rooms that may import a third party.
 var homes = map[string]string{
-	"www.velocidex.com/golang/vfilter":        "vql",
-	"github.com/Velocidex/ordereddict":        "vql",
+	"www.velocidex.com/golang/vfilter":        "vql integration/benchvql",
+	"github.com/Velocidex/ordereddict":        "vql integration/benchvql",
 	"github.com/hashicorp/memberlist":         "cluster",
 	"github.com/spf13/cobra":                  "cmd/raptorpack",
 	"github.com/gorilla/websocket":            "wire",
 	"github.com/danielgtaylor/huma/v2":        "api",
 	"github.com/fsnotify/fsnotify":            "config artifacts",
-	"go.yaml.in/yaml/v3":                      "config artifacts client vql vql/endpoint api cmd/raptorpack",
+	"go.yaml.in/yaml/v3":                      "config artifacts client vql vql/endpoint api cmd/raptorpack integration/benchvql",
 	"github.com/klauspost/compress":           "internal/inflate filestore wire api client flows vql/endpoint vql/server cmd/agent cmd/raptorpack",
 	"google.golang.org/grpc":                  "replication api proto/wirepb proto/buspb cmd/raptorpack integration",
 	"github.com/prometheus/client_golang":     "filestore wire cluster notifier frontend flows hunts inventory runner clients users replication master monitoring api client vql cmd/node cmd/agent cmd/raptorpack pool artifacts config integration",

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"runtime"
@@ -61,40 +60,30 @@ func (a fileAccessor) Lstat(_ context.Context, _ *vql.Scope, path *vql.Path) (vq
 // ReadDir lists a folder in name order. The facts of an entry are asked for when
 // a member needs them, so that names which nobody wants cost nothing.
 func (a fileAccessor) ReadDir(ctx context.Context, scope *vql.Scope, path *vql.Path) ([]vql.FileInfo, error) {
+	return a.listWanted(ctx, scope, path, func(string, fs.FileMode) bool { return true })
+}
+
+// listWanted is ReadDir of the names that want takes.
+func (a fileAccessor) listWanted(ctx context.Context, scope *vql.Scope, path *vql.Path, want wantEntry) ([]vql.FileInfo, error) {
 	if runtime.GOOS == "windows" && path.Len() == 0 {
 		return drives(), nil
 	}
 	name := osName(path)
-	dir, err := openDir(name)
+	var entries []dirEntry
+	seen := 0
+	err := listDir(name, func() error { return scope.Charge(ctx) }, func(name string, mode fs.FileMode) {
+		seen++
+		if want(name, mode) {
+			entries = append(entries, dirEntry{name, mode})
+		}
+	})
 	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	type listed struct {
-		name string
-		mode fs.FileMode
-	}
-	var entries []listed
-	for {
-		batch, err := dir.ReadDir(4096)
-		for _, e := range batch {
-			entries = append(entries, listed{e.Name(), e.Type()})
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			if len(entries) == 0 {
-				return nil, err
-			}
-			scope.Log("WARN", "list %s: stopped after %d names: %v", name, len(entries), err)
-			break
-		}
-		if err := scope.Charge(ctx); err != nil {
+		if seen == 0 || ctx.Err() != nil {
 			return nil, err
 		}
+		scope.Log("WARN", "list %s: stopped after %d names: %v", name, seen, err)
 	}
-	slices.SortFunc(entries, func(a, b listed) int { return cmp.Compare(a.name, b.name) })
+	slices.SortFunc(entries, func(a, b dirEntry) int { return cmp.Compare(a.name, b.name) })
 	infos := make([]fileInfo, len(entries))
 	out := make([]vql.FileInfo, len(entries))
 	for i := range entries {

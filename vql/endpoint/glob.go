@@ -23,7 +23,7 @@ type globArgs struct {
 var globPlugin = vql.NewPlugin(vql.Spec{
 	Name: "glob", Permission: "FILESYSTEM_READ",
 	Doc:     "Finds files by name. All expressions share one walk; a file that several match comes once, with all of them in Globs.",
-	Columns: []string{"Name", "OSPath", "Mtime", "Atime", "Ctime", "Btime", "Size", "Mode", "IsDir", "IsLink", "Data", "Globs"},
+	Columns: globColumns,
 }, runGlob)
 
 func runGlob(ctx context.Context, scope *vql.Scope, args *globArgs, emit vql.Emit) error {
@@ -151,7 +151,7 @@ func (w *walk) start(r *globRoot) error {
 		info, err := w.accessor.Lstat(w.ctx, w.scope, r.path)
 		if err != nil {
 			w.failed(err)
-		} else if err := w.emit(globRow(info, []string{p.source})); err != nil {
+		} else if err := w.emit(vql.HostObject(&globRow{info, []string{p.source}})); err != nil {
 			return err
 		}
 	}
@@ -210,7 +210,7 @@ func (w *walk) list(at *place, cursors []cursor) (entries []vql.FileInfo, litera
 	}
 	names, literal := literalNames(cursors)
 	if !literal {
-		entries, err := w.accessor.ReadDir(w.ctx, w.scope, at.path)
+		entries, err := w.readDir(at, cursors)
 		if w.ctx.Err() != nil {
 			return nil, false, w.ctx.Err()
 		}
@@ -243,12 +243,8 @@ func (w *walk) entry(at *place, info vql.FileInfo, cursors []cursor, literal boo
 			return nil, nil
 		}
 	}
-	var row *vql.Dict
-	if len(matched) > 0 || w.args.RecursionCallback.Given() {
-		row = globRow(info, matched)
-	}
 	if len(matched) > 0 {
-		if err := w.emit(row); err != nil {
+		if err := w.emit(vql.HostObject(&globRow{info, matched})); err != nil {
 			return nil, err
 		}
 	}
@@ -259,21 +255,23 @@ func (w *walk) entry(at *place, info vql.FileInfo, cursors []cursor, literal boo
 	if next == nil {
 		return nil, nil
 	}
-	if w.args.RecursionCallback.Given() && !w.scope.Truth(w.args.RecursionCallback.Call(w.ctx, w.scope, row)) {
-		return nil, nil
+	if w.args.RecursionCallback.Given() {
+		row := infoRow(info)
+		row.Set("Globs", matched)
+		if !w.scope.Truth(w.args.RecursionCallback.Call(w.ctx, w.scope, row)) {
+			return nil, nil
+		}
 	}
 	return &descent{next, below}, nil
 }
 
 // enter decides whether an entry is a folder that the walk may go into.
 func (w *walk) enter(at *place, info vql.FileInfo, below []cursor, literal bool) *place {
+	if !info.IsDir() && !info.IsLink() {
+		return nil
+	}
 	next := &place{up: at, path: info.OSPath(), named: at.named && literal, fenced: at.fenced, device: at.device}
-	switch {
-	case info.IsLink():
-		if !w.mayFollow(next, info, below) {
-			return nil
-		}
-	case !info.IsDir():
+	if info.IsLink() && !w.mayFollow(next, info, below) {
 		return nil
 	}
 	if next.fenced {
@@ -350,11 +348,46 @@ func (w *walk) report() {
 	}
 }
 
-// globRow makes the row of a file.
-func globRow(info vql.FileInfo, globs []string) *vql.Dict {
-	row := infoRow(info)
-	row.Set("Globs", globs)
-	return row
+// globRow is the row of a file. Its columns are worked out when a query reads them.
+type globRow struct {
+	info  vql.FileInfo
+	globs []string
+}
+
+var globColumns = []string{"Name", "OSPath", "Mtime", "Atime", "Ctime", "Btime", "Size", "Mode", "IsDir", "IsLink", "Data", "Globs"}
+
+// Members implements vql.Object.
+func (r *globRow) Members() []string { return globColumns }
+
+// Member implements vql.Object.
+func (r *globRow) Member(name string) (vql.Value, bool) {
+	switch name {
+	case "Name":
+		return r.info.Name(), true
+	case "OSPath":
+		return r.info.OSPath(), true
+	case "Mtime":
+		return r.info.Mtime(), true
+	case "Atime":
+		return r.info.Atime(), true
+	case "Ctime":
+		return r.info.Ctime(), true
+	case "Btime":
+		return r.info.Btime(), true
+	case "Size":
+		return r.info.Size(), true
+	case "Mode":
+		return r.info.Mode(), true
+	case "IsDir":
+		return r.info.IsDir(), true
+	case "IsLink":
+		return r.info.IsLink(), true
+	case "Data":
+		return r.info.Data(), true
+	case "Globs":
+		return r.globs, true
+	}
+	return nil, false
 }
 
 // infoRow lists a file's facts in the order that glob and stat show.

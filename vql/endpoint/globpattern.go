@@ -236,6 +236,9 @@ func (p *globPart) match(name string) bool {
 // matchTokens walks pattern and name together and, on a mismatch, goes back to the
 // last star only, so that it takes at most len(tokens)*len(name) steps.
 func matchTokens(tokens []globTok, name string) bool {
+	if len(tokens) == 2 && tokens[0].kind == tokAny && tokens[1].kind == tokText { // *.exe
+		return strings.HasSuffix(name, tokens[1].text)
+	}
 	t, n := 0, 0
 	starT, starN := -1, 0
 	for n < len(name) || t < len(tokens) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -164,11 +163,6 @@ func holes(fd int, size int64) []vql.Range {
 		out = append(out, vql.Range{Offset: from, Length: size - from})
 	}
 	return out
-}
-
-// openDir opens a folder for listing; anything else is refused unopened.
-func openDir(name string) (*os.File, error) {
-	return os.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 }
 
 // drives has a meaning on Windows only.

@@ -1,0 +1,179 @@
+package vql_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"raptorpack/vql"
+)
+
+// Each limit ends the query, says so in the log, and ends the session's further
+// statements too where it is the session's.
+func TestLimitsEndTheQueryAndSaySo(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits vql.Limits
+		query  string
+		want   error
+		log    string
+	}{
+		"time":     {vql.Limits{Timeout: 30 * time.Millisecond}, "SELECT * FROM endless() WHERE FALSE", vql.ErrTimeout, "ERROR:timeout reached"},
+		"idle":     {vql.Limits{ProgressTimeout: 30 * time.Millisecond}, "SELECT * FROM waits()", vql.ErrNoProgress, "ERROR:no progress within the progress timeout"},
+		"rows":     {vql.Limits{MaxRows: 2}, "SELECT * FROM endless()", vql.ErrRowLimit, "ERROR:row limit reached"},
+		"memory":   {vql.Limits{MaxMemory: 1}, "SELECT * FROM endless() WHERE FALSE", vql.ErrMemory, "ERROR:memory limit reached"},
+		"throttle": {vql.Limits{Throttle: &countingThrottle{}}, "SELECT * FROM endless() WHERE FALSE", errThrottle, "ERROR:enough"},
+		"nested":   {vql.Limits{Throttle: &countingThrottle{}}, "SELECT {SELECT * FROM endless() WHERE FALSE} AS A FROM scope()", errThrottle, "ERROR:enough"},
+		"workers":  {vql.Limits{MaxMemory: 1}, "SELECT * FROM foreach(row={SELECT * FROM range(end=1000)}, query={SELECT * FROM endless() WHERE FALSE}, workers=4)", vql.ErrMemory, "ERROR:memory limit reached"},
+		"sorting":  {vql.Limits{MaxMemory: 1}, "SELECT * FROM endless() ORDER BY i", vql.ErrMemory, "ERROR:memory limit reached"},
+		"grouping": {vql.Limits{MaxMemory: 1}, "SELECT * FROM endless() GROUP BY i", vql.ErrMemory, "ERROR:memory limit reached"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scope, l := session(t, vql.SessionOptions{Limits: c.limits})
+			if _, err := query(t, scope, c.query); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if !l.contain(c.log) {
+				t.Errorf("no %q in %q", c.log, l.all())
+			}
+		})
+	}
+}
+
+func TestOpsAreHeldToTheirRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		scope, err := vql.NewEngine(nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := scope.NewScope(vql.SessionOptions{Limits: vql.Limits{OpsPerSecond: 100}})
+		defer s.Close()
+		begun := time.Now()
+		if _, err := query(t, s, "SELECT * FROM range(end=310) WHERE FALSE"); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begun); took < 2900*time.Millisecond || took > 4*time.Second {
+			t.Errorf("310 ops at 100 a second took %v", took)
+		}
+	})
+}
+
+// What one operator makes is bounded, with the wording that the language has.
+func TestOperatorsKeepToTheirMemory(t *testing.T) {
+	scope, l := session(t, vql.SessionOptions{})
+	got, err := query(t, scope, "LET Half = 'x' * 60000000 SELECT 'x' * 200000000 AS A, Half + Half AS B, 'x' * -1 AS C, 'x' * 9223372036854775807 AS D FROM scope()")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, got, `{"A":null,"B":null,"C":null,"D":null}`)
+	for _, want := range []string{"Multiply Str x Int exceeded memory limits", "Adding Str + Str exceeded memory limits"} {
+		if !l.contain(want) {
+			t.Errorf("no %q in the log", want)
+		}
+	}
+}
+
+// liveHeap is what the heap holds after a collection.
+func liveHeap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Sorting, grouping and materialising keep to SpillBytes; of a group on disk stay
+// its key and a place.
+func TestLargeResultsKeepToTheirBudget(t *testing.T) {
+	const spill, group = 4 << 20, 160
+	for text, budget := range map[string]int64{
+		"SELECT _value, format(format='%050d', args=_value) AS A FROM range(end=40000) ORDER BY A DESC":                                              2 * spill,
+		"SELECT format(format='%050d', args=_value) AS A, count() AS C, sum(item=_value) AS S FROM range(end=40000) GROUP BY A":                      2*spill + 40000*group,
+		"LET M <= SELECT format(format='%0500d', args=_value) AS A FROM range(end=40000) SELECT * FROM M":                                            2 * spill,
+		"SELECT enumerate(items=format(format='%0500d', args=_value)) AS E, _value FROM range(end=4000) GROUP BY _value - int(int=_value / 10) * 10": 3 * spill,
+	} {
+		scope, _ := session(t, vql.SessionOptions{Limits: vql.Limits{SpillBytes: spill}})
+		p, err := vql.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, n := liveHeap(), 0
+		err = scope.RunProgram(context.Background(), p, func(*vql.Dict) error {
+			if n++; n == 1 {
+				if held := liveHeap() - before; held > budget {
+					t.Errorf("%s\nholds %d bytes, %d allowed", text, held, budget)
+				}
+			}
+			return nil
+		})
+		if want := map[bool]int{true: 10, false: 40000}[strings.Contains(text, "enumerate")]; n != want {
+			t.Errorf("%s: %d rows, not %d", text, n, want)
+		}
+		if err != nil || scope.Stats().BytesSpilled == 0 {
+			t.Errorf("%s: %d rows, %d bytes spilled, error %v", text, n, scope.Stats().BytesSpilled, err)
+		}
+		scope.Close()
+	}
+}
+
+// A group that outgrows the budget by itself is not written again for each row.
+func TestOneLargeGroupIsNotWrittenForEachRow(t *testing.T) {
+	scope, _ := session(t, vql.SessionOptions{Limits: vql.Limits{SpillBytes: 1 << 20}})
+	got, err := query(t, scope, "SELECT len(list=E) AS N FROM foreach(row={SELECT enumerate(items=format(format='%01000d', args=_value)) AS E FROM range(end=5000) GROUP BY 1})")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, got, `{"N":5000}`)
+	if spilled := scope.Stats().BytesSpilled; spilled > 8<<20 {
+		t.Errorf("%d bytes were spilled for 5 MB of items", spilled)
+	}
+}
+
+// What an author with bad intent may write ends, by its bounds or by a limit.
+func TestHostileQueriesEnd(t *testing.T) {
+	columns, members := make([]string, 30), make([]string, 30)
+	for i := range columns {
+		columns[i] = fmt.Sprintf("'x' * 90000000 AS C%d", i)
+		members[i] = fmt.Sprintf("c%d='x' * 90000000", i)
+	}
+	limits := vql.Limits{Timeout: 400 * time.Millisecond, MaxMemory: liveHeap() + 256<<20}
+	for _, text := range []string{
+		"SELECT " + strings.Join(columns, ", ") + " FROM scope()",
+		"SELECT dict(" + strings.Join(members, ", ") + ") AS A FROM scope()",
+		"SELECT enumerate(items='x' * 900000) AS E FROM range(end=1e18) GROUP BY 1",
+		"LET D(n) = dict(a=n) + dict(`b`=n * 2) SELECT enumerate(items=D(n=_value)) AS A FROM range(end=1e18) GROUP BY 1",
+		"SELECT _value FROM range(end=1e18) WHERE FALSE",
+		"SELECT format(format='%999999999d', args=1) AS A FROM scope()",
+		"SELECT format(format='%*d', args=(999999999, 1)) AS A FROM scope()",
+		"SELECT 'x' =~ '(((a{900}){900}){900}){900}' AS A FROM scope()",
+		"SELECT 'x' =~ ('a' * 90000000) AS A FROM scope()",
+		"SELECT 'x' =~ format(format='%d|' + 'a' * 100000, args=_value) AS A FROM range(end=2000) WHERE A",
+		"LET f(x) = eval(func='y=>f(x=y) + f(x=y)', args=x) SELECT f(x=1) AS A FROM scope()",
+		"SELECT eval(func='x=>" + strings.Repeat("(", 15) + "x" + strings.Repeat(")", 15) + "', args=1) AS A FROM scope()",
+		"SELECT eval(func='x=>" + strings.Repeat("(", 5000) + "x" + strings.Repeat(")", 5000) + "', args=1) AS A FROM scope()",
+		"LET Q = SELECT * FROM chain(a={SELECT * FROM Q}, b={SELECT * FROM Q}) SELECT * FROM Q",
+		"LET Q(n) = SELECT * FROM Q(n=n + 1) SELECT * FROM Q(n=1)",
+		"SELECT * FROM foreach(row={SELECT * FROM range(end=1e18)}, query={SELECT * FROM range(end=1e18)}, workers=100) WHERE FALSE",
+	} {
+		ended := make(chan error, 1) // one result; never full
+		scope, _ := session(t, vql.SessionOptions{Limits: limits})
+		begun := time.Now()
+		go func() {
+			_, err := query(t, scope, text)
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if err != nil && !errors.Is(err, vql.ErrMemory) && !errors.Is(err, vql.ErrTimeout) {
+				t.Errorf("%.60s: %v", text, err)
+			}
+		case <-time.After(60 * time.Second):
+			t.Fatalf("%.60s does not end", text)
+		}
+		scope.Close()
+		t.Logf("%v %.60s", time.Since(begun), text)
+	}
+}
