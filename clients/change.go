@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"unique"
 
@@ -20,6 +19,7 @@ const mostMemos = 64
 // batch takes over the changes of one entry.
 type batch struct {
 	t       *table
+	server  metadata // of the server itself
 	now     int64 // the entry's time in microseconds
 	events  []event
 	refused []error
@@ -39,6 +39,10 @@ func (b *batch) apply(change *buspb.ClientChange) error {
 	case *buspb.ClientChange_Label:
 		return b.label(c.Label)
 	case *buspb.ClientChange_Metadata:
+		if c.Metadata.GetClient() == ids.Server.String() {
+			b.server = b.server.edited(c.Metadata)
+			return nil
+		}
 		return b.change(c.Metadata.GetClient(), Informed, func(cell *cell) { cell.setMetadata(c.Metadata) })
 	case *buspb.ClientChange_Interrogated:
 		return b.interrogated(c.Interrogated)
@@ -207,18 +211,7 @@ func (c *cell) keep(f *facts) {
 
 func (c *cell) setMetadata(change *buspb.ClientMetadata) {
 	f := unpack(c.text)
-	if f.metadata == nil {
-		f.metadata = map[string]string{}
-	}
-	for _, key := range change.GetRemove() {
-		delete(f.metadata, key)
-	}
-	// In order of keys, so that every node stops at the same one when it is full.
-	for _, key := range slices.Sorted(maps.Keys(change.GetSet())) {
-		if _, known := f.metadata[key]; known || len(f.metadata) < maxMetadata {
-			f.metadata[key] = change.GetSet()[key]
-		}
-	}
+	f.metadata = metadata(f.metadata).edited(change)
 	c.keep(&f)
 }
 

@@ -22,8 +22,9 @@ const Kind = "clients"
 
 // Room is the state of all clients of all orgs. Safe for concurrent use.
 type Room struct {
-	mu   sync.RWMutex
-	orgs map[ids.Org]*table
+	mu     sync.RWMutex
+	orgs   map[ids.Org]*table
+	server map[ids.Org]metadata // of the server itself
 
 	soft softState
 
@@ -54,7 +55,7 @@ func New(watch func(org ids.Org, client ids.Client, what Change)) *Room {
 		watch = func(ids.Org, ids.Client, Change) {}
 	}
 	return &Room{
-		orgs: map[ids.Org]*table{}, soft: softState{orgs: map[ids.Org]*presence{}},
+		orgs: map[ids.Org]*table{}, server: map[ids.Org]metadata{}, soft: softState{orgs: map[ids.Org]*presence{}},
 		due: make(chan struct{}, 1), tune: usual, watch: watch,
 	}
 }
@@ -102,6 +103,7 @@ func (r *Room) Apply(e *buspb.Entry) error {
 	}
 	b := batch{now: micros.Of(time.UnixMicro(e.GetTime()))}
 	r.mu.Lock()
+	b.server = r.server[org]
 	if b.t = r.orgs[org]; b.t == nil {
 		b.t = newTable(org)
 	}
@@ -113,6 +115,7 @@ func (r *Room) Apply(e *buspb.Entry) error {
 	if b.t.n > 0 {
 		r.orgs[org] = b.t
 	}
+	r.keepServer(org, b.server)
 	due := r.overdue(b.t)
 	r.mu.Unlock()
 	if due {

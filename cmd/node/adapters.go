@@ -193,7 +193,7 @@ func (n *Node) interrogatorOptions() clients.InterrogatorOptions {
 func (n *Node) startInterrogation(ctx context.Context, org ids.Org, who []ids.Client) (ids.Flow, error) {
 	request, err := n.artifacts.Repository(org).Compile(artifacts.Collect{
 		Artifacts: []artifacts.Spec{{Name: infoArtifact}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
-		Tools: n.toolVariables,
+		Tools: n.toolVariables, Metadata: n.clients.ServerMetadata(org),
 	})
 	if err != nil {
 		return ids.Flow{}, err

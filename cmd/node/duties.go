@@ -165,7 +165,7 @@ func (n *Node) setFirst(ctx context.Context, plan func() (*buspb.Mutation, error
 func (n *Node) firstOf(name string, kind artifacts.Type) *artifacts.Request {
 	request, err := n.artifacts.Repository(ids.RootOrg).Compile(artifacts.Collect{
 		Artifacts: []artifacts.Spec{{Name: name}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
-		Tools: n.toolVariables,
+		Tools: n.toolVariables, Metadata: n.clients.ServerMetadata(ids.RootOrg),
 	})
 	if err == nil && request.Definitions[0].Type != kind {
 		err = fmt.Errorf("it is of type %s, not %s", request.Definitions[0].Type, kind)

@@ -101,7 +101,7 @@ func specsOf(all []flows.Artifact) []api.CollectSpec {
 // openEvents wires what runs the server's event artifacts.
 func (n *Node) openEvents(d *doors, o *api.Options) {
 	n.events = monitoring.New(monitoring.Options{
-		Flows: n.flows, Artifacts: n.artifacts, Committer: n.committer, Engine: o.Engine, Tools: n.toolVariables, Untold: n.ledger.Untold,
+		Flows: n.flows, Artifacts: n.artifacts, Committer: n.committer, Engine: o.Engine, Tools: n.toolVariables, Metadata: n.clients.ServerMetadata, Untold: n.ledger.Untold,
 		Session: func(org ids.Org, principal string, watch any) vql.SessionOptions {
 			who := api.Principal{Name: principal, Local: strings.HasPrefix(principal, api.LocalPrefix)}
 			return vql.SessionOptions{

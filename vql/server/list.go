@@ -9,7 +9,7 @@ func Functions() []*vql.Function {
 		cancelFlowFunction, clientInfoFunction, clientMetadataFunction, clientSetMetadataFunction, collectClientFunction,
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
 		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, labelFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
-		rmServerMonitoringFunction, serverMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
+		rmServerMonitoringFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
 		userCreateFunction, userDeleteFunction, userGrantFunction, whoamiFunction,
 	}
 }
