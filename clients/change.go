@@ -20,7 +20,7 @@ const mostMemos = 64
 type batch struct {
 	t       *table
 	server  metadata // of the server itself
-	now     int64 // the entry's time in microseconds
+	now     int64    // the entry's time in microseconds
 	events  []event
 	refused []error
 

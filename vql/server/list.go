@@ -11,7 +11,7 @@ func Functions() []*vql.Function {
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
 		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, labelFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
 		rmServerMonitoringFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
-		userCreateFunction, userDeleteFunction, userGrantFunction, userMessageFunction, userOptionsFunction, whoamiFunction,
+		userCreateFunction, userDeleteFunction, userGrantFunction, userMessageFunction, userOptionsFunction, newVerifyFunction(), whoamiFunction,
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"raptorpack/users"
 )
 
-
 func TestOptionsAreOnesOwn(t *testing.T) {
 	w := newWorld(t)
 	w.account("ann", "reader")
