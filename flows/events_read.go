@@ -140,6 +140,13 @@ func (r *Room) eventPaths(org ids.Org) map[string]string {
 	return out
 }
 
+// EventTabled reports whether the folder of an event artifact, the parent of its days,
+// belongs to one that an event table names or named not long ago: rows of it may come.
+func (r *Room) EventTabled(org ids.Org, folder string) bool {
+	_, known := r.eventPaths(org)[folder]
+	return known
+}
+
 func unescaped(folder string) (string, error) {
 	artifact, source, cut := strings.Cut(folder, "/")
 	name, err := filestore.UnescapeName(artifact)

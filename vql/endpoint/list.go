@@ -21,6 +21,6 @@ func Plugins() []*vql.Plugin {
 		connectionsPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
 		infoPlugin, interfacesPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseJSONArrayPlugin,
 		parseJSONLPlugin, parseLinesPlugin, parseRecordsPlugin, partitionsPlugin, pslistPlugin,
-		readFilePlugin, splitRecordsPlugin, statPlugin, trackerPslistPlugin, writeCSVPlugin, writeJSONLPlugin,
+		readFilePlugin, splitRecordsPlugin, statPlugin, trackerPslistPlugin, vfsListPlugin, writeCSVPlugin, writeJSONLPlugin,
 	}
 }

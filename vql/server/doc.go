@@ -25,7 +25,7 @@
 // version(plugin="timelines") is NULL and artifacts choose another way: delete_events;
 // notebook_delete, timeline, timelines, timeline_add, timeline_delete; create_flow_download, create_hunt_download,
 // import_collection; org_create, org_delete; killkillkill, rekey;
-// file_store_delete, vfs_ls; repack, deb_create, rpm_create, collect.
+// repack, deb_create, rpm_create, collect.
 //
 // Locking rule: none is needed. Rooms hand out immutable records, a Host is not
 // changed after it was handed in, and primitives share nothing.

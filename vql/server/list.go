@@ -7,7 +7,7 @@ func Functions() []*vql.Function {
 	return []*vql.Function{
 		addClientMonitoringFunction, addServerMonitoringFunction, artifactDeleteFunction, artifactSetFunction,
 		cancelFlowFunction, clientInfoFunction, clientMetadataFunction, clientSetMetadataFunction, collectClientFunction,
-		favoritesDeleteFunction, favoritesSaveFunction,
+		favoritesDeleteFunction, favoritesSaveFunction, fileStoreDeleteFunction, fileStoreFunction,
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
 		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, labelFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
 		rmServerMonitoringFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
