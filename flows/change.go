@@ -24,6 +24,7 @@ type applier struct {
 	dirty []Key
 
 	hunted []HuntChange // of flows of hunts
+	kills  []kill
 }
 
 func (a *applier) change(c *buspb.FlowChange) {
@@ -50,6 +51,10 @@ func (a *applier) change(c *buspb.FlowChange) {
 		a.remove(c.Delete.Key)
 	case *buspb.FlowChange_Expire:
 		a.expire(c.Expire)
+	case *buspb.FlowChange_Kill:
+		if client, err := ids.ParseClient(c.Kill.GetClient()); err == nil { // as checked
+			a.kills = append(a.kills, kill{owner{a.org, client}, a.entry.Index})
+		}
 	case *buspb.FlowChange_Offer:
 		a.edit(c.Offer.Key, func(f *Flow) { a.offer(f, c.Offer) })
 	}

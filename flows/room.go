@@ -157,6 +157,7 @@ func New(o Options) *Room {
 	r.views = newDirtySet(maxViews)
 	r.Table = newTable(r.applied, r.reloaded)
 	r.hunts = o.Hunts
+	r.killed = r.kill
 	r.Events = newEventTable(r.eventsChanged)
 	r.Server = newServerTable()
 	r.news = newEventNews()

@@ -52,6 +52,7 @@ type clientFlows struct {
 type Table struct {
 	changed  func([]Key) // told after each entry, without a lock
 	restored func()      // told after each Restore, likewise
+	killed   func(kill)  // told of orders to exit, likewise; nil: nobody
 	hunts    hunts       // nil: none
 
 	mu         sync.RWMutex
@@ -106,6 +107,11 @@ func (t *Table) Apply(e *buspb.Entry) error {
 	if len(a.dirty) > 0 {
 		t.changed(a.dirty)
 	}
+	if t.killed != nil {
+		for _, k := range a.kills {
+			t.killed(k)
+		}
+	}
 	return nil
 }
 
@@ -158,6 +164,11 @@ func (t *Table) check(org ids.Org, c *buspb.FlowChange) error {
 			err = fmt.Errorf("cancel flow %s of %s: %w", f.Flow, f.Client, ErrFinished)
 		}
 		return err
+	case *buspb.FlowChange_Kill:
+		if _, err := ids.ParseClient(c.Kill.GetClient()); err != nil {
+			return fmt.Errorf("kill client: %w", err)
+		}
+		return nil
 	case *buspb.FlowChange_Delete:
 		f, err := t.find(org, c.Delete.Key)
 		if err == nil && !f.State.Final() {

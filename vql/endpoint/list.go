@@ -9,7 +9,7 @@ func Functions() []*vql.Function {
 		getpidFunction, grokFunction, hashFunction, infoFunction, mailFunction, parseBinaryFunction,
 		parseJSONArrayFunction, parseJSONFunction, parseStringFunction, parseXMLFunction, parseYAMLFunction,
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
-		regexReplaceFunction, regexTransformFunction, relpathFunction, rmFunction, statFunction,
+		regexReplaceFunction, regexTransformFunction, rekeyFunction, relpathFunction, rmFunction, statFunction,
 		sysinfoFunction, tempdirFunction, tempfileFunction, trackerAllFunction, trackerCallchainFunction,
 		trackerChildrenFunction, trackerGetFunction, trackerTreeFunction, uploadFunction,
 	}

@@ -24,7 +24,7 @@
 // Not declared, because what they work on does not exist yet, so that
 // version(plugin="timelines") is NULL and artifacts choose another way: delete_events;
 // notebook_delete, timeline, timelines, timeline_add, timeline_delete; create_flow_download, create_hunt_download,
-// import_collection; org_create, org_delete; killkillkill, rekey;
+// import_collection; org_create, org_delete;
 // repack, deb_create, rpm_create, collect.
 //
 // Locking rule: none is needed. Rooms hand out immutable records, a Host is not
