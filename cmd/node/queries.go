@@ -43,6 +43,8 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 			d.api.Audit(ctx, &who, operation, object, details)
 		},
 		Events:  d.eventTables(&who),
+
+		FrontendCertificate: n.o.Config.Frontend.Certificate,
 		OrgInfo: func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
 	}
 }

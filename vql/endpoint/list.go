@@ -11,7 +11,7 @@ func Functions() []*vql.Function {
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
 		regexReplaceFunction, regexTransformFunction, rekeyFunction, relpathFunction, rmFunction, statFunction,
 		sysinfoFunction, tempdirFunction, tempfileFunction, trackerAllFunction, trackerCallchainFunction,
-		trackerChildrenFunction, trackerGetFunction, trackerTreeFunction, uploadFunction,
+		trackerChildrenFunction, traceFunction, trackerGetFunction, trackerTreeFunction, uploadFunction,
 	}
 }
 
@@ -21,6 +21,6 @@ func Plugins() []*vql.Plugin {
 		connectionsPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
 		infoPlugin, interfacesPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseJSONArrayPlugin,
 		parseJSONLPlugin, parseLinesPlugin, parseRecordsPlugin, partitionsPlugin, pslistPlugin,
-		readFilePlugin, splitRecordsPlugin, statPlugin, trackerPslistPlugin, vfsListPlugin, writeCSVPlugin, writeJSONLPlugin,
+		profileGoroutinesPlugin, profileMemoryPlugin, profilePlugin, readFilePlugin, splitRecordsPlugin, statPlugin, trackerPslistPlugin, vfsListPlugin, writeCSVPlugin, writeJSONLPlugin,
 	}
 }

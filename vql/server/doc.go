@@ -23,9 +23,9 @@
 //
 // Not declared, because what they work on does not exist yet, so that
 // version(plugin="timelines") is NULL and artifacts choose another way: delete_events;
-// notebook_delete, timeline, timelines, timeline_add, timeline_delete; create_flow_download, create_hunt_download,
-// import_collection; org_create, org_delete;
-// repack, deb_create, rpm_create, collect.
+// notebook_delete, timeline, timelines, timeline_add, timeline_delete; create_flow_download,
+// create_hunt_download, import_collection; repack, deb_create, rpm_create, collect.
+// org_create and org_delete are there to say that there is one org.
 //
 // Locking rule: none is needed. Rooms hand out immutable records, a Host is not
 // changed after it was handed in, and primitives share nothing.

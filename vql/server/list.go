@@ -9,8 +9,8 @@ func Functions() []*vql.Function {
 		cancelFlowFunction, clientInfoFunction, clientMetadataFunction, clientSetMetadataFunction, collectClientFunction,
 		favoritesDeleteFunction, favoritesSaveFunction, fileStoreDeleteFunction, fileStoreFunction,
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
-		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, killFunction, labelFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
-		rmServerMonitoringFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
+		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, killFunction, labelFunction, orgCreateFunction, orgDeleteFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
+		rmServerMonitoringFunction, frontendCertFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
 		userCreateFunction, userDeleteFunction, userGrantFunction, userMessageFunction, userOptionsFunction, newVerifyFunction(), whoamiFunction,
 	}
 }
