@@ -95,7 +95,9 @@ func TestBuiltInNamesAreThere(t *testing.T) {
 		Linux.Sys.Users Linux.Sys.Groups Linux.Sys.BashHistory Linux.Sys.Pslist Linux.Sys.Services Linux.Sys.Crontab
 		Linux.Network.Netstat Linux.Network.NetstatEnriched Linux.Mounts Linux.Search.FileFinder Linux.Ssh.AuthorizedKeys
 		Linux.Ssh.KnownHosts Linux.Sys.LastUserLogin Linux.Sys.SUID Linux.Debian.Packages Linux.Proc.Modules
-		Linux.Proc.Arp Linux.Syslog.SSHLogin`) {
+		Linux.Proc.Arp Linux.Syslog.SSHLogin System.Flow.Completion System.Hunt.Creation
+		Server.Internal.ArtifactModification Server.Internal.ClientDelete Server.Internal.Enrollment
+		Server.Internal.Interrogation Server.Internal.Label Server.Internal.MetadataModifications`) {
 		if _, err := repo.Lookup(name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -105,6 +107,9 @@ func TestBuiltInNamesAreThere(t *testing.T) {
 func TestBuiltInsCompile(t *testing.T) {
 	repo := builtIn(t)
 	for _, d := range repo.List() {
+		if len(d.Sources) == 0 { // a queue that the server writes
+			continue
+		}
 		if _, err := repo.Compile(artifacts.Collect{Artifacts: []artifacts.Spec{{Name: d.Name}}}); err != nil {
 			t.Errorf("%s: %v", d.Name, err)
 		}

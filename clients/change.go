@@ -41,6 +41,7 @@ func (b *batch) apply(change *buspb.ClientChange) error {
 	case *buspb.ClientChange_Metadata:
 		if c.Metadata.GetClient() == ids.Server.String() {
 			b.server = b.server.edited(c.Metadata)
+			b.events = append(b.events, event{client: ids.Server, what: Described})
 			return nil
 		}
 		return b.change(c.Metadata.GetClient(), Informed, func(cell *cell) { cell.setMetadata(c.Metadata) })
@@ -72,7 +73,7 @@ func (b *batch) enrol(enrol *buspb.ClientEnrol) error {
 	}
 	modulus, odd := splitKey(enrol.GetPublicKey())
 	ordinal := b.t.add(birth{id, b.now}, modulus, cell{text: (&facts{key: odd}).pack(), platform: unique.Make(platform{})})
-	b.events = append(b.events, event{client, id, ordinal, Enrolled})
+	b.events = append(b.events, event{client: client, number: id, ordinal: ordinal, what: Enrolled})
 	return nil
 }
 
@@ -96,7 +97,7 @@ func (b *batch) change(id string, what Change, edit func(*cell)) error {
 		return err
 	}
 	edit(b.t.edit(ordinal))
-	b.events = append(b.events, event{client, 0, ordinal, what})
+	b.events = append(b.events, event{client: client, ordinal: ordinal, what: what})
 	return nil
 }
 
@@ -155,7 +156,7 @@ func (b *batch) remove(id string) error {
 	}
 	delete(b.t.byID, b.t.birth(ordinal).id)
 	*b.t.edit(ordinal) = cell{}
-	b.events = append(b.events, event{client, 0, ordinal, Deleted})
+	b.events = append(b.events, event{client: client, ordinal: ordinal, what: Deleted})
 	return nil
 }
 

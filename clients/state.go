@@ -46,6 +46,7 @@ const (
 	Informed
 	Labelled
 	Deleted
+	Described // metadata of the server itself: the client is ids.Server
 )
 
 // New makes an empty room. watch may be nil; it is called from Apply's goroutine
@@ -75,8 +76,13 @@ type Event struct {
 	At      time.Time // of the entry
 	Org     ids.Org
 	Client  ids.Client
-	Ordinal uint32
+	Ordinal uint32 // 0 for ids.Server, which has none
 	What    Change
+
+	// By is who asked for it, empty: the pack itself. Detail is the change as the entry
+	// has it; nobody changes it.
+	By     string
+	Detail *buspb.ClientChange
 }
 
 // Kind implements replication.State.
@@ -88,6 +94,7 @@ type event struct {
 	number  number
 	ordinal uint32
 	what    Change
+	detail  *buspb.ClientChange
 }
 
 // Apply implements replication.State: the only writer. A change that is refused
@@ -108,8 +115,12 @@ func (r *Room) Apply(e *buspb.Entry) error {
 		b.t = newTable(org)
 	}
 	for _, change := range changes.GetChanges() {
+		told := len(b.events)
 		if err := b.apply(change); err != nil {
 			b.refused = append(b.refused, err)
+		}
+		for i := told; i < len(b.events); i++ {
+			b.events[i].detail = change
 		}
 	}
 	if b.t.n > 0 {
@@ -133,9 +144,11 @@ func (r *Room) tell(e *buspb.Entry, org ids.Org, events []event) {
 			r.soft.enrolled(org, ev.number, ev.ordinal)
 		}
 		for _, follow := range r.follow {
-			follow(Event{e.GetIndex(), at, org, ev.client, ev.ordinal, ev.what})
+			follow(Event{e.GetIndex(), at, org, ev.client, ev.ordinal, ev.what, e.GetMutation().GetPrincipal(), ev.detail})
 		}
-		r.watch(org, ev.client, ev.what)
+		if ev.what != Described {
+			r.watch(org, ev.client, ev.what)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ type applier struct {
 
 	hunted []HuntChange // of flows of hunts
 	kills  []kill
+	ended  []Key // for the first time in their lives
 }
 
 func (a *applier) change(c *buspb.FlowChange) {
@@ -128,6 +129,12 @@ func (a *applier) edit(k *buspb.FlowKey, change func(*Flow)) {
 	next := *old
 	change(&next)
 	next.judge(a.now)
+	switch {
+	case old.State.Final() && !next.State.Final():
+		next.Reopened = true // its end was told of, and will not be again
+	case !old.State.Final() && next.State.Final() && !next.Reopened:
+		a.ended = append(a.ended, key)
+	}
 	a.put(&next)
 }
 

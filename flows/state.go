@@ -53,7 +53,8 @@ type Table struct {
 	changed  func([]Key) // told after each entry, without a lock
 	restored func()      // told after each Restore, likewise
 	killed   func(kill)  // told of orders to exit, likewise; nil: nobody
-	hunts    hunts       // nil: none
+	finished func(index uint64, at time.Time, keys []Key)
+	hunts    hunts // nil: none
 
 	mu         sync.RWMutex
 	index      uint64 // the newest entry seen
@@ -103,6 +104,9 @@ func (t *Table) Apply(e *buspb.Entry) error {
 	}
 	if len(a.hunted) > 0 {
 		t.hunts.FlowsChanged(at, org, a.hunted)
+	}
+	if len(a.ended) > 0 && t.finished != nil {
+		t.finished(e.Index, at, a.ended)
 	}
 	if len(a.dirty) > 0 {
 		t.changed(a.dirty)

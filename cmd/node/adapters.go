@@ -142,6 +142,7 @@ func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 			return labels
 		},
 		Ended:       func(key flows.Key) { n.interrogate.Ended(key.Org, key.Client, key.Flow) },
+		Finished:    n.queues.FlowsFinished,
 		Heard:       n.asker.Heard,
 		Fresh:       n.fresh,
 		Untold:      func(ctx context.Context) ([]*buspb.Mutation, error) { return n.ledger.Untold(ctx) },

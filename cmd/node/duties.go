@@ -50,6 +50,7 @@ func (n *Node) duties() []master.Duty {
 		plain("tools", n.fetchTools().Run),
 		{Name: "collections on the server", Run: n.collectHere},
 		plain("bury", n.bury),
+		plain("queues", func(ctx context.Context) error { return n.queue.Run(ctx) }),
 		plain("server events", func(ctx context.Context) error { return n.events.Run(ctx) }), // made with the doors
 	}
 }

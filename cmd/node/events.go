@@ -11,6 +11,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/monitoring"
+	"raptorpack/queues"
 	"raptorpack/vql"
 	"raptorpack/vql/server"
 )
@@ -96,6 +97,23 @@ func specsOf(all []flows.Artifact) []api.CollectSpec {
 		out = append(out, api.CollectSpec{Name: a.Name, Parameters: parametersOf(a)})
 	}
 	return out
+}
+
+// wireQueues makes what writes the rows that the pack tells of itself.
+func (n *Node) wireQueues() {
+	n.queue = queues.NewWriter(queues.WriterOptions{
+		Room: n.queues, Committer: n.committer, Flows: n.flows, Record: n.flowRecord,
+		Registerer: n.registry, Logger: n.component("queues"),
+	})
+}
+
+// flowRecord is a flow as flows() shows it, nil when it is gone.
+func (n *Node) flowRecord(key flows.Key) []byte {
+	f, err := n.flows.Flow(key)
+	if err != nil {
+		return nil
+	}
+	return vql.AppendJSON(nil, server.FlowRow(n.flows, f))
 }
 
 // openEvents wires what runs the server's event artifacts.
