@@ -105,6 +105,7 @@ type Room struct {
 	*Table
 	Events *EventTable
 	Server *ServerTable
+	Erased *EventDeletions
 
 	o       Options
 	mark    string // names this node in questions
@@ -165,6 +166,7 @@ func New(o Options) *Room {
 	r.killed, r.finished = r.kill, o.Finished
 	r.Events = newEventTable(r.eventsChanged)
 	r.Server = newServerTable()
+	r.Erased = newEventDeletions()
 	r.news = newEventNews()
 	return r
 }

@@ -112,11 +112,13 @@ func (n *Node) remove(ctx context.Context) error { return n.removeWhen(ctx, n.se
 func (n *Node) removeWhen(ctx context.Context, settled func(index uint64) bool) error {
 	removed := map[flows.Key]bool{}
 	removedHunts := map[hunts.Key]bool{}
+	removedEvents := map[flows.EventDeletion]bool{}
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
 		n.removeFlows(ctx, settled, removed)
 		n.removeHunts(ctx, settled, removedHunts)
+		n.removeEvents(ctx, settled, removedEvents)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -137,6 +139,23 @@ func (n *Node) removeFlows(ctx context.Context, settled func(index uint64) bool,
 			continue
 		}
 		removed[gone.Key] = true
+	}
+}
+
+// removeEvents takes away the days of which nothing is left. Nobody writes them any
+// more, so no node has to close them; but each should leave them out before.
+func (n *Node) removeEvents(ctx context.Context, settled func(index uint64) bool, removed map[flows.EventDeletion]bool) {
+	for _, gone := range n.flows.Erased.All() {
+		if removed[gone] || !settled(gone.Index) {
+			continue
+		}
+		if err := n.flows.RemoveEvents(ctx, gone); err != nil {
+			if ctx.Err() == nil {
+				n.component("flows").Warn("files of deleted events are still there", "artifact", gone.Name, "client", gone.Client.String(), "err", err)
+			}
+			continue
+		}
+		removed[gone] = true
 	}
 }
 

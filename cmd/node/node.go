@@ -259,7 +259,7 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
-		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.hunts, n.tools, n.queues},
+		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.flows.Erased, n.hunts, n.tools, n.queues},
 		Level:  ledgerLevel, Living: n.livingNodes,
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})

@@ -1834,6 +1834,76 @@ func (x *WatchPlace) GetPlace() string {
 	return ""
 }
 
+// EventsDeleted is of kind "event_deletions": rows of one event artifact and one client
+// are gone, those of whole days, UTC.
+type EventsDeleted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // result name: Artifact or Artifact/Source
+	Client        string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"` // or "server"
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`     // first day, as 2026-11-22
+	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`         // last day
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsDeleted) Reset() {
+	*x = EventsDeleted{}
+	mi := &file_flows_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsDeleted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsDeleted) ProtoMessage() {}
+
+func (x *EventsDeleted) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsDeleted.ProtoReflect.Descriptor instead.
+func (*EventsDeleted) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *EventsDeleted) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EventsDeleted) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *EventsDeleted) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *EventsDeleted) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 var File_flows_proto protoreflect.FileDescriptor
 
 const file_flows_proto_rawDesc = "" +
@@ -1971,7 +2041,12 @@ const file_flows_proto_rawDesc = "" +
 	"\n" +
 	"WatchPlace\x12\x1a\n" +
 	"\bartifact\x18\x01 \x01(\tR\bartifact\x12\x14\n" +
-	"\x05place\x18\x02 \x01(\tR\x05placeB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
+	"\x05place\x18\x02 \x01(\tR\x05place\"_\n" +
+	"\rEventsDeleted\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02toB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
 
 var (
 	file_flows_proto_rawDescOnce sync.Once
@@ -1986,7 +2061,7 @@ func file_flows_proto_rawDescGZIP() []byte {
 }
 
 var file_flows_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_flows_proto_goTypes = []any{
 	(FlowEnd_Outcome)(0),         // 0: raptorpack.bus.FlowEnd.Outcome
 	(*FlowsBody)(nil),            // 1: raptorpack.bus.FlowsBody
@@ -2015,6 +2090,7 @@ var file_flows_proto_goTypes = []any{
 	(*ServerMonitoringSet)(nil),  // 24: raptorpack.bus.ServerMonitoringSet
 	(*ServerMonitoringRead)(nil), // 25: raptorpack.bus.ServerMonitoringRead
 	(*WatchPlace)(nil),           // 26: raptorpack.bus.WatchPlace
+	(*EventsDeleted)(nil),        // 27: raptorpack.bus.EventsDeleted
 }
 var file_flows_proto_depIdxs = []int32{
 	2,  // 0: raptorpack.bus.FlowsBody.changes:type_name -> raptorpack.bus.FlowChange
@@ -2086,7 +2162,7 @@ func file_flows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flows_proto_rawDesc), len(file_flows_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

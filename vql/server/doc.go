@@ -22,7 +22,7 @@
 // version does not keep (flows that were started otherwise) is refused.
 //
 // Not declared, because what they work on does not exist yet, so that
-// version(plugin="timelines") is NULL and artifacts choose another way: delete_events;
+// version(plugin="timelines") is NULL and artifacts choose another way:
 // notebook_delete, timeline, timelines, timeline_add, timeline_delete; create_flow_download,
 // create_hunt_download, import_collection; repack, deb_create, rpm_create, collect.
 // org_create and org_delete are there to say that there is one org.

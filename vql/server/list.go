@@ -18,7 +18,7 @@ func Functions() []*vql.Function {
 // Plugins lists the plugins of this package for vql.NewEngine.
 func Plugins() []*vql.Plugin {
 	return []*vql.Plugin{
-		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteFlowPlugin, enumerateFlowPlugin, favoritesListPlugin,
+		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteEventsPlugin, deleteFlowPlugin, enumerateFlowPlugin, favoritesListPlugin,
 		flowLogsPlugin, flowResultsPlugin, flowsPlugin, guiUsersPlugin, huntDeletePlugin, huntFlowsPlugin,
 		huntResultsPlugin, huntsPlugin, inventoryPlugin, monitoringLogsPlugin, monitoringPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
 		userMessagesPlugin, usersPlugin, watchMonitoringPlugin,
