@@ -95,7 +95,7 @@ func TestBuiltInNamesAreThere(t *testing.T) {
 		Linux.Sys.Users Linux.Sys.Groups Linux.Sys.BashHistory Linux.Sys.Pslist Linux.Sys.Services Linux.Sys.Crontab
 		Linux.Network.Netstat Linux.Network.NetstatEnriched Linux.Mounts Linux.Search.FileFinder Linux.Ssh.AuthorizedKeys
 		Linux.Ssh.KnownHosts Linux.Sys.LastUserLogin Linux.Sys.SUID Linux.Debian.Packages Linux.Proc.Modules
-		Linux.Proc.Arp Linux.Syslog.SSHLogin System.Flow.Completion System.Hunt.Creation
+		Linux.Proc.Arp Linux.Syslog.SSHLogin System.Flow.Completion System.Hunt.Creation System.Upload.Completion
 		Server.Internal.ArtifactModification Server.Internal.ClientDelete Server.Internal.Enrollment
 		Server.Internal.Interrogation Server.Internal.Label Server.Internal.MetadataModifications`) {
 		if _, err := repo.Lookup(name); err != nil {

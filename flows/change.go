@@ -25,7 +25,7 @@ type applier struct {
 
 	hunted []HuntChange // of flows of hunts
 	kills  []kill
-	ended  []Key // for the first time in their lives
+	ended  []*Flow // for the first time in their lives
 }
 
 func (a *applier) change(c *buspb.FlowChange) {
@@ -133,7 +133,7 @@ func (a *applier) edit(k *buspb.FlowKey, change func(*Flow)) {
 	case old.State.Final() && !next.State.Final():
 		next.Reopened = true // its end was told of, and will not be again
 	case !old.State.Final() && next.State.Final() && !next.Reopened:
-		a.ended = append(a.ended, key)
+		a.ended = append(a.ended, &next)
 	}
 	a.put(&next)
 }

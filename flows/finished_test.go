@@ -20,8 +20,8 @@ func TestAnEndIsToldOnce(t *testing.T) {
 	client := clientID(t, "C.00000000000000a1")
 	var told []string
 	ledger := flowstest.NewLedger()
-	room := flows.New(flows.Options{Finished: func(index uint64, _ time.Time, keys []flows.Key) {
-		for _, key := range keys {
+	room := flows.New(flows.Options{Finished: func(index uint64, _ time.Time, ended []*flows.Flow) {
+		for _, key := range ended {
 			told = append(told, fmt.Sprint(index, " ", key.Flow))
 		}
 	}})

@@ -50,10 +50,11 @@ type Options struct {
 	Labels func(ids.Org, ids.Client) []string // a client's labels; nil: none
 	Wake   func(ids.Org, ids.Client)          // a client has something to fetch; must not block; nil: none
 	Ended  func(Key)                          // a flow reached its final state here; must not block; nil: none
-	// Finished tells which flows an entry brought to an end, each flow once in its life.
+	// Finished tells which flows an entry brought to an end, each flow once in its life,
+	// as they stand then.
 	// It is part of the state: called from Apply's goroutine with no lock held, in the
 	// order of the ledger, also while that is replayed; not by Restore. Nil: nobody asks.
-	Finished func(index uint64, at time.Time, keys []Key)
+	Finished func(index uint64, at time.Time, ended []*Flow)
 
 	Heard func(Heard)                            // a client answered an inquiry; must not block; nil: dropped
 	Alert func(Key, string /*artifact*/, []byte) // an alert line was made durable; must not block; nil: none

@@ -53,7 +53,7 @@ type Table struct {
 	changed  func([]Key) // told after each entry, without a lock
 	restored func()      // told after each Restore, likewise
 	killed   func(kill)  // told of orders to exit, likewise; nil: nobody
-	finished func(index uint64, at time.Time, keys []Key)
+	finished func(index uint64, at time.Time, ended []*Flow)
 	hunts    hunts // nil: none
 
 	mu         sync.RWMutex

@@ -42,7 +42,7 @@ func BenchmarkFlowsEnd(b *testing.B) {
 	})
 	before := total(store)
 	tell := func(i int) {
-		room.FlowsFinished(uint64(i+1), time.Unix(1_790_000_000, 0), []flows.Key{{Client: ids.ClientOfNumber(uint64(i)), Flow: ids.NewFlow(time.Unix(0, 0))}})
+		room.FlowsFinished(uint64(i+1), time.Unix(1_790_000_000, 0), []*flows.Flow{{Key: flows.Key{Client: ids.ClientOfNumber(uint64(i)), Flow: ids.NewFlow(time.Unix(0, 0))}}})
 	}
 	b.ResetTimer()
 	go func() { ended <- writer.Run(ctx) }()

@@ -7,6 +7,7 @@ type metrics struct {
 	commits prometheus.Counter
 	retries prometheus.Counter
 	large   prometheus.Counter
+	unread  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, room *Room) *metrics {
@@ -18,6 +19,7 @@ func newMetrics(reg prometheus.Registerer, room *Room) *metrics {
 		commits: counter("commits_total", "Commits that rows of internal queues went in."),
 		retries: counter("store_retries_total", "Tries to store rows of internal queues that failed and were repeated."),
 		large:   counter("cut_rows_total", "Rows of internal queues that were too large, and were stored without their record."),
+		unread:  counter("unread_uploads_total", "Flows whose uploads were not told of, as they could not be listed."),
 	}
 	waiting := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "raptorpack", Subsystem: "queues", Name: "waiting_rows", Help: "Rows of internal queues that nobody has written yet.",
@@ -32,7 +34,7 @@ func newMetrics(reg prometheus.Registerer, room *Room) *metrics {
 		return float64(n)
 	})
 	if reg != nil {
-		reg.MustRegister(m.rows, m.commits, m.retries, m.large, waiting, lost)
+		reg.MustRegister(m.rows, m.commits, m.retries, m.large, m.unread, waiting, lost)
 	}
 	return m
 }

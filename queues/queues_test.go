@@ -165,7 +165,7 @@ func (s state) Apply(e *buspb.Entry) error {
 	if err != nil {
 		return err
 	}
-	s.FlowsFinished(e.GetIndex(), time.UnixMicro(e.GetTime()), []flows.Key{{Client: client, Flow: flow}})
+	s.FlowsFinished(e.GetIndex(), time.UnixMicro(e.GetTime()), []*flows.Flow{{Key: flows.Key{Client: client, Flow: flow}}})
 	s.Tell(e.GetIndex(), time.UnixMicro(e.GetTime()), queues.Item{Queue: "Q", Row: []byte(`{"a":"<b>"}`)}, queues.Item{Queue: "Q", Client: ids.Server, Row: []byte(`{}`)})
 	return nil
 }

@@ -25,7 +25,7 @@ type Item struct {
 	Org    ids.Org
 	Queue  string     // the artifact's name
 	Client ids.Client // that it is about; zero: of no client
-	Flow   ids.Flow   // of completions: whose record the row gets when it is written
+	Flow   ids.Flow   // of completions: whose record, or uploads, are looked up when it is written
 
 	// Row is the row's JSON object without what the queue's own columns are put in
 	// front of; nil where the writer makes it.

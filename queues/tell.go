@@ -16,6 +16,7 @@ import (
 // The queues. Each has a definition of its name among the artifacts.
 const (
 	FlowCompletion       = "System.Flow.Completion"
+	UploadCompletion     = "System.Upload.Completion"
 	HuntCreation         = "System.Hunt.Creation"
 	ArtifactModification = "Server.Internal.ArtifactModification"
 	ClientDelete         = "Server.Internal.ClientDelete"
@@ -37,12 +38,18 @@ func object(row any) json.RawMessage {
 	return raw
 }
 
-// FlowsFinished tells of flows that an entry brought to an end
+// FlowsFinished tells of flows that an entry brought to an end, their uploads first
 // (flows.Options.Finished).
-func (r *Room) FlowsFinished(index uint64, at time.Time, keys []flows.Key) {
-	items := make([]Item, len(keys))
-	for i, key := range keys {
-		items[i] = Item{Org: key.Org, Queue: FlowCompletion, Client: key.Client, Flow: key.Flow}
+func (r *Room) FlowsFinished(index uint64, at time.Time, ended []*flows.Flow) {
+	items := make([]Item, 0, len(ended))
+	for _, f := range ended {
+		item := Item{Org: f.Org, Queue: FlowCompletion, Client: f.Client, Flow: f.Flow}
+		if f.Uploads.Len() > 0 {
+			uploads := item
+			uploads.Queue = UploadCompletion
+			items = append(items, uploads)
+		}
+		items = append(items, item)
 	}
 	r.Tell(index, at, items...)
 }

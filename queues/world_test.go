@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,20 @@ type node struct {
 	queues    *queues.Room
 	writer    *queues.Writer
 	outbox    *outbox
+
+	uploaded map[flows.Key][]flows.Upload
+	broken   atomic.Int32 // calls of uploads that fail
+}
+
+func (n *node) uploads(_ context.Context, key flows.Key) ([]flows.Upload, error) {
+	if n.broken.Add(-1) >= 0 {
+		return nil, errCut
+	}
+	all, known := n.uploaded[key]
+	if !known {
+		return nil, flows.ErrNotFound
+	}
+	return all, nil
 }
 
 // outbox keeps facts until they are delivered; or it is cut off.
@@ -129,6 +144,7 @@ func (w *world) node(incarnation string) *node {
 			}
 			return fmt.Appendf(nil, `{"session_id":%q,"state":%q}`, f.Flow, f.State)
 		},
+		Uploads: n.uploads,
 	})
 	return n
 }

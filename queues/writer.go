@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +42,9 @@ type WriterOptions struct {
 	// Record gives the JSON object that a flow is shown as; nil: there is none any
 	// more.
 	Record func(flows.Key) []byte
+
+	// Uploads lists what a flow has uploaded; flows.ErrNotFound: it is gone.
+	Uploads func(context.Context, flows.Key) ([]flows.Upload, error)
 
 	Registerer prometheus.Registerer // nil: counted, not exported
 	Logger     *slog.Logger          // nil: slog.Default
@@ -108,7 +110,7 @@ func (w *Writer) store(ctx context.Context, batch []*Item) error {
 		return true
 	}
 	err = retry.Do(ctx, retry.Policy{Tries: -1, First: 50 * time.Millisecond, Cap: 5 * time.Second}, again, func() error {
-		return w.o.Committer.Submit(ctx, w.commit(batch, fact))
+		return w.o.Committer.Submit(ctx, w.commit(ctx, batch, fact))
 	})
 	if err != nil {
 		return err
@@ -129,50 +131,71 @@ func (w *Writer) store(ctx context.Context, batch []*Item) error {
 	return nil
 }
 
-func (w *Writer) commit(batch []*Item, fact *buspb.Mutation) *filestore.Commit {
+func (w *Writer) commit(ctx context.Context, batch []*Item, fact *buspb.Mutation) *filestore.Commit {
 	c := &filestore.Commit{Class: filestore.Bulk, Facts: []*buspb.Mutation{fact}}
 	for _, i := range batch {
-		client := i.Client
-		if client.IsZero() {
-			client = ids.Server
+		if i.Queue == UploadCompletion {
+			c.Appends = append(c.Appends, w.uploads(ctx, i)...)
+			continue
 		}
-		c.Appends = append(c.Appends, filestore.Append{
-			Set: filestore.Events(i.Org, i.Queue, i.at), Lines: w.line(i),
-			Extent: filestore.Extent{Client: client, Name: i.Queue, Rows: 1, Digest: i.digest()},
-		})
+		c.Appends = append(c.Appends, i.append(w.line(i), 1, 0))
 	}
 	return c
 }
 
-// digest is what a row is known by, whoever writes it.
-func (i *Item) digest() filestore.Digest {
+// append is a part of what is stored for an item.
+func (i *Item) append(lines []byte, rows int64, part uint32) filestore.Append {
+	client := i.Client
+	if client.IsZero() {
+		client = ids.Server
+	}
+	return filestore.Append{
+		Set: filestore.Events(i.Org, i.Queue, i.at), Lines: lines,
+		Extent: filestore.Extent{Client: client, Name: i.Queue, Rows: rows, Digest: i.digest(part)},
+	}
+}
+
+// digest is what a part of an item is known by, whoever writes it.
+func (i *Item) digest(part uint32) filestore.Digest {
 	text := fmt.Appendf(nil, "queue\x00%s\x00%s\x00", i.Org, i.Queue)
 	text = binary.BigEndian.AppendUint64(text, i.index)
-	hash := sha256.Sum256(binary.BigEndian.AppendUint32(text, i.n))
+	text = binary.BigEndian.AppendUint32(text, i.n)
+	hash := sha256.Sum256(binary.BigEndian.AppendUint32(text, part))
 	return filestore.Digest(hash[:16])
 }
 
 // line is a row as it is stored: the client and the entry's time in front, as in the
 // rows that clients send.
 func (w *Writer) line(i *Item) []byte {
-	out := []byte(`{`)
-	if !i.Client.IsZero() {
-		out = fmt.Appendf(out, `"ClientId":%q,`, i.Client.String())
-	}
-	seconds := strconv.FormatInt(i.at.Unix(), 10)
-	out = fmt.Appendf(out, `"_ts":%s,"Timestamp":%s`, seconds, seconds)
-	if !i.Flow.IsZero() {
-		out = fmt.Appendf(out, `,"FlowId":%q`, i.Flow.String())
-	}
+	out := i.appendHead(nil)
 	switch {
 	case i.Row != nil:
-		if len(i.Row) > len(`{}`) {
-			out = append(append(out, ','), i.Row[1:len(i.Row)-1]...)
-		}
+		out = appendMembers(out, i.Row)
 	case !i.Flow.IsZero():
 		out = append(append(out, `,"Flow":`...), w.record(i)...)
 	}
 	return append(out, '}', '\n')
+}
+
+// appendHead begins a row.
+func (i *Item) appendHead(out []byte) []byte {
+	out = append(out, '{')
+	if !i.Client.IsZero() {
+		out = fmt.Appendf(out, `"ClientId":%q,`, i.Client.String())
+	}
+	out = fmt.Appendf(out, `"_ts":%d,"Timestamp":%[1]d`, i.at.Unix())
+	if !i.Flow.IsZero() {
+		out = fmt.Appendf(out, `,"FlowId":%q`, i.Flow.String())
+	}
+	return out
+}
+
+// appendMembers adds those of a JSON object.
+func appendMembers(out []byte, object json.RawMessage) []byte {
+	if len(object) > len(`{}`) {
+		out = append(append(out, ','), object[1:len(object)-1]...)
+	}
+	return out
 }
 
 func (w *Writer) record(i *Item) []byte {

@@ -102,7 +102,7 @@ func specsOf(all []flows.Artifact) []api.CollectSpec {
 // wireQueues makes what writes the rows that the pack tells of itself.
 func (n *Node) wireQueues() {
 	n.queue = queues.NewWriter(queues.WriterOptions{
-		Room: n.queues, Committer: n.committer, Flows: n.flows, Record: n.flowRecord,
+		Room: n.queues, Committer: n.committer, Flows: n.flows, Record: n.flowRecord, Uploads: n.flows.Uploads,
 		Registerer: n.registry, Logger: n.component("queues"),
 	})
 }
