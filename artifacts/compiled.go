@@ -180,12 +180,14 @@ func conversion(p Parameter) string {
 	case "upload":
 		return fetched(name, "")
 	case "upload_file":
-		return fetched(name, ", tempfile_extension='.tmp'")
+		// The file has to outlive this statement.
+		return fetched(name, ", tempfile_extension='.tmp', remove_last=TRUE")
 	}
 	return ""
 }
 
-// fetched turns a URL into what it holds; an empty one into NULL.
+// fetched turns a URL into what it holds; an empty one, or one that cannot be
+// fetched, into NULL: the text of an error is no content.
 func fetched(name, how string) string {
-	return "LET " + name + " <= if(condition=" + name + ", then={ SELECT Content FROM http_client(url=" + name + how + ") })[0].Content"
+	return "LET " + name + " <= if(condition=" + name + ", then={ SELECT Content FROM http_client(url=" + name + how + ") WHERE Response = 200 })[0].Content"
 }

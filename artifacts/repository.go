@@ -119,6 +119,10 @@ func (r *Repository) List() []*Definition {
 // LoadFS reads all .yaml and .yml files of a tree. Files that are no artifacts
 // are reported together; all others are loaded nevertheless.
 func (r *Repository) LoadFS(tree fs.FS, builtIn bool) (loaded int, err error) {
+	return r.load(tree, builtIn, Parse)
+}
+
+func (r *Repository) load(tree fs.FS, builtIn bool, parse func(string, []byte) (*Definition, error)) (loaded int, err error) {
 	var broken []error
 	walkErr := fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -131,7 +135,7 @@ func (r *Repository) LoadFS(tree fs.FS, builtIn bool) (loaded int, err error) {
 		if err != nil {
 			return err
 		}
-		definition, err := Parse(name, text)
+		definition, err := parse(name, text)
 		if err == nil {
 			definition.BuiltIn = builtIn
 			err = r.Add(definition)

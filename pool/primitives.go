@@ -18,6 +18,7 @@ var errNoHost = errors.New("no synthetic host in this session")
 // simulation. Queries that call them are told that they are not there.
 var dangerous = map[string]bool{
 	"execve": true, "pskill": true, "rm": true, "copy": true, "mail": true, "http_client": true, "write_csv": true, "write_jsonl": true,
+	"netcat": true, "unzip": true,
 }
 
 // newEngine is the agent's engine with a synthetic host below.

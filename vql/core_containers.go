@@ -144,6 +144,12 @@ type setArgs struct {
 }
 
 func setFunction(ctx context.Context, scope *Scope, args *setArgs) (Value, error) {
+	if o, ok := ObjectOf(args.Item); ok {
+		if settable, ok := o.(Settable); ok {
+			settable.SetMember(args.Field, scope.Real(ctx, args.Value))
+			return args.Item, nil
+		}
+	}
 	d, ok := args.Item.(*Dict)
 	if !ok {
 		return nil, fmt.Errorf("item should be a dict not %s", typeName(args.Item))

@@ -17,6 +17,11 @@ type Object interface {
 	Member(name string) (Value, bool)
 }
 
+// Settable is an Object whose members set() may change.
+type Settable interface {
+	SetMember(name string, v Value)
+}
+
 // HostObject makes the engine read o through its members.
 func HostObject(o Object) Value { return &hostObject{o} }
 

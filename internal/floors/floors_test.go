@@ -55,6 +55,11 @@ var homes = map[string]string{
 	"github.com/coreos/go-systemd/v22":        "cmd/raptorpack",
 	"golang.org/x/crypto":                     "users wire",
 	"github.com/oschwald/maxminddb-golang/v2": "vql/endpoint",
+	"modernc.org":                             "vql/endpoint",
+	"github.com/ulikunitz/xz":                 "vql/endpoint",
+	"github.com/elastic/go-libaudit/v2":       "vql/endpoint",
+	"github.com/miekg/dns":                    "vql/endpoint",
+	"github.com/syndtr/goleveldb":             "vql/endpoint",
 }
 
 type goPackage struct {

@@ -24,8 +24,15 @@ func Accessors() map[string]vql.Accessor {
 		"bzip2":    streamAccessor{open: bunzip},
 		"offset":   offsetAccessor{},
 		"sparse":   sparseAccessor{},
+		"ext4":     ext4Accessor{},
+		"raw_ext4": ext4Accessor{images: true},
+
+		"file_nocase": nocaseAccessor{},
+		"overlay":     overlayAccessor{},
+		"ranged":      rangedAccessor{},
 	}
 	addPlatformAccessors(out)
+	addKnownAccessors(out)
 	return out
 }
 
@@ -74,6 +81,14 @@ func shortName(text string) string {
 		return text[:40]
 	}
 	return text
+}
+
+// shown is a path as log lines show it.
+func shown(path *vql.Path) string {
+	if path.Syntax() == vql.PathOpaque {
+		return fmt.Sprintf("%q", shortName(path.String()))
+	}
+	return path.String()
 }
 
 func (a textAccessor) ReadDir(_ context.Context, _ *vql.Scope, path *vql.Path) ([]vql.FileInfo, error) {

@@ -83,9 +83,16 @@ func (a streamAccessor) Open(ctx context.Context, scope *vql.Scope, path *vql.Pa
 // errNoSize means that the end of a compressed stream is not known.
 var errNoSize = errors.New("the size is not known before the end is read")
 
+// maxReread bounds what going back in a stream reads again, in bytes: a parser that
+// jumps in a compressed file would otherwise read it for ever.
+const maxReread = 16 << 30
+
+var errReread = fmt.Errorf("going back in a compressed file has read %d bytes again; copy it first", int64(maxReread))
+
 // streamFile makes a stream look like a file: going forward reads on, going back
 // starts again.
 type streamFile struct {
+	again   int64 // bytes that were read again
 	restart func() (io.Reader, error)
 	closer  io.Closer
 	stream  io.Reader
@@ -96,6 +103,9 @@ type streamFile struct {
 
 func (s *streamFile) Read(p []byte) (int, error) {
 	if s.want < s.at {
+		if s.again += s.want; s.again > maxReread {
+			return 0, errReread
+		}
 		stream, err := s.restart()
 		if err != nil {
 			return 0, err

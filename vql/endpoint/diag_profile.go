@@ -117,7 +117,7 @@ func (p *profiling) kind(ctx context.Context, kind string) error {
 				return err
 			}
 			defer pprof.StopCPUProfile()
-			return pause(ctx, p.duration)
+			return profileFor(ctx, p.duration)
 		})
 	case "trace":
 		return p.file(kind, func(w io.Writer) error {
@@ -125,7 +125,7 @@ func (p *profiling) kind(ctx context.Context, kind string) error {
 				return err
 			}
 			defer trace.Stop()
-			return pause(ctx, p.duration)
+			return profileFor(ctx, p.duration)
 		})
 	}
 	if p.debug <= 0 {
@@ -138,7 +138,7 @@ func (p *profiling) kind(ctx context.Context, kind string) error {
 	return p.lines(kind, &text)
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func profileFor(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

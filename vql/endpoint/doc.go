@@ -16,9 +16,15 @@
 // proc_yara are not declared: version(plugin="yara") is NULL, which is how
 // artifacts ask.
 //
+// Files may be written by an attacker. Parsers of foreign formats are ours where a
+// library's could end the process or never end (ADR 18); each has budgets for
+// work, depth and memory, tells damage in the log, and is fuzzed. What belongs to
+// other systems is declared in elsewhere.go: known by name, and nowhere available.
+//
 // Locking rule: primitives share nothing but caches that live in the session
 // (Scope.Cache) or that the process fills once; their mutexes guard maps alone
 // and are never held while reading a file or calling back. A file that
 // parse_binary keeps open has a mutex of its own, held while it is read, and the
-// table of these files is locked last.
+// table of these files is locked last. A file that watch_syslog follows is read by
+// one query at a time, by turns; its mutex guards the lines alone.
 package endpoint

@@ -23,14 +23,18 @@ var processStart = time.Now().UTC()
 
 var infoPlugin = vql.NewPlugin(vql.Spec{
 	Name: "info", Permission: "MACHINE_STATE", Doc: "Describes this machine in one row.", Columns: infoColumns,
-}, func(ctx context.Context, _ *vql.Scope, _ *struct{}, emit vql.Emit) error {
-	return emit(hostInfo(ctx))
+}, func(ctx context.Context, scope *vql.Scope, _ *struct{}, emit vql.Emit) error {
+	row := hostInfo(ctx)
+	remappingOf(scope).impersonate(row)
+	return emit(row)
 })
 
 var infoFunction = vql.NewFunction(vql.Spec{
 	Name: "info", Permission: "MACHINE_STATE", Doc: "Describes this machine.",
-}, func(ctx context.Context, _ *vql.Scope, _ *struct{}) (vql.Value, error) {
-	return hostInfo(ctx), nil
+}, func(ctx context.Context, scope *vql.Scope, _ *struct{}) (vql.Value, error) {
+	row := hostInfo(ctx)
+	remappingOf(scope).impersonate(row)
+	return row, nil
 })
 
 // hostInfo never fails: preconditions ask for OS, and a machine without an

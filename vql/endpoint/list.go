@@ -4,23 +4,26 @@ import "raptorpack/vql"
 
 // Functions lists the functions of this package for vql.NewEngine.
 func Functions() []*vql.Function {
-	return []*vql.Function{
-		basenameFunction, copyFunction, dirnameFunction, environFunction, expandFunction, geoipFunction,
-		getpidFunction, grokFunction, hashFunction, infoFunction, mailFunction, parseBinaryFunction,
-		parseJSONArrayFunction, parseJSONFunction, parseStringFunction, parseXMLFunction, parseYAMLFunction,
+	return append([]*vql.Function{
+		basenameFunction, copyFunction, cryptoRC4Function, dirnameFunction, entropyFunction, environFunction,
+		expandFunction, geoipFunction, getpidFunction, grokFunction, gunzipFunction, hashFunction, hostFunction,
+		infoFunction,
+		lruFunction, mailFunction, parseBinaryFunction, parseJSONArrayFunction, parseJSONFunction,
+		parsePKCS7Function, parseStringFunction, parseX509Function, parseXMLFunction, parseYAMLFunction,
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
-		regexReplaceFunction, regexTransformFunction, rekeyFunction, relpathFunction, rmFunction, statFunction,
+		regexReplaceFunction, regexTransformFunction, rekeyFunction, relpathFunction, remapFunction, rmFunction, rot13Function, statFunction,
 		sysinfoFunction, tempdirFunction, tempfileFunction, trackerAllFunction, trackerCallchainFunction,
-		trackerChildrenFunction, traceFunction, trackerGetFunction, trackerTreeFunction, uploadFunction,
-	}
+		trackerChildrenFunction, traceFunction, trackerGetFunction, trackerTreeFunction, uploadFunction, xattrFunction,
+	}, knownFunctions()...)
 }
 
 // Plugins lists the plugins of this package for vql.NewEngine.
 func Plugins() []*vql.Plugin {
-	return []*vql.Plugin{
-		connectionsPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
-		infoPlugin, interfacesPlugin, mailPlugin, netstatPlugin, parseCSVPlugin, parseJSONArrayPlugin,
-		parseJSONLPlugin, parseLinesPlugin, parseRecordsPlugin, partitionsPlugin, pslistPlugin,
-		profileGoroutinesPlugin, profileMemoryPlugin, profilePlugin, readFilePlugin, splitRecordsPlugin, statPlugin, trackerPslistPlugin, vfsListPlugin, writeCSVPlugin, writeJSONLPlugin,
-	}
+	return append([]*vql.Plugin{
+		auditPlugin, connectionsPlugin, efiPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
+		infoPlugin, interfacesPlugin, leveldbPlugin, mailPlugin, netcatPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
+		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
+		partitionsPlugin, profileGoroutinesPlugin, profileMemoryPlugin, profilePlugin, pslistPlugin, readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin,
+		trackerPslistPlugin, unzipPlugin, vfsListPlugin, watchEvtxPlugin, watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin,
+	}, knownPlugins()...)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"mime"
+	"strings"
 	"sync"
 	"time"
 
@@ -157,12 +159,32 @@ func newMail(ctx context.Context, scope *vql.Scope, args *mailArgs) (*gomail.Msg
 		return nil, fmt.Errorf("address: %w", err)
 	}
 	m.Subject(args.Subject)
-	m.SetBodyString(gomail.TypeTextPlain, args.Body)
+	kind := gomail.TypeTextPlain
 	if args.Headers != nil {
 		for _, key := range args.Headers.Keys() {
 			v, _ := args.Headers.Get(key)
+			if strings.EqualFold(key, "Content-Type") {
+				if kind, err = textType(scope.String(ctx, v)); err != nil {
+					return nil, err
+				}
+				continue
+			}
 			m.SetGenHeader(gomail.Header(key), scope.String(ctx, v))
 		}
 	}
+	m.SetBodyString(kind, args.Body)
 	return m, nil
+}
+
+// textType reads the header that says what the body is. It belongs to the body,
+// which is encoded on its way: a header of its own would contradict that.
+func textType(header string) (gomail.ContentType, error) {
+	kind, _, err := mime.ParseMediaType(header)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("content type %q: %w", header, err)
+	case kind == string(gomail.TypeTextPlain), kind == string(gomail.TypeTextHTML):
+		return gomail.ContentType(kind), nil
+	}
+	return "", fmt.Errorf("content type %q: a body is text/plain or text/html", header)
 }

@@ -181,7 +181,7 @@ func eachFile(ctx context.Context, scope *vql.Scope, name, accessor string, path
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			scope.Log(vql.LevelDefault, "%s: %s: %v", name, path, err)
+			scope.Log(vql.LevelDefault, "%s: %s: %v", name, shown(path), err)
 		}
 	}
 	return nil

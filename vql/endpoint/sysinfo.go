@@ -22,14 +22,15 @@ var variable = regexp.MustCompile(`\$\{(\w+)\}|\$(\w+)|%([\w()]+)%`)
 var expandFunction = vql.NewFunction(vql.Spec{
 	Name: "expand", Permission: "MACHINE_STATE",
 	Doc: "Puts environment variables into a text: $VAR, ${VAR} and %VAR%. Unknown ones stay as they are.",
-}, func(_ context.Context, _ *vql.Scope, args *expandArgs) (vql.Value, error) {
+}, func(_ context.Context, scope *vql.Scope, args *expandArgs) (vql.Value, error) {
+	remapped := remappingOf(scope)
 	return variable.ReplaceAllStringFunc(args.Path, func(match string) string {
 		groups := variable.FindStringSubmatch(match)
 		for _, name := range groups[1:] {
 			if name == "" {
 				continue
 			}
-			if value, ok := os.LookupEnv(name); ok {
+			if value, ok := remapped.lookupEnv(name); ok {
 				return value
 			}
 		}

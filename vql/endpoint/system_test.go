@@ -249,14 +249,27 @@ func smtpServer(t *testing.T) (port int, mail func() string) {
 func TestMailIsSentOncePerPeriod(t *testing.T) {
 	port, mail := smtpServer(t)
 	s := newSession(t, map[string]any{"Port": int64(port)})
-	s.want(`SELECT mail(server='127.0.0.1', server_port=Port, `+"`from`"+`='a@example.com', to='b@example.com', subject='Test', body='Hello there').ErrorStatus AS E FROM scope()`,
+	s.want(`SELECT mail(server='127.0.0.1', server_port=Port, `+"`from`"+`='a@example.com', to='b@example.com', subject='Test', body='<p>Hello there', headers=dict(`+"`Content-Type`='text/html', `X-Case`='7'"+`)).ErrorStatus AS E FROM scope()`,
 		`{"E":""}`)
-	if got := mail(); !strings.Contains(got, "Hello there") || !strings.Contains(got, "RCPT TO:<b@example.com>") {
+	if got := mail(); !strings.Contains(got, "<p>Hello there") || !strings.Contains(got, "RCPT TO:<b@example.com>") ||
+		strings.Count(got, "Content-Type:") != 1 || !strings.Contains(got, "text/html") || !strings.Contains(got, "X-Case: 7") {
 		t.Errorf("the server got %s", got)
 	}
 	s.want(`SELECT ErrorStatus FROM mail(server='127.0.0.1', server_port=Port, `+"`from`"+`='a@example.com', to='b@example.com', body='Again')`,
 		`{"ErrorStatus":"another mail was sent within the period"}`)
 	s.want(`SELECT mail(to='b@example.com', body='x').ErrorStatus =~ 'server and from' AS E FROM scope()`, `{"E":true}`)
+}
+
+// A body is sent encoded: a type that we could not keep is refused before anybody
+// is called.
+func TestMailRefusesTypesItCannotKeep(t *testing.T) {
+	s := newSession(t, nil)
+	for _, kind := range []string{"multipart/mixed; boundary=x", "image/png", "no type", ""} {
+		got := s.rows(`SELECT mail(server='127.0.0.1', server_port=1, ` + "`from`" + `='a@example.com', to='b@example.com', body='x', headers=dict(` + "`content-type`" + `='` + kind + `')).ErrorStatus =~ '^content type' AS E FROM scope()`)
+		if len(got) != 1 || !strings.Contains(got[0], "true") {
+			t.Errorf("%q: %v", kind, got)
+		}
+	}
 }
 
 func TestYaraIsHonestlyAbsent(t *testing.T) {

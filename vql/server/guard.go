@@ -12,8 +12,9 @@ import (
 // need no permission. Whatever else declares none is taken to look at the
 // machine.
 var pure = []string{
-	"basename", "dirname", "grok", "parse_json", "parse_json_array", "parse_string_with_regex", "path_join", "path_split",
-	"pathspec", "regex_replace", "regex_transform", "relpath",
+	"basename", "crypto_rc4", "dirname", "entropy", "grok", "gunzip", "lru", "parse_json", "parse_json_array", "parse_pkcs7",
+	"parse_string_with_regex", "parse_x509", "path_join", "path_split", "pathspec", "regex_replace", "regex_transform",
+	"relpath", "rot13",
 }
 
 // Guard returns primitives of the endpoint for an engine that people with
