@@ -163,6 +163,11 @@ func (s *Server) setMetadata(ctx context.Context, in *metadataIn) (*body[Done], 
 	if err != nil {
 		return nil, err
 	}
+	if id == ids.Server {
+		if err := s.check(who, users.ServerAdmin); err != nil {
+			return nil, err
+		}
+	}
 	return s.change(ctx, who, in.Writing, func() (*change, error) {
 		m, err := s.o.Clients.PlanMetadata(ids.RootOrg, id, in.Body.Set, in.Body.Remove)
 		return &change{m, "metadata", in.Client, in.Body.Set}, err

@@ -110,7 +110,6 @@ type launch struct {
 	permission users.Permission
 	kind       artifacts.Type
 	where      string // for people
-	metadata   map[string]string
 }
 
 // launchOn is what collecting from a client takes, be it the server itself.
@@ -118,11 +117,10 @@ func (s *Server) launchOn(client ids.Client) (launch, error) {
 	if client == ids.Server {
 		return launch{permission: launchPermission(client), kind: artifacts.Server, where: "on the server"}, nil
 	}
-	record, err := s.o.Clients.Lookup(ids.RootOrg, client)
-	if err != nil {
+	if _, err := s.o.Clients.Lookup(ids.RootOrg, client); err != nil {
 		return launch{}, err
 	}
-	return launch{launchPermission(client), artifacts.Client, "from a client", record.Metadata}, nil
+	return launch{launchPermission(client), artifacts.Client, "from a client"}, nil
 }
 
 // launchPermission is what starting and ending collections takes.
@@ -137,7 +135,7 @@ func launchPermission(client ids.Client) users.Permission {
 // that nobody has fetched yet are fetched for it.
 func (s *Server) compileFor(ctx context.Context, who *Principal, l launch, r CollectRequest) (*flows.Start, error) {
 	var missing []artifacts.Tool
-	wish, definitions, err := s.compile(r, l.metadata, func(t artifacts.Tool) ([]artifacts.Value, error) {
+	wish, definitions, err := s.compile(r, func(t artifacts.Tool) ([]artifacts.Value, error) {
 		values, err := s.o.ToolVariables(t)
 		if errors.Is(err, inventory.ErrMissing) || errors.Is(err, inventory.ErrFetching) {
 			missing = append(missing, t)
@@ -157,15 +155,14 @@ func (s *Server) compileFor(ctx context.Context, who *Principal, l launch, r Col
 	if err := s.fetchTools(ctx, who, missing); err != nil {
 		return nil, err
 	}
-	wish, _, err = s.compile(r, l.metadata, s.o.ToolVariables)
+	wish, _, err = s.compile(r, s.o.ToolVariables)
 	return wish, err
 }
 
-// compile makes what is to run of a wish, as far as it is the same for all clients but
-// for the metadata that parameters may ask for.
-func (s *Server) compile(r CollectRequest, metadata map[string]string, tools artifacts.ToolVariables) (*flows.Start, []*artifacts.Definition, error) {
+// compile makes what is to run of a wish, which is the same for all clients.
+func (s *Server) compile(r CollectRequest, tools artifacts.ToolVariables) (*flows.Start, []*artifacts.Definition, error) {
 	wish := artifacts.Collect{
-		ClearNames: s.o.ClearNames, AllowCustom: r.preferCustom, Metadata: metadata, Tools: tools, Resources: artifacts.Resources{
+		ClearNames: s.o.ClearNames, AllowCustom: r.preferCustom, Metadata: s.o.Clients.ServerMetadata(ids.RootOrg), Tools: tools, Resources: artifacts.Resources{
 			Timeout: r.Limits.TimeoutSeconds, CPULimit: r.Limits.CPUPercent, IOPSLimit: r.Limits.IOPS,
 			MaxRows: r.Limits.MaxRows, MaxUploadBytes: r.Limits.MaxUploadBytes,
 		},

@@ -205,7 +205,7 @@ func (s *Server) compileTable(who *Principal, kind artifacts.Type, base users.Pe
 // wishFor is what specs ask for, with the values that redacted ones stand for.
 func (s *Server) wishFor(specs []CollectSpec, known []flows.Artifact) ([]flows.Artifact, artifacts.Collect, error) {
 	named := make([]flows.Artifact, len(specs))
-	wish := artifacts.Collect{ClearNames: s.o.ClearNames}
+	wish := artifacts.Collect{ClearNames: s.o.ClearNames, Metadata: s.o.Clients.ServerMetadata(ids.RootOrg)}
 	for i, spec := range specs {
 		old := slices.IndexFunc(known, func(a flows.Artifact) bool { return a.Name == spec.Name })
 		named[i].Name = spec.Name

@@ -317,6 +317,7 @@ func TestClientsAreFoundAndLabelled(t *testing.T) {
 		}
 	}
 	w.want(200, "analyst", "POST", "/api/v1/clients/labels", map[string]any{"clients": []string{w.client.String()}, "remove": []string{"eu"}})
+	w.want(403, "analyst", "PATCH", "/api/v1/clients/server/metadata", map[string]any{"set": map[string]string{"owner": "ann"}})
 	w.want(200, "analyst", "PATCH", "/api/v1/clients/"+w.client.String()+"/metadata", map[string]any{"set": map[string]string{"owner": "ann"}})
 	var one api.Client
 	w.want(200, "reader", "GET", "/api/v1/clients/"+w.client.String(), nil).into(t, &one)

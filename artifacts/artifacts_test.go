@@ -283,6 +283,31 @@ func TestImportsOfACalleeAreBundled(t *testing.T) {
 	}
 }
 
+// What the server keeps of itself is laid over defaults, in called artifacts too, and
+// under what the collection says.
+func TestServerMetadataIsADefault(t *testing.T) {
+	asks := "parameters:\n- {name: URL, type: server_metadata, default: none}\n- {name: Key, type: server_metadata, default: none}\n- {name: Other, default: none}\n"
+	r := repository(t, "name: A\n"+asks+"sources:\n- query: SELECT * FROM Artifact.B()\n", "name: B\n"+asks+"sources:\n- query: SELECT URL FROM scope()\n")
+	request, err := r.Compile(artifacts.Collect{
+		Artifacts: []artifacts.Spec{{Name: "A", Parameters: []artifacts.Value{{Name: "Key", Value: "given"}}}},
+		Metadata:  map[string]string{"URL": "https://x", "Key": "kept", "Other": "not asked for"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, e := range request.Queries[0].Env {
+		got[e.Key] = e.Value
+	}
+	for _, p := range request.Queries[0].Artifacts[0].Parameters {
+		got["B."+p.Name] = p.Default
+	}
+	want := map[string]string{"URL": "https://x", "Key": "given", "Other": "none", "B.URL": "https://x", "B.Key": "kept", "B.Other": "none"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Calls need their artifact; what only looks like one is bundled if it exists.
 func TestOnlyCallsAreDependencies(t *testing.T) {
 	leaf := "name: Leaf\nsources:\n- query: SELECT 1 AS N FROM scope()\n"

@@ -3,6 +3,7 @@ package artifacts
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -30,22 +31,44 @@ var rules = strings.Fields("unknown_plugin unknown_artifact_in_query unknown_par
 // alwaysImplied permissions need no word of the author.
 var alwaysImplied = []string{"FILESYSTEM_READ", "MACHINE_STATE", "COLLECT_SERVER"}
 
+// Verdict is what the checker found out about a definition.
+type Verdict struct {
+	Problems     []Problem // by line
+	Permissions  []string  // that its queries need, sorted
+	Definitions  []string  // names that its queries define with LET, sorted
+	Suppressions []string  // rules that the file silences, sorted
+}
+
 // Check judges a definition against primitives and the other artifacts. File names
 // it in the findings. Findings that the file suppresses are left out.
 func (r *Repository) Check(file string, d *Definition, known Primitives) []Problem {
+	return r.Judge(file, d, known).Problems
+}
+
+// Judge is Check with what else came to light.
+func (r *Repository) Judge(file string, d *Definition, known Primitives) *Verdict {
 	c := &checker{file: file, d: d, repository: r, known: known, defined: map[string]*vql.Statement{}}
 	c.suppressions()
 	c.imports()
 	parts := c.parts()
+	own := map[string]bool{}
 	for _, part := range parts {
 		c.define(part.program)
+		for _, s := range part.program.Statements() {
+			if s.Name != "" {
+				own[s.Name] = true
+			}
+		}
 	}
 	for _, part := range parts {
 		c.judge(part)
 	}
 	c.permissions()
 	slices.SortStableFunc(c.problems, func(a, b Problem) int { return a.Line - b.Line })
-	return c.problems
+	return &Verdict{
+		Problems: c.problems, Permissions: slices.Sorted(maps.Keys(c.needed)), Definitions: slices.Sorted(maps.Keys(own)),
+		Suppressions: slices.Sorted(maps.Keys(c.suppressed)),
+	}
 }
 
 // CheckProgram judges a program that stands alone: its calls and their arguments.

@@ -29,7 +29,9 @@ type Collect struct {
 	// by a random token that only the Names of the answer turn back.
 	ClearNames bool
 
-	// Metadata answers parameters of type server_metadata.
+	// Metadata is the server's own: it takes the place of the defaults of parameters
+	// that have its names and are of type server_metadata, also in artifacts that are
+	// called.
 	Metadata map[string]string
 
 	// Tools answers what the artifacts, and those that they call, are told of the
@@ -124,6 +126,7 @@ func (r *Repository) compileSpec(c *Collect, spec Spec, request *Request) error 
 		return fmt.Errorf("compile %s: %w", e.Name, err)
 	}
 	env = withTools(env, bundle, tools)
+	withMetadata(bundle, c.Metadata)
 	prelude, err := r.prelude(e, code)
 	if err != nil {
 		return err
@@ -232,8 +235,8 @@ func environment(d *Definition, spec Spec, metadata map[string]string) ([]*wirep
 	}
 	for _, p := range d.Parameters {
 		value := p.Default
-		if strings.EqualFold(p.Type, "server_metadata") {
-			value = metadata[p.Name]
+		if set, known := metadata[p.Name]; known && strings.EqualFold(p.Type, serverMetadata) {
+			value = set
 		}
 		one := add(p.Name, value)
 		if strings.EqualFold(p.Type, "redacted") {
@@ -247,6 +250,20 @@ func environment(d *Definition, spec Spec, metadata map[string]string) ([]*wirep
 		add(v.Name, v.Value)
 	}
 	return env, nil
+}
+
+// serverMetadata is the type of parameters whose default is the server's metadata.
+const serverMetadata = "server_metadata"
+
+// withMetadata lays the server's metadata over defaults of called artifacts.
+func withMetadata(bundle []*wirepb.Artifact, metadata map[string]string) {
+	for _, a := range bundle {
+		for _, p := range a.Parameters {
+			if set, known := metadata[p.Name]; known && strings.EqualFold(p.Type, serverMetadata) {
+				p.Default = set
+			}
+		}
+	}
 }
 
 // bundle collects every artifact that the queries reach, cut down to what a

@@ -30,6 +30,8 @@ const Kind = "artifacts"
 // while a pack is rolling: repositories are made of the texts when they are asked
 // for, and a text that this version cannot read is only left out of them.
 type Room struct {
+	follow []func(Modification)
+
 	mu     sync.RWMutex
 	root   *Repository // what came with the program or its folder
 	stored map[storedKey]stored
@@ -46,6 +48,22 @@ type stored struct {
 	setter string
 	at     time.Time
 }
+
+// Modification is a change of a custom definition, as the ledger has it.
+type Modification struct {
+	Index   uint64 // of the entry
+	At      time.Time
+	Org     ids.Org
+	Name    string
+	Text    string // the file; empty when it was deleted
+	Setter  string
+	Deleted bool
+}
+
+// Follow tells f of each change, from Apply's goroutine with no lock held, in the order
+// of the ledger, also while that is replayed; not by Restore. f must not block. Call
+// Follow before the first Apply.
+func (r *Room) Follow(f func(Modification)) { r.follow = append(r.follow, f) }
 
 // NewRoom makes a room over the built-in definitions.
 func NewRoom(builtIn *Repository) *Room {
@@ -212,6 +230,17 @@ func (r *Room) Apply(e *buspb.Entry) error {
 	if err := proto.Unmarshal(e.GetMutation().GetBody(), &change); err != nil {
 		return fmt.Errorf("apply artifacts: %w", ErrInvalid)
 	}
+	m := Modification{Index: e.GetIndex(), At: time.UnixMicro(e.GetTime()).UTC(), Org: org}
+	if err := r.apply(&change, &m); err != nil {
+		return err
+	}
+	for _, follow := range r.follow {
+		follow(m)
+	}
+	return nil
+}
+
+func (r *Room) apply(change *buspb.ArtifactChange, m *Modification) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch c := change.GetChange().(type) {
@@ -219,12 +248,14 @@ func (r *Room) Apply(e *buspb.Entry) error {
 		if !validName.MatchString(c.Set.GetName()) {
 			return fmt.Errorf("set artifact %.80q: %w", c.Set.GetName(), ErrInvalid)
 		}
-		r.stored[storedKey{org, c.Set.GetName()}] = stored{c.Set.GetText(), c.Set.GetSetter(), time.UnixMicro(e.GetTime()).UTC()}
+		m.Name, m.Text, m.Setter = c.Set.GetName(), c.Set.GetText(), c.Set.GetSetter()
+		r.stored[storedKey{m.Org, m.Name}] = stored{m.Text, m.Setter, m.At}
 	case *buspb.ArtifactChange_Delete:
-		key := storedKey{org, c.Delete.GetName()}
+		key := storedKey{m.Org, c.Delete.GetName()}
 		if _, known := r.stored[key]; !known {
 			return fmt.Errorf("delete artifact %.80q: %w", c.Delete.GetName(), ErrUnknown)
 		}
+		m.Name, m.Setter, m.Deleted = c.Delete.GetName(), c.Delete.GetSetter(), true
 		delete(r.stored, key)
 	default:
 		return fmt.Errorf("apply artifacts: change of an unknown kind: %w", ErrInvalid)

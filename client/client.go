@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
@@ -25,6 +27,7 @@ type Client struct {
 	nanny    *nanny
 	urgent   *urgentQueue
 	killed   chan struct{} // one slot: the server told us to exit
+	rekeyer  *rekeyer
 	logger   *slog.Logger
 }
 
@@ -50,7 +53,10 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	rekeyer := &rekeyer{writeback: writeback, order: make(chan time.Duration, 1)}
+	o.Services = append(slices.Clone(o.Services), rekeyer)
 	c := &Client{
+		rekeyer: rekeyer,
 		options: o, identity: identity, buffer: buffer, killed: make(chan struct{}, 1),
 		urgent: newUrgentQueue(2*o.MaxUploadSize, o.Metrics), nanny: newNanny(o.NannyDelay, o.MaxMemory),
 		logger: o.Logger,
@@ -77,7 +83,8 @@ func (c *Client) Pending() int64 { return c.buffer.Pending() }
 func (c *Client) Running() []string { return c.runner.running() }
 
 // Run works until ctx ends, which is nil, or until the agent cannot go on:
-// ErrBroken, ErrStalled and ErrMemory ask for a fresh start, ErrKilled for none.
+// ErrBroken, ErrStalled, ErrMemory and ErrRekeyed ask for a fresh start, ErrKilled for
+// none.
 // Flows at work when ctx ends are run again by the next Run on the same buffer.
 func (c *Client) Run(ctx context.Context) error {
 	group, work := errgroup.WithContext(ctx)
@@ -87,6 +94,7 @@ func (c *Client) Run(ctx context.Context) error {
 	group.Go(func() error { return newReader(c.comms, c.monitor, report).run(work) })
 	group.Go(func() error { return newSender(c.comms, c.runner).run(work) })
 	group.Go(func() error { return c.obey(work) })
+	group.Go(func() error { return c.rekeyer.run(work) })
 	if c.nanny.delay > 0 || c.nanny.memory > 0 {
 		group.Go(func() error { return c.nanny.run(work) })
 	}
@@ -96,7 +104,13 @@ func (c *Client) Run(ctx context.Context) error {
 	if ctx.Err() != nil && !errors.Is(err, ErrBroken) {
 		err = nil
 	}
-	return errors.Join(err, c.buffer.Close())
+	err = errors.Join(err, c.buffer.Close())
+	if errors.Is(err, ErrRekeyed) {
+		if failure := c.rekey(); failure != nil {
+			return failure
+		}
+	}
+	return err
 }
 
 // Close lets go of the buffer of an agent that is not run.

@@ -30,6 +30,10 @@ var (
 	// ErrKilled means that the server told this agent to exit.
 	ErrKilled = errors.New("server told the agent to exit")
 
+	// ErrRekeyed means that a query had the agent throw its key away. It is to be
+	// started again, as another client.
+	ErrRekeyed = errors.New("the agent threw its key away")
+
 	// ErrStalled means that the conversation with the server made no progress
 	// for the watchdog's time. The agent should be started again.
 	ErrStalled = errors.New("no progress in communication")

@@ -142,6 +142,25 @@ func (w *Writeback) create() error {
 	return w.repeatIdentity(fs.ErrNotExist)
 }
 
+// renew replaces the identity, and forgets what belonged to the old one. The file that
+// is read first is written last: until then the old identity is whole.
+func (w *Writeback) renew() (*Identity, error) {
+	identity, err := NewIdentity(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	w.turn <- struct{}{}
+	defer func() { <-w.turn }()
+	next := newDocument()
+	next.setIdentity(identity)
+	if w.level2 != "" {
+		if err := next.write(w.level2); err != nil {
+			return nil, err
+		}
+	}
+	return identity, next.write(w.path)
+}
+
 // repeatIdentity sees to it that the level-2 file carries this identity too. A
 // level-2 file that cannot be read holds nothing that the server would not
 // send again, so it begins afresh.

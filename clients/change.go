@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"unique"
 
@@ -20,7 +19,8 @@ const mostMemos = 64
 // batch takes over the changes of one entry.
 type batch struct {
 	t       *table
-	now     int64 // the entry's time in microseconds
+	server  metadata // of the server itself
+	now     int64    // the entry's time in microseconds
 	events  []event
 	refused []error
 
@@ -39,6 +39,11 @@ func (b *batch) apply(change *buspb.ClientChange) error {
 	case *buspb.ClientChange_Label:
 		return b.label(c.Label)
 	case *buspb.ClientChange_Metadata:
+		if c.Metadata.GetClient() == ids.Server.String() {
+			b.server = b.server.edited(c.Metadata)
+			b.events = append(b.events, event{client: ids.Server, what: Described})
+			return nil
+		}
 		return b.change(c.Metadata.GetClient(), Informed, func(cell *cell) { cell.setMetadata(c.Metadata) })
 	case *buspb.ClientChange_Interrogated:
 		return b.interrogated(c.Interrogated)
@@ -68,7 +73,7 @@ func (b *batch) enrol(enrol *buspb.ClientEnrol) error {
 	}
 	modulus, odd := splitKey(enrol.GetPublicKey())
 	ordinal := b.t.add(birth{id, b.now}, modulus, cell{text: (&facts{key: odd}).pack(), platform: unique.Make(platform{})})
-	b.events = append(b.events, event{client, id, ordinal, Enrolled})
+	b.events = append(b.events, event{client: client, number: id, ordinal: ordinal, what: Enrolled})
 	return nil
 }
 
@@ -92,7 +97,7 @@ func (b *batch) change(id string, what Change, edit func(*cell)) error {
 		return err
 	}
 	edit(b.t.edit(ordinal))
-	b.events = append(b.events, event{client, 0, ordinal, what})
+	b.events = append(b.events, event{client: client, ordinal: ordinal, what: what})
 	return nil
 }
 
@@ -151,7 +156,7 @@ func (b *batch) remove(id string) error {
 	}
 	delete(b.t.byID, b.t.birth(ordinal).id)
 	*b.t.edit(ordinal) = cell{}
-	b.events = append(b.events, event{client, 0, ordinal, Deleted})
+	b.events = append(b.events, event{client: client, ordinal: ordinal, what: Deleted})
 	return nil
 }
 
@@ -207,18 +212,7 @@ func (c *cell) keep(f *facts) {
 
 func (c *cell) setMetadata(change *buspb.ClientMetadata) {
 	f := unpack(c.text)
-	if f.metadata == nil {
-		f.metadata = map[string]string{}
-	}
-	for _, key := range change.GetRemove() {
-		delete(f.metadata, key)
-	}
-	// In order of keys, so that every node stops at the same one when it is full.
-	for _, key := range slices.Sorted(maps.Keys(change.GetSet())) {
-		if _, known := f.metadata[key]; known || len(f.metadata) < maxMetadata {
-			f.metadata[key] = change.GetSet()[key]
-		}
-	}
+	f.metadata = metadata(f.metadata).edited(change)
 	c.keep(&f)
 }
 

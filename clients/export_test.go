@@ -43,8 +43,8 @@ func ScanLine(raw []byte) (string, bool) {
 // ParseLine reads any snapshot line and writes it again.
 func ParseLine(raw []byte) (string, error) {
 	e := entry{}
-	if err := e.parse(raw); err != nil || e.deleted {
-		return "deleted", err
+	if err := e.parse(raw); err != nil || e.deleted || e.server != nil {
+		return "no client", err
 	}
 	return e.write(), nil
 }

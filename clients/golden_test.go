@@ -87,6 +87,16 @@ func story() (entries []*buspb.Entry) {
 	apply("", &buspb.ClientChange{Change: &buspb.ClientChange_Enrol{Enrol: &buspb.ClientEnrol{Client: "server", PublicKey: key}}})
 	apply("", &buspb.ClientChange{Change: &buspb.ClientChange_Delete{Delete: &buspb.ClientDelete{Client: who[2]}}})
 	apply("", &buspb.ClientChange{Change: &buspb.ClientChange_Interrogated{Interrogated: &buspb.ClientInterrogated{Client: who[0], Flow: "x"}}})
+
+	for _, change := range []*buspb.ClientMetadata{
+		{Set: map[string]string{"url": "https://x/?a=1&b=<2>", "a": "", "gone": "x"}}, {Set: map[string]string{"b": "2"}, Remove: []string{"gone"}},
+	} {
+		change.Client = "server"
+		apply("", &buspb.ClientChange{Change: &buspb.ClientChange_Metadata{Metadata: change}})
+	}
+	apply("O7", &buspb.ClientChange{Change: &buspb.ClientChange_Metadata{Metadata: &buspb.ClientMetadata{Client: "server", Set: map[string]string{"only": "here"}}}})
+	apply("O8", &buspb.ClientChange{Change: &buspb.ClientChange_Metadata{Metadata: &buspb.ClientMetadata{Client: "server", Set: map[string]string{"for": "a moment"}}}})
+	apply("O8", &buspb.ClientChange{Change: &buspb.ClientChange_Metadata{Metadata: &buspb.ClientMetadata{Client: "server", Remove: []string{"for"}}}})
 	return entries
 }
 

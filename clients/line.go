@@ -36,6 +36,9 @@ type line struct {
 	Answered      string            `json:"answered,omitempty"`
 	Key           []byte            `json:"public_key"`
 	Deleted       bool              `json:"deleted,omitempty"` // nothing else but org and ordinal
+
+	// Server is the metadata of the server itself: a line of its own, with the org.
+	Server map[string]string `json:"server_metadata,omitempty"`
 }
 
 // entry is a line that was read.
@@ -43,6 +46,7 @@ type entry struct {
 	org     ids.Org
 	ordinal uint32
 	deleted bool
+	server  metadata // not nil: nothing else but org
 	born    birth
 	cell    cell
 	modulus modulus // or the key is among the facts
@@ -58,8 +62,8 @@ func (e *entry) parse(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	*e = entry{org: org, ordinal: l.Ordinal, deleted: l.Deleted}
-	if l.Deleted {
+	*e = entry{org: org, ordinal: l.Ordinal, deleted: l.Deleted, server: l.Server}
+	if l.Deleted || l.Server != nil {
 		return nil
 	}
 	var ok bool

@@ -74,9 +74,10 @@ func checkLabels(labels []string) ([]string, error) {
 	return out, nil
 }
 
-// PlanMetadata sets and removes keys of a client's metadata.
+// PlanMetadata sets and removes keys of a client's metadata, or of the server's:
+// ids.Server.
 func (r *Room) PlanMetadata(org ids.Org, client ids.Client, set map[string]string, remove []string) (*buspb.Mutation, error) {
-	if err := r.known(org, client); err != nil {
+	if err := r.known(org, client); err != nil && client != ids.Server {
 		return nil, fmt.Errorf("metadata: %w", err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(set)) {

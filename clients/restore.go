@@ -22,7 +22,7 @@ const (
 // Restore implements replication.State. Lines are decoded on all processors; the
 // search index is not waited for.
 func (r *Room) Restore(from io.Reader) error {
-	orgs, err := load(from)
+	fresh, err := load(from)
 	if err != nil {
 		return fmt.Errorf("restore clients: %w", err)
 	}
@@ -30,20 +30,20 @@ func (r *Room) Restore(from io.Reader) error {
 	defer r.soft.mu.Unlock()
 	r.mu.Lock()
 	before := r.orgs
-	r.orgs = orgs
+	r.orgs, r.server = fresh.orgs, fresh.server
 	r.mu.Unlock()
-	r.soft.move(before, orgs)
+	r.soft.move(before, fresh.orgs)
 	r.signal()
 	return nil
 }
 
 // load reads a snapshot. One goroutine reads, some decode, and the caller's puts
 // what they made where it belongs.
-func load(from io.Reader) (map[ids.Org]*table, error) {
+func load(from io.Reader) (*loader, error) {
 	workers := runtime.GOMAXPROCS(0)
 	pieces := 2*workers + 1
 	l := &loader{
-		from: from, orgs: map[ids.Org]*table{},
+		from: from, orgs: map[ids.Org]*table{}, server: map[ids.Org]metadata{},
 		spare: make(chan *piece, pieces), work: make(chan *piece, pieces), order: make(chan *piece, pieces),
 	}
 	for range pieces {
@@ -59,7 +59,7 @@ func load(from io.Reader) (map[ids.Org]*table, error) {
 	if err := errors.Join(err, l.readErr); err != nil {
 		return nil, err
 	}
-	return l.orgs, l.number()
+	return l, l.number()
 }
 
 // loader has as many pieces as each of its channels has room for, so that nobody
@@ -72,9 +72,10 @@ type loader struct {
 	failed  atomic.Bool // nobody needs the rest
 	readErr error
 
-	orgs  map[ids.Org]*table
-	last  *table // where the entry before went
-	lines int
+	orgs   map[ids.Org]*table
+	server map[ids.Org]metadata
+	last   *table // where the entry before went
+	lines  int
 }
 
 // piece is some whole lines of a snapshot.
@@ -194,6 +195,10 @@ func (l *loader) place(p *piece) error {
 }
 
 func (l *loader) put(e *entry) error {
+	if e.server != nil {
+		l.server[e.org] = e.server
+		return nil
+	}
 	t := l.last
 	if t == nil || t.org != e.org {
 		if t = l.orgs[e.org]; t == nil {

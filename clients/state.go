@@ -22,8 +22,9 @@ const Kind = "clients"
 
 // Room is the state of all clients of all orgs. Safe for concurrent use.
 type Room struct {
-	mu   sync.RWMutex
-	orgs map[ids.Org]*table
+	mu     sync.RWMutex
+	orgs   map[ids.Org]*table
+	server map[ids.Org]metadata // of the server itself
 
 	soft softState
 
@@ -45,6 +46,7 @@ const (
 	Informed
 	Labelled
 	Deleted
+	Described // metadata of the server itself: the client is ids.Server
 )
 
 // New makes an empty room. watch may be nil; it is called from Apply's goroutine
@@ -54,7 +56,7 @@ func New(watch func(org ids.Org, client ids.Client, what Change)) *Room {
 		watch = func(ids.Org, ids.Client, Change) {}
 	}
 	return &Room{
-		orgs: map[ids.Org]*table{}, soft: softState{orgs: map[ids.Org]*presence{}},
+		orgs: map[ids.Org]*table{}, server: map[ids.Org]metadata{}, soft: softState{orgs: map[ids.Org]*presence{}},
 		due: make(chan struct{}, 1), tune: usual, watch: watch,
 	}
 }
@@ -74,8 +76,13 @@ type Event struct {
 	At      time.Time // of the entry
 	Org     ids.Org
 	Client  ids.Client
-	Ordinal uint32
+	Ordinal uint32 // 0 for ids.Server, which has none
 	What    Change
+
+	// By is who asked for it, empty: the pack itself. Detail is the change as the entry
+	// has it; nobody changes it.
+	By     string
+	Detail *buspb.ClientChange
 }
 
 // Kind implements replication.State.
@@ -87,6 +94,7 @@ type event struct {
 	number  number
 	ordinal uint32
 	what    Change
+	detail  *buspb.ClientChange
 }
 
 // Apply implements replication.State: the only writer. A change that is refused
@@ -102,17 +110,23 @@ func (r *Room) Apply(e *buspb.Entry) error {
 	}
 	b := batch{now: micros.Of(time.UnixMicro(e.GetTime()))}
 	r.mu.Lock()
+	b.server = r.server[org]
 	if b.t = r.orgs[org]; b.t == nil {
 		b.t = newTable(org)
 	}
 	for _, change := range changes.GetChanges() {
+		told := len(b.events)
 		if err := b.apply(change); err != nil {
 			b.refused = append(b.refused, err)
+		}
+		for i := told; i < len(b.events); i++ {
+			b.events[i].detail = change
 		}
 	}
 	if b.t.n > 0 {
 		r.orgs[org] = b.t
 	}
+	r.keepServer(org, b.server)
 	due := r.overdue(b.t)
 	r.mu.Unlock()
 	if due {
@@ -130,9 +144,11 @@ func (r *Room) tell(e *buspb.Entry, org ids.Org, events []event) {
 			r.soft.enrolled(org, ev.number, ev.ordinal)
 		}
 		for _, follow := range r.follow {
-			follow(Event{e.GetIndex(), at, org, ev.client, ev.ordinal, ev.what})
+			follow(Event{e.GetIndex(), at, org, ev.client, ev.ordinal, ev.what, e.GetMutation().GetPrincipal(), ev.detail})
 		}
-		r.watch(org, ev.client, ev.what)
+		if ev.what != Described {
+			r.watch(org, ev.client, ev.what)
+		}
 	}
 }
 

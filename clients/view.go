@@ -2,6 +2,7 @@ package clients
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -16,24 +17,36 @@ func (r *Room) View() io.WriterTo {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	v := view{}
-	for _, org := range slices.SortedFunc(maps.Keys(r.orgs), compareOrgs) {
-		t := r.orgs[org]
-		t.view++
-		v = append(v, orgView{org, slices.Clone(t.blocks), t.n})
+	for _, org := range r.kept() {
+		o := orgView{org: org, server: r.server[org]}
+		if t := r.orgs[org]; t != nil {
+			t.view++
+			o.blocks, o.n = slices.Clone(t.blocks), t.n
+		}
+		v = append(v, o)
 	}
 	return v
+}
+
+// kept lists the orgs of which anything is kept, sorted; the caller holds the lock.
+func (r *Room) kept() []ids.Org {
+	all := slices.AppendSeq(slices.Collect(maps.Keys(r.orgs)), maps.Keys(r.server))
+	slices.SortFunc(all, compareOrgs)
+	return slices.Compact(all)
 }
 
 type (
 	view    []orgView
 	orgView struct {
 		org    ids.Org
+		server metadata
 		blocks []block
 		n      uint32
 	}
 )
 
-// WriteTo writes one JSON line per client, by org and ordinal. A deleted client
+// WriteTo writes one JSON line per client, by org and ordinal, in each org behind
+// what is kept of the server itself. A deleted client
 // at the end leaves a line with its ordinal alone, so that it is not used again.
 func (v view) WriteTo(w io.Writer) (int64, error) {
 	out := &lineWriter{w: bufio.NewWriterSize(w, 1<<16)}
@@ -46,6 +59,16 @@ func (v view) WriteTo(w io.Writer) (int64, error) {
 }
 
 func (o *orgView) writeTo(out *lineWriter) error {
+	if len(o.server) > 0 {
+		raw, err := json.Marshal(o.server)
+		if err != nil {
+			return fmt.Errorf("write metadata of the server: %w", err)
+		}
+		out.scratch = fmt.Appendf(out.scratch[:0], `{"org":%q,"server_metadata":%s}`, o.org.String(), raw)
+		if err := out.emit(); err != nil {
+			return err
+		}
+	}
 	for ordinal := range o.n {
 		b, i := &o.blocks[ordinal/blockSize], ordinal%blockSize
 		c := &b.cells[i]

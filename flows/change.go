@@ -24,6 +24,8 @@ type applier struct {
 	dirty []Key
 
 	hunted []HuntChange // of flows of hunts
+	kills  []kill
+	ended  []*Flow // for the first time in their lives
 }
 
 func (a *applier) change(c *buspb.FlowChange) {
@@ -50,6 +52,10 @@ func (a *applier) change(c *buspb.FlowChange) {
 		a.remove(c.Delete.Key)
 	case *buspb.FlowChange_Expire:
 		a.expire(c.Expire)
+	case *buspb.FlowChange_Kill:
+		if client, err := ids.ParseClient(c.Kill.GetClient()); err == nil { // as checked
+			a.kills = append(a.kills, kill{owner{a.org, client}, a.entry.Index})
+		}
 	case *buspb.FlowChange_Offer:
 		a.edit(c.Offer.Key, func(f *Flow) { a.offer(f, c.Offer) })
 	}
@@ -123,6 +129,12 @@ func (a *applier) edit(k *buspb.FlowKey, change func(*Flow)) {
 	next := *old
 	change(&next)
 	next.judge(a.now)
+	switch {
+	case old.State.Final() && !next.State.Final():
+		next.Reopened = true // its end was told of, and will not be again
+	case !old.State.Final() && next.State.Final() && !next.Reopened:
+		a.ended = append(a.ended, &next)
+	}
 	a.put(&next)
 }
 

@@ -21,7 +21,7 @@ func (a *Attachment) Next() []*wirepb.VeloMessage {
 // due reports whether there is something to say or to do.
 func (a *Attachment) due(now time.Time) bool {
 	d := a.plan(now, false)
-	return len(d.starts)+len(d.cancels)+len(d.asks)+len(d.offered)+len(d.inquiries) > 0 || d.table != nil
+	return len(d.starts)+len(d.cancels)+len(d.asks)+len(d.offered)+len(d.inquiries) > 0 || d.table != nil || d.kills
 }
 
 // plan decides what to send. Unless it is for real it changes nothing.
@@ -51,6 +51,7 @@ func (a *Attachment) plan(now time.Time, real bool) *delivery {
 		d.ask()
 	}
 	d.eventTable()
+	d.kill()
 	return d
 }
 
@@ -76,6 +77,7 @@ type delivery struct {
 	question  question   // about asks
 	inquiries []*inquiry // to be sent
 	table     *wirepb.VeloMessage
+	kills     bool // the client is to exit
 }
 
 // old reports that a moment is longer ago than a flow may be silent.
@@ -238,6 +240,9 @@ func (d *delivery) messages() []*wirepb.VeloMessage {
 	}
 	if d.table != nil {
 		out = append(out, d.table)
+	}
+	if d.kills {
+		out = append(out, killMessage())
 	}
 	r.metrics.delivered.Add(float64(len(d.starts)))
 	r.metrics.asked.Add(float64(len(d.asks)))

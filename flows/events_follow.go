@@ -3,6 +3,7 @@ package flows
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -69,8 +70,15 @@ func (f *Follower) Look(ctx context.Context, limit int) (*filestore.TailPage, er
 	default:
 	}
 	page, err := f.tail.Next(ctx, limit)
-	f.more = err == nil && page.More
-	return page, err
+	if f.more = err == nil && page.More; err != nil {
+		return page, err
+	}
+	if deleted := f.room.Erased.of(f.key.org, f.key.name); len(deleted) > 0 {
+		page.Rows = slices.DeleteFunc(page.Rows, func(row filestore.Row) bool {
+			return gone(deleted, row.Client, time.Unix(EventTime(row.Line), 0).UTC().Format(time.DateOnly))
+		})
+	}
+	return page, nil
 }
 
 // Wait returns true when it is time to look again, and false when ctx has ended or

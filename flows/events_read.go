@@ -57,10 +57,14 @@ func (r *Room) EventList(ctx context.Context, org ids.Org, client ids.Client, fr
 
 func (r *Room) daysOf(ctx context.Context, org ids.Org, client ids.Client, e EventDays) ([]string, error) {
 	var days []string
+	deleted := r.Erased.of(org, e.Name)
 	for _, day := range e.Days {
 		at, err := time.Parse(time.DateOnly, day)
 		if err != nil {
 			return nil, err
+		}
+		if gone(deleted, client, day) {
+			continue
 		}
 		set := filestore.Events(org, e.Name, at)
 		page, err := r.o.Reader.ReadRows(ctx, set, filestore.RowsQuery{RowsFilter: filestore.RowsFilter{Client: client}, Limit: 1})
@@ -140,6 +144,13 @@ func (r *Room) eventPaths(org ids.Org) map[string]string {
 	return out
 }
 
+// EventTabled reports whether the folder of an event artifact, the parent of its days,
+// belongs to one that an event table names or named not long ago: rows of it may come.
+func (r *Room) EventTabled(org ids.Org, folder string) bool {
+	_, known := r.eventPaths(org)[folder]
+	return known
+}
+
 func unescaped(folder string) (string, error) {
 	artifact, source, cut := strings.Cut(folder, "/")
 	name, err := filestore.UnescapeName(artifact)
@@ -210,7 +221,7 @@ func (r *Room) EventRows(ctx context.Context, q EventRowsQuery) (*EventPage, err
 		return nil, fmt.Errorf("read events: %w", err)
 	}
 	days, _ := parted(names)
-	e := &eventReading{room: r, q: &q, page: &EventPage{}}
+	e := &eventReading{room: r, q: &q, page: &EventPage{}, deleted: r.Erased.of(q.Org, q.Name)}
 	for _, day := range between(days, q.From, q.To) {
 		if day < at {
 			continue
@@ -239,6 +250,7 @@ type eventReading struct {
 	page    *EventPage
 	bytes   int
 	scanned int
+	deleted []EventDeletion
 }
 
 // day reads a day from a cursor on and reports whether the page is full.
@@ -258,7 +270,7 @@ func (e *eventReading) day(ctx context.Context, day, cursor string) (full bool, 
 			e.page.Damage = append(e.page.Damage, page.Damage...)
 		}
 		e.page.Holes = append(e.page.Holes, page.Holes...)
-		e.take(page.Rows)
+		e.take(page.Rows, day)
 		full := len(e.page.Rows) >= e.q.Limit || e.bytes >= maxEventBytes || e.scanned >= maxEventScan
 		switch cursor = page.Next; {
 		case full && cursor != "":
@@ -276,10 +288,13 @@ func (e *eventReading) day(ctx context.Context, day, cursor string) (full bool, 
 // dayAfter is the cursor of all days after one.
 func dayAfter(day time.Time) string { return day.AddDate(0, 0, 1).Format(time.DateOnly) }
 
-// take keeps the rows of the wanted time.
-func (e *eventReading) take(rows []filestore.Row) {
+// take keeps the rows of the wanted time that were not deleted.
+func (e *eventReading) take(rows []filestore.Row, day string) {
 	e.scanned += len(rows)
 	for _, row := range rows {
+		if gone(e.deleted, row.Client, day) {
+			continue
+		}
 		if !e.q.From.IsZero() || !e.q.To.IsZero() {
 			if at := EventTime(row.Line); !e.q.From.IsZero() && at < e.q.From.Unix() || !e.q.To.IsZero() && at >= e.q.To.Unix() {
 				continue

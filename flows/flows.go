@@ -176,6 +176,7 @@ type Flow struct {
 	ClearedBy string // mark of the node that had asked
 	Offered   string // the incarnation that hands it out since Turn
 	Offers    int    // how often it was handed out after a question
+	Reopened  bool   // it had ended once, and a later word of its client opened it again
 
 	// Times of the ledger; zero when it has not happened.
 	Created, Taken, Ended, WaitingSince, CancelledAt time.Time

@@ -45,15 +45,21 @@ type Options struct {
 	Store       *filestore.Store // views and uploads
 	Incarnation string           // "<node>-<n>": who holds what is taken in here
 
-	Hunts  hunts                                  // told of the flows that hunts started; nil: none
-	Info   clientInfo                             // nil: self-reports are dead letters
-	Labels func(ids.Org, ids.Client) []string     // a client's labels; nil: none
-	Wake   func(ids.Org, ids.Client)              // a client has something to fetch; must not block; nil: none
-	Ended  func(Key)                              // a flow reached its final state here; must not block; nil: none
-	Heard  func(Heard)                            // a client answered an inquiry; must not block; nil: dropped
-	Alert  func(Key, string /*artifact*/, []byte) // an alert line was made durable; must not block; nil: none
-	Grown  func(ids.Org, string /*result name*/)  // event rows were made durable here; must not block; nil: none
-	Tails  tails                                  // follows event rows; required for FollowEvents
+	Hunts  hunts                              // told of the flows that hunts started; nil: none
+	Info   clientInfo                         // nil: self-reports are dead letters
+	Labels func(ids.Org, ids.Client) []string // a client's labels; nil: none
+	Wake   func(ids.Org, ids.Client)          // a client has something to fetch; must not block; nil: none
+	Ended  func(Key)                          // a flow reached its final state here; must not block; nil: none
+	// Finished tells which flows an entry brought to an end, each flow once in its life,
+	// as they stand then.
+	// It is part of the state: called from Apply's goroutine with no lock held, in the
+	// order of the ledger, also while that is replayed; not by Restore. Nil: nobody asks.
+	Finished func(index uint64, at time.Time, ended []*Flow)
+
+	Heard func(Heard)                            // a client answered an inquiry; must not block; nil: dropped
+	Alert func(Key, string /*artifact*/, []byte) // an alert line was made durable; must not block; nil: none
+	Grown func(ids.Org, string /*result name*/)  // event rows were made durable here; must not block; nil: none
+	Tails tails                                  // follows event rows; required for FollowEvents
 
 	// Fresh returns when this node has applied everything that the ledger held when
 	// the call began, wherever the master is. Nil: nobody is ever ahead of this node.
@@ -100,6 +106,7 @@ type Room struct {
 	*Table
 	Events *EventTable
 	Server *ServerTable
+	Erased *EventDeletions
 
 	o       Options
 	mark    string // names this node in questions
@@ -157,8 +164,10 @@ func New(o Options) *Room {
 	r.views = newDirtySet(maxViews)
 	r.Table = newTable(r.applied, r.reloaded)
 	r.hunts = o.Hunts
+	r.killed, r.finished = r.kill, o.Finished
 	r.Events = newEventTable(r.eventsChanged)
 	r.Server = newServerTable()
+	r.Erased = newEventDeletions()
 	r.news = newEventNews()
 	return r
 }

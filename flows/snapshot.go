@@ -69,6 +69,7 @@ type flowRecord struct {
 	ClearedBy    string         `json:"cleared_by,omitempty"`
 	Offered      string         `json:"offered,omitempty"`
 	Offers       int            `json:"offers,omitempty"`
+	Reopened     bool           `json:"reopened,omitempty"`
 }
 
 type coverageLine struct {
@@ -84,7 +85,7 @@ func record(f *Flow) *flowRecord {
 		WaitingSince: micros.Of(f.WaitingSince), CancelledAt: micros.Of(f.CancelledAt),
 		FirstActive: micros.Of(f.FirstActive), DurationNs: int64(f.Duration), Totals: f.Totals,
 		Uploads: boundsOf(f.Uploads), Sizes: pairsOf(f.Sizes), Parts: f.Parts,
-		Cleared: f.Cleared, ClearedBy: f.ClearedBy, Offered: f.Offered, Offers: f.Offers,
+		Cleared: f.Cleared, ClearedBy: f.ClearedBy, Offered: f.Offered, Offers: f.Offers, Reopened: f.Reopened,
 	}
 	if f.Turn != f.Index {
 		r.Turn = f.Turn
@@ -103,7 +104,7 @@ func (r *flowRecord) flow(key Key, spec *Spec) *Flow {
 		WaitingSince: micros.Time(r.WaitingSince), CancelledAt: micros.Time(r.CancelledAt),
 		FirstActive: micros.Time(r.FirstActive), Duration: time.Duration(r.DurationNs), Totals: r.Totals,
 		Sizes: sizesOf(r.Sizes), Parts: r.Parts,
-		Turn: max(r.Turn, r.Index), Cleared: r.Cleared, ClearedBy: r.ClearedBy, Offered: r.Offered, Offers: r.Offers,
+		Turn: max(r.Turn, r.Index), Cleared: r.Cleared, ClearedBy: r.ClearedBy, Offered: r.Offered, Offers: r.Offers, Reopened: r.Reopened,
 	}
 	addBounds(&f.Uploads, r.Uploads)
 	for _, c := range r.Names {

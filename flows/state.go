@@ -52,7 +52,9 @@ type clientFlows struct {
 type Table struct {
 	changed  func([]Key) // told after each entry, without a lock
 	restored func()      // told after each Restore, likewise
-	hunts    hunts       // nil: none
+	killed   func(kill)  // told of orders to exit, likewise; nil: nobody
+	finished func(index uint64, at time.Time, ended []*Flow)
+	hunts    hunts // nil: none
 
 	mu         sync.RWMutex
 	index      uint64 // the newest entry seen
@@ -103,8 +105,16 @@ func (t *Table) Apply(e *buspb.Entry) error {
 	if len(a.hunted) > 0 {
 		t.hunts.FlowsChanged(at, org, a.hunted)
 	}
+	if len(a.ended) > 0 && t.finished != nil {
+		t.finished(e.Index, at, a.ended)
+	}
 	if len(a.dirty) > 0 {
 		t.changed(a.dirty)
+	}
+	if t.killed != nil {
+		for _, k := range a.kills {
+			t.killed(k)
+		}
 	}
 	return nil
 }
@@ -158,6 +168,11 @@ func (t *Table) check(org ids.Org, c *buspb.FlowChange) error {
 			err = fmt.Errorf("cancel flow %s of %s: %w", f.Flow, f.Client, ErrFinished)
 		}
 		return err
+	case *buspb.FlowChange_Kill:
+		if _, err := ids.ParseClient(c.Kill.GetClient()); err != nil {
+			return fmt.Errorf("kill client: %w", err)
+		}
+		return nil
 	case *buspb.FlowChange_Delete:
 		f, err := t.find(org, c.Delete.Key)
 		if err == nil && !f.State.Final() {

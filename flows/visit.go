@@ -28,6 +28,9 @@ type visit struct {
 	table       tableNews
 	number      uint64 // of the newest connection
 	used        time.Time
+
+	kill   uint64 // the entry that ordered the client to exit; 0: none did
+	killAt time.Time
 }
 
 // errand is what was said to a client about one open flow.

@@ -290,6 +290,8 @@ func kinds(messages []*wirepb.VeloMessage) string {
 			out = append(out, "cancel")
 		case m.FlowStatsRequest != nil:
 			out = append(out, fmt.Sprintf("ask%d", len(m.FlowStatsRequest.FlowId)-2)) // one id on either side says which question it is
+		case m.KillKillKill != nil:
+			out = append(out, "kill")
 		case m.UpdateEventTable != nil:
 			out = append(out, "table")
 		}

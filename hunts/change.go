@@ -21,6 +21,8 @@ type applier struct {
 	at    time.Time
 	by    string
 	rules bool // what the foreman matches has changed
+
+	created []Creation
 }
 
 // from lists, by the state a hunt is to be moved to, those it may be moved from.
@@ -214,6 +216,7 @@ func (a *applier) create(key Key, c *buspb.HuntCreate) {
 		life: Life{State: Draft, Index: a.index, Created: a.at, MovedBy: a.by},
 	}
 	a.enter(o, h)
+	a.created = append(a.created, Creation{key, h.def, h.set, a.index, a.at})
 	a.add(h, c.Clients)
 	if c.Start && h.set.Expires.After(a.at) {
 		a.move(h, Running, false)

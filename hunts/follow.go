@@ -128,6 +128,9 @@ func setOf(f *flows.Flow) Set {
 // client counts no more, and a deleted client neither waits nor runs. It is part of
 // the clients' Apply; see clients.Room.Follow.
 func (r *Room) ClientChanged(e clients.Event) {
+	if e.What == clients.Described {
+		return // of the server itself
+	}
 	r.mu.Lock()
 	if o := r.orgs[e.Org]; o != nil {
 		if e.What == clients.Deleted {

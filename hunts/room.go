@@ -41,6 +41,7 @@ type clientsRoom interface {
 // Options wires a Room.
 type Options struct {
 	Clients    clientsRoom           // required
+	Created    func(Creation)        // a hunt was made; called by Apply without a lock, also while the ledger is replayed; nil: none
 	Changed    func(Key)             // a hunt or its counts changed; called by Apply without a lock, must not block; nil: none
 	Registerer prometheus.Registerer // nil: counted, not exported
 	Logger     *slog.Logger          // nil: slog.Default
@@ -146,18 +147,32 @@ func (r *Room) Apply(e *buspb.Entry) error {
 	if err := proto.Unmarshal(e.GetMutation().GetBody(), &body); err != nil {
 		return fmt.Errorf("apply hunts entry %d: %w", e.GetIndex(), ErrInvalid)
 	}
-	err = r.apply(e, org, &body)
+	created, err := r.apply(e, org, &body)
 	r.tell()
+	if r.o.Created != nil {
+		for _, c := range created {
+			r.o.Created(c)
+		}
+	}
 	return err
 }
 
-func (r *Room) apply(e *buspb.Entry, org ids.Org, body *buspb.HuntsBody) error {
+// Creation is a hunt as it was made. Nobody changes it.
+type Creation struct {
+	Key
+	*Definition
+	Settings
+	Index uint64 // of the entry
+	At    time.Time
+}
+
+func (r *Room) apply(e *buspb.Entry, org ids.Org, body *buspb.HuntsBody) ([]Creation, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := applier{r: r, org: org, index: e.Index, at: time.UnixMicro(e.Time).UTC(), by: e.Mutation.Principal}
 	for _, c := range body.Changes {
 		if err := a.check(c); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, c := range body.Changes {
@@ -166,7 +181,7 @@ func (r *Room) apply(e *buspb.Entry, org ids.Org, body *buspb.HuntsBody) error {
 	if a.rules {
 		r.publish()
 	}
-	return nil
+	return a.created, nil
 }
 
 // edit returns a hunt's clients to be changed. The lock is held.

@@ -137,6 +137,20 @@ func (r *Room) Public(path string) (*File, ids.Org, bool) {
 	return nil, ids.Org{}, false
 }
 
+// Owns reports whether the ledger knows of a file in the public folder: a tool has it,
+// or it waits to be removed.
+func (r *Room) Owns(path string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, record := range r.records {
+		if record.File != nil && record.File.Path == path {
+			return true
+		}
+	}
+	_, known := r.unused[path]
+	return known
+}
+
 // pathOf finds a file by its hash.
 func (r *Room) pathOf(org ids.Org, hash string) (string, bool) {
 	r.mu.RLock()

@@ -33,7 +33,7 @@ type committer interface {
 	Submit(ctx context.Context, c *filestore.Commit) error
 }
 
-// Options wire a Runner. All but the last two are required.
+// Options wire a Runner. All but the last two and Metadata are required.
 type Options struct {
 	Flows     *flows.Room
 	Artifacts *artifacts.Room
@@ -42,6 +42,8 @@ type Options struct {
 
 	// Tools is what artifacts are told of tools that they declare.
 	Tools artifacts.ToolVariables
+	// Metadata is the server's own, for parameters that ask for it; nil: none.
+	Metadata func(org ids.Org) map[string]string
 
 	// Untold returns facts that some node has made durable and that are not applied
 	// here yet.
@@ -261,7 +263,11 @@ func (r *Runner) compile(org ids.Org, a *flows.ServerArtifact) ([]plan, error) {
 	for _, p := range a.Parameters {
 		spec.Parameters = append(spec.Parameters, artifacts.Value{Name: p.Name, Value: p.Value})
 	}
-	request, err := r.o.Artifacts.Repository(org).Compile(artifacts.Collect{Artifacts: []artifacts.Spec{spec}, ClearNames: true, Tools: r.o.Tools})
+	wish := artifacts.Collect{Artifacts: []artifacts.Spec{spec}, ClearNames: true, Tools: r.o.Tools}
+	if r.o.Metadata != nil {
+		wish.Metadata = r.o.Metadata(org)
+	}
+	request, err := r.o.Artifacts.Repository(org).Compile(wish)
 	if err != nil {
 		return nil, err
 	}

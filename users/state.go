@@ -1,16 +1,12 @@
 package users
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -19,7 +15,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"raptorpack/internal/jsonlines"
 	"raptorpack/proto/buspb"
 )
 
@@ -72,12 +67,14 @@ type Room struct {
 	mu       sync.RWMutex
 	accounts map[string]*Account
 	sessions map[[32]byte]Session
+	profiles map[string]*profile // of accounts that have any
 }
 
 // New makes an empty room.
 func New() *Room {
 	return &Room{
 		hashers: make(hashers, hashersAtOnce), accounts: map[string]*Account{}, sessions: map[[32]byte]Session{},
+		profiles: map[string]*profile{},
 	}
 }
 
@@ -106,7 +103,7 @@ func (r *Room) Apply(e *buspb.Entry) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("apply users: change of an unknown kind: %w", ErrRefused)
+	return r.applyProfile(e, &change, now)
 }
 
 func (r *Room) set(set *buspb.UserSet, now time.Time) error {
@@ -146,6 +143,7 @@ func (r *Room) remove(name string) error {
 		return fmt.Errorf("delete user %.40q: %w", name, ErrUnknownUser)
 	}
 	delete(r.accounts, name)
+	delete(r.profiles, name)
 	r.dropSessions(name)
 	return nil
 }
@@ -322,70 +320,4 @@ func CheckRoles(name string, roleNames []string, permission Permission) error {
 		return nil
 	}
 	return fmt.Errorf("user %s lacks %s: %w", name, permission, ErrForbidden)
-}
-
-// line is an account or a session in the snapshot file.
-type line struct {
-	User     string   `json:"user"`
-	Roles    []string `json:"roles,omitempty"`
-	Locked   bool     `json:"locked,omitempty"`
-	Created  int64    `json:"created_us,omitempty"`
-	Password string   `json:"password,omitempty"`
-	Session  string   `json:"session_sha256,omitempty"`
-	Expires  int64    `json:"expires_us,omitempty"`
-	Note     string   `json:"note,omitempty"`
-}
-
-// View implements replication.State.
-func (r *Room) View() io.WriterTo {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	lines := make(view, 0, len(r.accounts)+len(r.sessions))
-	for _, name := range slices.Sorted(maps.Keys(r.accounts)) {
-		a := r.accounts[name]
-		lines = append(lines, line{User: a.Name, Roles: a.Roles, Locked: a.Locked, Created: a.Created.UnixMicro(), Password: string(a.password)})
-	}
-	ids := slices.SortedFunc(maps.Keys(r.sessions), func(a, b [32]byte) int { return slices.Compare(a[:], b[:]) })
-	for _, id := range ids {
-		s := r.sessions[id]
-		lines = append(lines, line{User: s.User, Session: hex.EncodeToString(id[:]), Expires: s.Expires.UnixMicro(), Note: s.Note})
-	}
-	return lines
-}
-
-type view []line
-
-// WriteTo writes accounts by name, then sessions by hash.
-func (v view) WriteTo(w io.Writer) (int64, error) { return jsonlines.Write(w, slices.Values(v)) }
-
-// Restore implements replication.State.
-func (r *Room) Restore(from io.Reader) error {
-	fresh := New()
-	lines := bufio.NewScanner(from)
-	lines.Buffer(nil, 1<<20)
-	for n := 1; lines.Scan(); n++ {
-		var l line
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			return fmt.Errorf("restore users: line %d: %w", n, err)
-		}
-		if l.Session == "" {
-			fresh.accounts[l.User] = &Account{
-				Name: l.User, Roles: l.Roles, Locked: l.Locked, Created: time.UnixMicro(l.Created).UTC(), password: []byte(l.Password),
-			}
-			continue
-		}
-		raw, err := hex.DecodeString(l.Session)
-		id, ok := idOf(raw)
-		if err != nil || !ok {
-			return fmt.Errorf("restore users: line %d: session: %w", n, ErrRefused)
-		}
-		fresh.sessions[id] = Session{User: l.User, Expires: time.UnixMicro(l.Expires).UTC(), Note: l.Note}
-	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("restore users: %w", err)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.accounts, r.sessions = fresh.accounts, fresh.sessions
-	return nil
 }

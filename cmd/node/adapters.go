@@ -142,6 +142,7 @@ func (n *Node) flowOptions(c *lateCommitter) flows.Options {
 			return labels
 		},
 		Ended:       func(key flows.Key) { n.interrogate.Ended(key.Org, key.Client, key.Flow) },
+		Finished:    n.queues.FlowsFinished,
 		Heard:       n.asker.Heard,
 		Fresh:       n.fresh,
 		Untold:      func(ctx context.Context) ([]*buspb.Mutation, error) { return n.ledger.Untold(ctx) },
@@ -193,7 +194,7 @@ func (n *Node) interrogatorOptions() clients.InterrogatorOptions {
 func (n *Node) startInterrogation(ctx context.Context, org ids.Org, who []ids.Client) (ids.Flow, error) {
 	request, err := n.artifacts.Repository(org).Compile(artifacts.Collect{
 		Artifacts: []artifacts.Spec{{Name: infoArtifact}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
-		Tools: n.toolVariables,
+		Tools: n.toolVariables, Metadata: n.clients.ServerMetadata(org),
 	})
 	if err != nil {
 		return ids.Flow{}, err

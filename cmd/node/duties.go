@@ -50,6 +50,7 @@ func (n *Node) duties() []master.Duty {
 		plain("tools", n.fetchTools().Run),
 		{Name: "collections on the server", Run: n.collectHere},
 		plain("bury", n.bury),
+		plain("queues", func(ctx context.Context) error { return n.queue.Run(ctx) }),
 		plain("server events", func(ctx context.Context) error { return n.events.Run(ctx) }), // made with the doors
 	}
 }
@@ -111,11 +112,13 @@ func (n *Node) remove(ctx context.Context) error { return n.removeWhen(ctx, n.se
 func (n *Node) removeWhen(ctx context.Context, settled func(index uint64) bool) error {
 	removed := map[flows.Key]bool{}
 	removedHunts := map[hunts.Key]bool{}
+	removedEvents := map[flows.EventDeletion]bool{}
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
 		n.removeFlows(ctx, settled, removed)
 		n.removeHunts(ctx, settled, removedHunts)
+		n.removeEvents(ctx, settled, removedEvents)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -136,6 +139,23 @@ func (n *Node) removeFlows(ctx context.Context, settled func(index uint64) bool,
 			continue
 		}
 		removed[gone.Key] = true
+	}
+}
+
+// removeEvents takes away the days of which nothing is left. Nobody writes them any
+// more, so no node has to close them; but each should leave them out before.
+func (n *Node) removeEvents(ctx context.Context, settled func(index uint64) bool, removed map[flows.EventDeletion]bool) {
+	for _, gone := range n.flows.Erased.All() {
+		if removed[gone] || !settled(gone.Index) {
+			continue
+		}
+		if err := n.flows.RemoveEvents(ctx, gone); err != nil {
+			if ctx.Err() == nil {
+				n.component("flows").Warn("files of deleted events are still there", "artifact", gone.Name, "client", gone.Client.String(), "err", err)
+			}
+			continue
+		}
+		removed[gone] = true
 	}
 }
 
@@ -165,7 +185,7 @@ func (n *Node) setFirst(ctx context.Context, plan func() (*buspb.Mutation, error
 func (n *Node) firstOf(name string, kind artifacts.Type) *artifacts.Request {
 	request, err := n.artifacts.Repository(ids.RootOrg).Compile(artifacts.Collect{
 		Artifacts: []artifacts.Spec{{Name: name}}, AllowCustom: true, ClearNames: n.o.Config.Frontend.DoNotCompressArtifacts,
-		Tools: n.toolVariables,
+		Tools: n.toolVariables, Metadata: n.clients.ServerMetadata(ids.RootOrg),
 	})
 	if err == nil && request.Definitions[0].Type != kind {
 		err = fmt.Errorf("it is of type %s, not %s", request.Definitions[0].Type, kind)

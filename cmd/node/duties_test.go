@@ -97,7 +97,7 @@ func TestServerEventsOfTheFileAreThoseThatAreSome(t *testing.T) {
 	must(t, err)
 	must(t, known.Add(d))
 	room := flows.New(flows.Options{})
-	n := &Node{flows: room, artifacts: artifacts.NewRoom(known), log: slog.New(slog.DiscardHandler), o: Options{Config: &config.Loaded{File: &config.File{}}}}
+	n := &Node{clients: clients.New(nil), flows: room, artifacts: artifacts.NewRoom(known), log: slog.New(slog.DiscardHandler), o: Options{Config: &config.Loaded{File: &config.File{}}}}
 	m, err := n.firstServerEvents([]string{"No.Such", "Linux.Sys.Users", "Custom.Ticks"})
 	must(t, err)
 	must(t, room.Server.Apply(&buspb.Entry{Index: 7, Time: 1, Mutation: m}))

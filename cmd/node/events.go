@@ -11,6 +11,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/monitoring"
+	"raptorpack/queues"
 	"raptorpack/vql"
 	"raptorpack/vql/server"
 )
@@ -98,10 +99,27 @@ func specsOf(all []flows.Artifact) []api.CollectSpec {
 	return out
 }
 
+// wireQueues makes what writes the rows that the pack tells of itself.
+func (n *Node) wireQueues() {
+	n.queue = queues.NewWriter(queues.WriterOptions{
+		Room: n.queues, Committer: n.committer, Flows: n.flows, Record: n.flowRecord, Uploads: n.flows.Uploads,
+		Registerer: n.registry, Logger: n.component("queues"),
+	})
+}
+
+// flowRecord is a flow as flows() shows it, nil when it is gone.
+func (n *Node) flowRecord(key flows.Key) []byte {
+	f, err := n.flows.Flow(key)
+	if err != nil {
+		return nil
+	}
+	return vql.AppendJSON(nil, server.FlowRow(n.flows, f))
+}
+
 // openEvents wires what runs the server's event artifacts.
 func (n *Node) openEvents(d *doors, o *api.Options) {
 	n.events = monitoring.New(monitoring.Options{
-		Flows: n.flows, Artifacts: n.artifacts, Committer: n.committer, Engine: o.Engine, Tools: n.toolVariables, Untold: n.ledger.Untold,
+		Flows: n.flows, Artifacts: n.artifacts, Committer: n.committer, Engine: o.Engine, Tools: n.toolVariables, Metadata: n.clients.ServerMetadata, Untold: n.ledger.Untold,
 		Session: func(org ids.Org, principal string, watch any) vql.SessionOptions {
 			who := api.Principal{Name: principal, Local: strings.HasPrefix(principal, api.LocalPrefix)}
 			return vql.SessionOptions{

@@ -22,7 +22,7 @@ func (n *Node) wireHunts() error {
 	if err != nil {
 		return err
 	}
-	n.hunts = hunts.New(hunts.Options{Clients: n.clients, Registerer: n.registry, Logger: n.component("hunts")})
+	n.hunts = hunts.New(hunts.Options{Clients: n.clients, Created: n.queues.HuntCreated, Registerer: n.registry, Logger: n.component("hunts")})
 	n.clients.Follow(n.hunts.ClientChanged)
 	n.foreman = hunts.NewForeman(hunts.ForemanOptions{
 		Room: n.hunts, Here: n.clientsHere, IsHere: n.board.Connected,

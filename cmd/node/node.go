@@ -29,6 +29,7 @@ import (
 	"raptorpack/minion"
 	"raptorpack/monitoring"
 	"raptorpack/notifier"
+	"raptorpack/queues"
 	"raptorpack/replication"
 	"raptorpack/runner"
 	"raptorpack/users"
@@ -118,6 +119,8 @@ type Node struct {
 	master     *master.Master // nil: never a candidate
 	doors      *doors
 	events     *monitoring.Runner
+	queues     *queues.Room
+	queue      *queues.Writer
 	started    time.Time
 	draining   atomic.Bool
 	drain      context.CancelFunc // ends Run as SIGTERM does
@@ -237,7 +240,10 @@ func (n *Node) wire(ctx context.Context) error {
 	n.users = users.New()
 	n.artifacts = artifacts.NewRoom(builtIn)
 	n.wireTools()
+	n.queues = queues.New()
+	n.artifacts.Follow(n.queues.ArtifactModified)
 	n.clients = clients.New(n.clientChanged)
+	n.clients.Follow(n.queues.ClientChanged)
 	if err := n.wireHunts(); err != nil {
 		return err
 	}
@@ -253,7 +259,7 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
-		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.hunts, n.tools},
+		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.flows.Erased, n.hunts, n.tools, n.queues},
 		Level:  ledgerLevel, Living: n.livingNodes,
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
@@ -268,6 +274,7 @@ func (n *Node) wire(ctx context.Context) error {
 		return err
 	}
 	late.Committer = n.committer
+	n.wireQueues()
 	if err := n.ledger.Load(ctx); err != nil {
 		return err
 	}

@@ -42,8 +42,10 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 		Audit: func(ctx context.Context, operation, object string, details map[string]string) {
 			d.api.Audit(ctx, &who, operation, object, details)
 		},
-		Events:  d.eventTables(&who),
-		OrgInfo: func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
+		Events: d.eventTables(&who),
+
+		FrontendCertificate: n.o.Config.Frontend.Certificate,
+		OrgInfo:             func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+
 	"github.com/spf13/cobra"
 
 	"raptorpack/client"
@@ -25,12 +27,16 @@ func newClient(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := client.New(options)
-			if err != nil {
-				return err
+			for {
+				a, err := client.New(options)
+				if err != nil {
+					return err
+				}
+				s.Logger.Info("agent runs", "client", a.ID().String())
+				if err := a.Run(c.Context()); !errors.Is(err, client.ErrRekeyed) || c.Context().Err() != nil {
+					return err
+				}
 			}
-			s.Logger.Info("agent runs", "client", a.ID().String())
-			return a.Run(c.Context())
 		},
 	}
 	c.Flags().StringVar(&s.Writeback, "writeback", "", "where the agent keeps its identity; empty: as the file says")

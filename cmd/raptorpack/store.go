@@ -23,6 +23,7 @@ import (
 	"raptorpack/ids"
 	"raptorpack/inventory"
 	"raptorpack/proto/buspb"
+	"raptorpack/queues"
 	"raptorpack/replication"
 	"raptorpack/users"
 )
@@ -124,7 +125,7 @@ func (o *storeFlags) with(c *cobra.Command, work func(context.Context, *filestor
 func bodies() map[string]proto.Message {
 	return map[string]proto.Message{
 		clients.Kind: &buspb.ClientChanges{}, flows.Kind: &buspb.FlowsBody{}, flows.MonitoringKind: &buspb.MonitoringBody{},
-		users.Kind: &buspb.UserChange{}, artifacts.Kind: &buspb.ArtifactChange{}, inventory.Kind: &buspb.ToolChange{},
+		users.Kind: &buspb.UserChange{}, artifacts.Kind: &buspb.ArtifactChange{}, inventory.Kind: &buspb.ToolChange{}, queues.Kind: &buspb.QueuesWritten{}, flows.EventDeletionsKind: &buspb.EventsDeleted{},
 	}
 }
 

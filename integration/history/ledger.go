@@ -19,6 +19,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/inventory"
 	"raptorpack/proto/buspb"
+	"raptorpack/queues"
 	"raptorpack/replication"
 	"raptorpack/users"
 )
@@ -42,7 +43,7 @@ const kindEpoch = "ledger.epoch"
 
 var bodies = map[string]proto.Message{
 	clients.Kind: &buspb.ClientChanges{}, flows.Kind: &buspb.FlowsBody{}, flows.MonitoringKind: &buspb.MonitoringBody{},
-	users.Kind: &buspb.UserChange{}, artifacts.Kind: &buspb.ArtifactChange{}, inventory.Kind: &buspb.ToolChange{},
+	users.Kind: &buspb.UserChange{}, artifacts.Kind: &buspb.ArtifactChange{}, inventory.Kind: &buspb.ToolChange{}, queues.Kind: &buspb.QueuesWritten{}, flows.EventDeletionsKind: &buspb.EventsDeleted{},
 }
 
 // ReadLedger reads a whole ledger, after having verified it. What could be read

@@ -140,6 +140,7 @@ type FlowChange struct {
 	//	*FlowChange_Delete
 	//	*FlowChange_Expire
 	//	*FlowChange_Offer
+	//	*FlowChange_Kill
 	Change        isFlowChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -254,6 +255,15 @@ func (x *FlowChange) GetOffer() *FlowOffer {
 	return nil
 }
 
+func (x *FlowChange) GetKill() *FlowKill {
+	if x != nil {
+		if x, ok := x.Change.(*FlowChange_Kill); ok {
+			return x.Kill
+		}
+	}
+	return nil
+}
+
 type isFlowChange_Change interface {
 	isFlowChange_Change()
 }
@@ -290,6 +300,10 @@ type FlowChange_Offer struct {
 	Offer *FlowOffer `protobuf:"bytes,8,opt,name=offer,proto3,oneof"`
 }
 
+type FlowChange_Kill struct {
+	Kill *FlowKill `protobuf:"bytes,9,opt,name=kill,proto3,oneof"`
+}
+
 func (*FlowChange_Start) isFlowChange_Change() {}
 
 func (*FlowChange_Taken) isFlowChange_Change() {}
@@ -305,6 +319,8 @@ func (*FlowChange_Delete) isFlowChange_Change() {}
 func (*FlowChange_Expire) isFlowChange_Change() {}
 
 func (*FlowChange_Offer) isFlowChange_Change() {}
+
+func (*FlowChange_Kill) isFlowChange_Change() {}
 
 // FlowKey names one flow of one client. Flows of a hunt have the same flow id on
 // all clients.
@@ -1117,6 +1133,52 @@ func (x *FlowOffer) GetSure() bool {
 	return false
 }
 
+// FlowKill orders a client to exit. It leaves no trace in the state: the node that has
+// the client's connection, if any has, hands the order out once.
+type FlowKill struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowKill) Reset() {
+	*x = FlowKill{}
+	mi := &file_flows_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowKill) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowKill) ProtoMessage() {}
+
+func (x *FlowKill) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowKill.ProtoReflect.Descriptor instead.
+func (*FlowKill) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *FlowKill) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
 // FlowTotals are sums over all queries as the client states them.
 type FlowTotals struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
@@ -1131,7 +1193,7 @@ type FlowTotals struct {
 
 func (x *FlowTotals) Reset() {
 	*x = FlowTotals{}
-	mi := &file_flows_proto_msgTypes[14]
+	mi := &file_flows_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1205,7 @@ func (x *FlowTotals) String() string {
 func (*FlowTotals) ProtoMessage() {}
 
 func (x *FlowTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[14]
+	mi := &file_flows_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1218,7 @@ func (x *FlowTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowTotals.ProtoReflect.Descriptor instead.
 func (*FlowTotals) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{14}
+	return file_flows_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FlowTotals) GetRows() int64 {
@@ -1204,7 +1266,7 @@ type FlowCancel struct {
 
 func (x *FlowCancel) Reset() {
 	*x = FlowCancel{}
-	mi := &file_flows_proto_msgTypes[15]
+	mi := &file_flows_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1278,7 @@ func (x *FlowCancel) String() string {
 func (*FlowCancel) ProtoMessage() {}
 
 func (x *FlowCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[15]
+	mi := &file_flows_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1291,7 @@ func (x *FlowCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowCancel.ProtoReflect.Descriptor instead.
 func (*FlowCancel) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{15}
+	return file_flows_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FlowCancel) GetKey() *FlowKey {
@@ -1255,7 +1317,7 @@ type FlowDelete struct {
 
 func (x *FlowDelete) Reset() {
 	*x = FlowDelete{}
-	mi := &file_flows_proto_msgTypes[16]
+	mi := &file_flows_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1329,7 @@ func (x *FlowDelete) String() string {
 func (*FlowDelete) ProtoMessage() {}
 
 func (x *FlowDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[16]
+	mi := &file_flows_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1342,7 @@ func (x *FlowDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowDelete.ProtoReflect.Descriptor instead.
 func (*FlowDelete) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{16}
+	return file_flows_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FlowDelete) GetKey() *FlowKey {
@@ -1301,7 +1363,7 @@ type FlowExpire struct {
 
 func (x *FlowExpire) Reset() {
 	*x = FlowExpire{}
-	mi := &file_flows_proto_msgTypes[17]
+	mi := &file_flows_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1375,7 @@ func (x *FlowExpire) String() string {
 func (*FlowExpire) ProtoMessage() {}
 
 func (x *FlowExpire) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[17]
+	mi := &file_flows_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1388,7 @@ func (x *FlowExpire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowExpire.ProtoReflect.Descriptor instead.
 func (*FlowExpire) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{17}
+	return file_flows_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FlowExpire) GetKeys() []*FlowKey {
@@ -1350,7 +1412,7 @@ type MonitoringBody struct {
 
 func (x *MonitoringBody) Reset() {
 	*x = MonitoringBody{}
-	mi := &file_flows_proto_msgTypes[18]
+	mi := &file_flows_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1424,7 @@ func (x *MonitoringBody) String() string {
 func (*MonitoringBody) ProtoMessage() {}
 
 func (x *MonitoringBody) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[18]
+	mi := &file_flows_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1437,7 @@ func (x *MonitoringBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MonitoringBody.ProtoReflect.Descriptor instead.
 func (*MonitoringBody) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{18}
+	return file_flows_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MonitoringBody) GetGroups() []*MonitoringGroup {
@@ -1404,7 +1466,7 @@ type MonitoringGroup struct {
 
 func (x *MonitoringGroup) Reset() {
 	*x = MonitoringGroup{}
-	mi := &file_flows_proto_msgTypes[19]
+	mi := &file_flows_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1416,7 +1478,7 @@ func (x *MonitoringGroup) String() string {
 func (*MonitoringGroup) ProtoMessage() {}
 
 func (x *MonitoringGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[19]
+	mi := &file_flows_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1429,7 +1491,7 @@ func (x *MonitoringGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MonitoringGroup.ProtoReflect.Descriptor instead.
 func (*MonitoringGroup) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{19}
+	return file_flows_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MonitoringGroup) GetLabel() string {
@@ -1463,7 +1525,7 @@ type MonitoringQuery struct {
 
 func (x *MonitoringQuery) Reset() {
 	*x = MonitoringQuery{}
-	mi := &file_flows_proto_msgTypes[20]
+	mi := &file_flows_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1537,7 @@ func (x *MonitoringQuery) String() string {
 func (*MonitoringQuery) ProtoMessage() {}
 
 func (x *MonitoringQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[20]
+	mi := &file_flows_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1550,7 @@ func (x *MonitoringQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MonitoringQuery.ProtoReflect.Descriptor instead.
 func (*MonitoringQuery) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{20}
+	return file_flows_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MonitoringQuery) GetArgs() []byte {
@@ -1520,7 +1582,7 @@ type ServerMonitoringBody struct {
 
 func (x *ServerMonitoringBody) Reset() {
 	*x = ServerMonitoringBody{}
-	mi := &file_flows_proto_msgTypes[21]
+	mi := &file_flows_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1594,7 @@ func (x *ServerMonitoringBody) String() string {
 func (*ServerMonitoringBody) ProtoMessage() {}
 
 func (x *ServerMonitoringBody) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[21]
+	mi := &file_flows_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1607,7 @@ func (x *ServerMonitoringBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMonitoringBody.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringBody) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{21}
+	return file_flows_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ServerMonitoringBody) GetChange() isServerMonitoringBody_Change {
@@ -1600,7 +1662,7 @@ type ServerMonitoringSet struct {
 
 func (x *ServerMonitoringSet) Reset() {
 	*x = ServerMonitoringSet{}
-	mi := &file_flows_proto_msgTypes[22]
+	mi := &file_flows_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1674,7 @@ func (x *ServerMonitoringSet) String() string {
 func (*ServerMonitoringSet) ProtoMessage() {}
 
 func (x *ServerMonitoringSet) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[22]
+	mi := &file_flows_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1687,7 @@ func (x *ServerMonitoringSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMonitoringSet.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringSet) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{22}
+	return file_flows_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ServerMonitoringSet) GetArtifacts() []*FlowArtifact {
@@ -1657,7 +1719,7 @@ type ServerMonitoringRead struct {
 
 func (x *ServerMonitoringRead) Reset() {
 	*x = ServerMonitoringRead{}
-	mi := &file_flows_proto_msgTypes[23]
+	mi := &file_flows_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1731,7 @@ func (x *ServerMonitoringRead) String() string {
 func (*ServerMonitoringRead) ProtoMessage() {}
 
 func (x *ServerMonitoringRead) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[23]
+	mi := &file_flows_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1744,7 @@ func (x *ServerMonitoringRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMonitoringRead.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringRead) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{23}
+	return file_flows_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ServerMonitoringRead) GetQuery() string {
@@ -1730,7 +1792,7 @@ type WatchPlace struct {
 
 func (x *WatchPlace) Reset() {
 	*x = WatchPlace{}
-	mi := &file_flows_proto_msgTypes[24]
+	mi := &file_flows_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1804,7 @@ func (x *WatchPlace) String() string {
 func (*WatchPlace) ProtoMessage() {}
 
 func (x *WatchPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[24]
+	mi := &file_flows_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1817,7 @@ func (x *WatchPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPlace.ProtoReflect.Descriptor instead.
 func (*WatchPlace) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{24}
+	return file_flows_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchPlace) GetArtifact() string {
@@ -1772,13 +1834,83 @@ func (x *WatchPlace) GetPlace() string {
 	return ""
 }
 
+// EventsDeleted is of kind "event_deletions": rows of one event artifact and one client
+// are gone, those of whole days, UTC.
+type EventsDeleted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // result name: Artifact or Artifact/Source
+	Client        string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"` // or "server"
+	From          string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`     // first day, as 2026-11-22
+	To            string                 `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`         // last day
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventsDeleted) Reset() {
+	*x = EventsDeleted{}
+	mi := &file_flows_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventsDeleted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventsDeleted) ProtoMessage() {}
+
+func (x *EventsDeleted) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventsDeleted.ProtoReflect.Descriptor instead.
+func (*EventsDeleted) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *EventsDeleted) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *EventsDeleted) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *EventsDeleted) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *EventsDeleted) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 var File_flows_proto protoreflect.FileDescriptor
 
 const file_flows_proto_rawDesc = "" +
 	"\n" +
 	"\vflows.proto\x12\x0eraptorpack.bus\"A\n" +
 	"\tFlowsBody\x124\n" +
-	"\achanges\x18\x01 \x03(\v2\x1a.raptorpack.bus.FlowChangeR\achanges\"\xba\x03\n" +
+	"\achanges\x18\x01 \x03(\v2\x1a.raptorpack.bus.FlowChangeR\achanges\"\xea\x03\n" +
 	"\n" +
 	"FlowChange\x121\n" +
 	"\x05start\x18\x01 \x01(\v2\x19.raptorpack.bus.FlowStartH\x00R\x05start\x121\n" +
@@ -1788,7 +1920,8 @@ const file_flows_proto_rawDesc = "" +
 	"\x06cancel\x18\x05 \x01(\v2\x1a.raptorpack.bus.FlowCancelH\x00R\x06cancel\x124\n" +
 	"\x06delete\x18\x06 \x01(\v2\x1a.raptorpack.bus.FlowDeleteH\x00R\x06delete\x124\n" +
 	"\x06expire\x18\a \x01(\v2\x1a.raptorpack.bus.FlowExpireH\x00R\x06expire\x121\n" +
-	"\x05offer\x18\b \x01(\v2\x19.raptorpack.bus.FlowOfferH\x00R\x05offerB\b\n" +
+	"\x05offer\x18\b \x01(\v2\x19.raptorpack.bus.FlowOfferH\x00R\x05offer\x12.\n" +
+	"\x04kill\x18\t \x01(\v2\x18.raptorpack.bus.FlowKillH\x00R\x04killB\b\n" +
 	"\x06change\"5\n" +
 	"\aFlowKey\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
@@ -1858,7 +1991,9 @@ const file_flows_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04turn\x18\x03 \x01(\x04R\x04turn\x12\x12\n" +
-	"\x04sure\x18\x04 \x01(\bR\x04sure\"\xa5\x01\n" +
+	"\x04sure\x18\x04 \x01(\bR\x04sure\"\"\n" +
+	"\bFlowKill\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\"\xa5\x01\n" +
 	"\n" +
 	"FlowTotals\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x03R\x04rows\x12\x12\n" +
@@ -1906,7 +2041,12 @@ const file_flows_proto_rawDesc = "" +
 	"\n" +
 	"WatchPlace\x12\x1a\n" +
 	"\bartifact\x18\x01 \x01(\tR\bartifact\x12\x14\n" +
-	"\x05place\x18\x02 \x01(\tR\x05placeB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
+	"\x05place\x18\x02 \x01(\tR\x05place\"_\n" +
+	"\rEventsDeleted\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02toB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
 
 var (
 	file_flows_proto_rawDescOnce sync.Once
@@ -1921,7 +2061,7 @@ func file_flows_proto_rawDescGZIP() []byte {
 }
 
 var file_flows_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_flows_proto_goTypes = []any{
 	(FlowEnd_Outcome)(0),         // 0: raptorpack.bus.FlowEnd.Outcome
 	(*FlowsBody)(nil),            // 1: raptorpack.bus.FlowsBody
@@ -1938,17 +2078,19 @@ var file_flows_proto_goTypes = []any{
 	(*FlowExtent)(nil),           // 12: raptorpack.bus.FlowExtent
 	(*FlowEnd)(nil),              // 13: raptorpack.bus.FlowEnd
 	(*FlowOffer)(nil),            // 14: raptorpack.bus.FlowOffer
-	(*FlowTotals)(nil),           // 15: raptorpack.bus.FlowTotals
-	(*FlowCancel)(nil),           // 16: raptorpack.bus.FlowCancel
-	(*FlowDelete)(nil),           // 17: raptorpack.bus.FlowDelete
-	(*FlowExpire)(nil),           // 18: raptorpack.bus.FlowExpire
-	(*MonitoringBody)(nil),       // 19: raptorpack.bus.MonitoringBody
-	(*MonitoringGroup)(nil),      // 20: raptorpack.bus.MonitoringGroup
-	(*MonitoringQuery)(nil),      // 21: raptorpack.bus.MonitoringQuery
-	(*ServerMonitoringBody)(nil), // 22: raptorpack.bus.ServerMonitoringBody
-	(*ServerMonitoringSet)(nil),  // 23: raptorpack.bus.ServerMonitoringSet
-	(*ServerMonitoringRead)(nil), // 24: raptorpack.bus.ServerMonitoringRead
-	(*WatchPlace)(nil),           // 25: raptorpack.bus.WatchPlace
+	(*FlowKill)(nil),             // 15: raptorpack.bus.FlowKill
+	(*FlowTotals)(nil),           // 16: raptorpack.bus.FlowTotals
+	(*FlowCancel)(nil),           // 17: raptorpack.bus.FlowCancel
+	(*FlowDelete)(nil),           // 18: raptorpack.bus.FlowDelete
+	(*FlowExpire)(nil),           // 19: raptorpack.bus.FlowExpire
+	(*MonitoringBody)(nil),       // 20: raptorpack.bus.MonitoringBody
+	(*MonitoringGroup)(nil),      // 21: raptorpack.bus.MonitoringGroup
+	(*MonitoringQuery)(nil),      // 22: raptorpack.bus.MonitoringQuery
+	(*ServerMonitoringBody)(nil), // 23: raptorpack.bus.ServerMonitoringBody
+	(*ServerMonitoringSet)(nil),  // 24: raptorpack.bus.ServerMonitoringSet
+	(*ServerMonitoringRead)(nil), // 25: raptorpack.bus.ServerMonitoringRead
+	(*WatchPlace)(nil),           // 26: raptorpack.bus.WatchPlace
+	(*EventsDeleted)(nil),        // 27: raptorpack.bus.EventsDeleted
 }
 var file_flows_proto_depIdxs = []int32{
 	2,  // 0: raptorpack.bus.FlowsBody.changes:type_name -> raptorpack.bus.FlowChange
@@ -1956,39 +2098,40 @@ var file_flows_proto_depIdxs = []int32{
 	10, // 2: raptorpack.bus.FlowChange.taken:type_name -> raptorpack.bus.FlowTaken
 	11, // 3: raptorpack.bus.FlowChange.coverage:type_name -> raptorpack.bus.FlowCoverage
 	13, // 4: raptorpack.bus.FlowChange.end:type_name -> raptorpack.bus.FlowEnd
-	16, // 5: raptorpack.bus.FlowChange.cancel:type_name -> raptorpack.bus.FlowCancel
-	17, // 6: raptorpack.bus.FlowChange.delete:type_name -> raptorpack.bus.FlowDelete
-	18, // 7: raptorpack.bus.FlowChange.expire:type_name -> raptorpack.bus.FlowExpire
+	17, // 5: raptorpack.bus.FlowChange.cancel:type_name -> raptorpack.bus.FlowCancel
+	18, // 6: raptorpack.bus.FlowChange.delete:type_name -> raptorpack.bus.FlowDelete
+	19, // 7: raptorpack.bus.FlowChange.expire:type_name -> raptorpack.bus.FlowExpire
 	14, // 8: raptorpack.bus.FlowChange.offer:type_name -> raptorpack.bus.FlowOffer
-	5,  // 9: raptorpack.bus.FlowSpec.artifacts:type_name -> raptorpack.bus.FlowArtifact
-	7,  // 10: raptorpack.bus.FlowSpec.names:type_name -> raptorpack.bus.FlowName
-	8,  // 11: raptorpack.bus.FlowSpec.limits:type_name -> raptorpack.bus.FlowLimits
-	6,  // 12: raptorpack.bus.FlowArtifact.parameters:type_name -> raptorpack.bus.FlowParameter
-	4,  // 13: raptorpack.bus.FlowStart.spec:type_name -> raptorpack.bus.FlowSpec
-	3,  // 14: raptorpack.bus.FlowTaken.key:type_name -> raptorpack.bus.FlowKey
-	3,  // 15: raptorpack.bus.FlowCoverage.key:type_name -> raptorpack.bus.FlowKey
-	12, // 16: raptorpack.bus.FlowCoverage.names:type_name -> raptorpack.bus.FlowExtent
-	3,  // 17: raptorpack.bus.FlowEnd.key:type_name -> raptorpack.bus.FlowKey
-	0,  // 18: raptorpack.bus.FlowEnd.outcome:type_name -> raptorpack.bus.FlowEnd.Outcome
-	15, // 19: raptorpack.bus.FlowEnd.totals:type_name -> raptorpack.bus.FlowTotals
-	11, // 20: raptorpack.bus.FlowEnd.coverage:type_name -> raptorpack.bus.FlowCoverage
-	3,  // 21: raptorpack.bus.FlowOffer.key:type_name -> raptorpack.bus.FlowKey
-	3,  // 22: raptorpack.bus.FlowCancel.key:type_name -> raptorpack.bus.FlowKey
-	3,  // 23: raptorpack.bus.FlowDelete.key:type_name -> raptorpack.bus.FlowKey
-	3,  // 24: raptorpack.bus.FlowExpire.keys:type_name -> raptorpack.bus.FlowKey
-	20, // 25: raptorpack.bus.MonitoringBody.groups:type_name -> raptorpack.bus.MonitoringGroup
-	21, // 26: raptorpack.bus.MonitoringGroup.queries:type_name -> raptorpack.bus.MonitoringQuery
-	5,  // 27: raptorpack.bus.MonitoringGroup.artifacts:type_name -> raptorpack.bus.FlowArtifact
-	7,  // 28: raptorpack.bus.MonitoringQuery.names:type_name -> raptorpack.bus.FlowName
-	23, // 29: raptorpack.bus.ServerMonitoringBody.set:type_name -> raptorpack.bus.ServerMonitoringSet
-	24, // 30: raptorpack.bus.ServerMonitoringBody.read:type_name -> raptorpack.bus.ServerMonitoringRead
-	5,  // 31: raptorpack.bus.ServerMonitoringSet.artifacts:type_name -> raptorpack.bus.FlowArtifact
-	25, // 32: raptorpack.bus.ServerMonitoringRead.places:type_name -> raptorpack.bus.WatchPlace
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	15, // 9: raptorpack.bus.FlowChange.kill:type_name -> raptorpack.bus.FlowKill
+	5,  // 10: raptorpack.bus.FlowSpec.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	7,  // 11: raptorpack.bus.FlowSpec.names:type_name -> raptorpack.bus.FlowName
+	8,  // 12: raptorpack.bus.FlowSpec.limits:type_name -> raptorpack.bus.FlowLimits
+	6,  // 13: raptorpack.bus.FlowArtifact.parameters:type_name -> raptorpack.bus.FlowParameter
+	4,  // 14: raptorpack.bus.FlowStart.spec:type_name -> raptorpack.bus.FlowSpec
+	3,  // 15: raptorpack.bus.FlowTaken.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 16: raptorpack.bus.FlowCoverage.key:type_name -> raptorpack.bus.FlowKey
+	12, // 17: raptorpack.bus.FlowCoverage.names:type_name -> raptorpack.bus.FlowExtent
+	3,  // 18: raptorpack.bus.FlowEnd.key:type_name -> raptorpack.bus.FlowKey
+	0,  // 19: raptorpack.bus.FlowEnd.outcome:type_name -> raptorpack.bus.FlowEnd.Outcome
+	16, // 20: raptorpack.bus.FlowEnd.totals:type_name -> raptorpack.bus.FlowTotals
+	11, // 21: raptorpack.bus.FlowEnd.coverage:type_name -> raptorpack.bus.FlowCoverage
+	3,  // 22: raptorpack.bus.FlowOffer.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 23: raptorpack.bus.FlowCancel.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 24: raptorpack.bus.FlowDelete.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 25: raptorpack.bus.FlowExpire.keys:type_name -> raptorpack.bus.FlowKey
+	21, // 26: raptorpack.bus.MonitoringBody.groups:type_name -> raptorpack.bus.MonitoringGroup
+	22, // 27: raptorpack.bus.MonitoringGroup.queries:type_name -> raptorpack.bus.MonitoringQuery
+	5,  // 28: raptorpack.bus.MonitoringGroup.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	7,  // 29: raptorpack.bus.MonitoringQuery.names:type_name -> raptorpack.bus.FlowName
+	24, // 30: raptorpack.bus.ServerMonitoringBody.set:type_name -> raptorpack.bus.ServerMonitoringSet
+	25, // 31: raptorpack.bus.ServerMonitoringBody.read:type_name -> raptorpack.bus.ServerMonitoringRead
+	5,  // 32: raptorpack.bus.ServerMonitoringSet.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	26, // 33: raptorpack.bus.ServerMonitoringRead.places:type_name -> raptorpack.bus.WatchPlace
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_flows_proto_init() }
@@ -2005,20 +2148,21 @@ func file_flows_proto_init() {
 		(*FlowChange_Delete)(nil),
 		(*FlowChange_Expire)(nil),
 		(*FlowChange_Offer)(nil),
+		(*FlowChange_Kill)(nil),
 	}
-	file_flows_proto_msgTypes[18].OneofWrappers = []any{}
-	file_flows_proto_msgTypes[21].OneofWrappers = []any{
+	file_flows_proto_msgTypes[19].OneofWrappers = []any{}
+	file_flows_proto_msgTypes[22].OneofWrappers = []any{
 		(*ServerMonitoringBody_Set)(nil),
 		(*ServerMonitoringBody_Read)(nil),
 	}
-	file_flows_proto_msgTypes[22].OneofWrappers = []any{}
+	file_flows_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flows_proto_rawDesc), len(file_flows_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

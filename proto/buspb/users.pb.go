@@ -31,6 +31,10 @@ type UserChange struct {
 	//	*UserChange_Delete
 	//	*UserChange_Session
 	//	*UserChange_SignOut
+	//	*UserChange_Options
+	//	*UserChange_Message
+	//	*UserChange_Favorite
+	//	*UserChange_Unfavorite
 	Change        isUserChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -109,6 +113,42 @@ func (x *UserChange) GetSignOut() *UserSignOut {
 	return nil
 }
 
+func (x *UserChange) GetOptions() *UserOptions {
+	if x != nil {
+		if x, ok := x.Change.(*UserChange_Options); ok {
+			return x.Options
+		}
+	}
+	return nil
+}
+
+func (x *UserChange) GetMessage() *UserMessage {
+	if x != nil {
+		if x, ok := x.Change.(*UserChange_Message); ok {
+			return x.Message
+		}
+	}
+	return nil
+}
+
+func (x *UserChange) GetFavorite() *UserFavorite {
+	if x != nil {
+		if x, ok := x.Change.(*UserChange_Favorite); ok {
+			return x.Favorite
+		}
+	}
+	return nil
+}
+
+func (x *UserChange) GetUnfavorite() *UserUnfavorite {
+	if x != nil {
+		if x, ok := x.Change.(*UserChange_Unfavorite); ok {
+			return x.Unfavorite
+		}
+	}
+	return nil
+}
+
 type isUserChange_Change interface {
 	isUserChange_Change()
 }
@@ -129,6 +169,22 @@ type UserChange_SignOut struct {
 	SignOut *UserSignOut `protobuf:"bytes,4,opt,name=sign_out,json=signOut,proto3,oneof"`
 }
 
+type UserChange_Options struct {
+	Options *UserOptions `protobuf:"bytes,5,opt,name=options,proto3,oneof"`
+}
+
+type UserChange_Message struct {
+	Message *UserMessage `protobuf:"bytes,6,opt,name=message,proto3,oneof"`
+}
+
+type UserChange_Favorite struct {
+	Favorite *UserFavorite `protobuf:"bytes,7,opt,name=favorite,proto3,oneof"`
+}
+
+type UserChange_Unfavorite struct {
+	Unfavorite *UserUnfavorite `protobuf:"bytes,8,opt,name=unfavorite,proto3,oneof"`
+}
+
 func (*UserChange_Set) isUserChange_Change() {}
 
 func (*UserChange_Delete) isUserChange_Change() {}
@@ -136,6 +192,14 @@ func (*UserChange_Delete) isUserChange_Change() {}
 func (*UserChange_Session) isUserChange_Change() {}
 
 func (*UserChange_SignOut) isUserChange_Change() {}
+
+func (*UserChange_Options) isUserChange_Change() {}
+
+func (*UserChange_Message) isUserChange_Change() {}
+
+func (*UserChange_Favorite) isUserChange_Change() {}
+
+func (*UserChange_Unfavorite) isUserChange_Change() {}
 
 // UserSet makes or replaces an account.
 type UserSet struct {
@@ -387,17 +451,344 @@ func (x *UserSignOut) GetIdHash() []byte {
 	return nil
 }
 
+// UserOptions changes how the GUI looks for an account; what is left out stays.
+type UserOptions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Theme         *string                `protobuf:"bytes,2,opt,name=theme,proto3,oneof" json:"theme,omitempty"`
+	Timezone      *string                `protobuf:"bytes,3,opt,name=timezone,proto3,oneof" json:"timezone,omitempty"`
+	Lang          *string                `protobuf:"bytes,4,opt,name=lang,proto3,oneof" json:"lang,omitempty"`
+	Org           *string                `protobuf:"bytes,5,opt,name=org,proto3,oneof" json:"org,omitempty"`
+	Links         *UserLinks             `protobuf:"bytes,6,opt,name=links,proto3" json:"links,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserOptions) Reset() {
+	*x = UserOptions{}
+	mi := &file_users_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserOptions) ProtoMessage() {}
+
+func (x *UserOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_users_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserOptions.ProtoReflect.Descriptor instead.
+func (*UserOptions) Descriptor() ([]byte, []int) {
+	return file_users_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *UserOptions) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UserOptions) GetTheme() string {
+	if x != nil && x.Theme != nil {
+		return *x.Theme
+	}
+	return ""
+}
+
+func (x *UserOptions) GetTimezone() string {
+	if x != nil && x.Timezone != nil {
+		return *x.Timezone
+	}
+	return ""
+}
+
+func (x *UserOptions) GetLang() string {
+	if x != nil && x.Lang != nil {
+		return *x.Lang
+	}
+	return ""
+}
+
+func (x *UserOptions) GetOrg() string {
+	if x != nil && x.Org != nil {
+		return *x.Org
+	}
+	return ""
+}
+
+func (x *UserOptions) GetLinks() *UserLinks {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+// UserLinks replace an account's links, each a JSON object.
+type UserLinks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Links         []string               `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserLinks) Reset() {
+	*x = UserLinks{}
+	mi := &file_users_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserLinks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserLinks) ProtoMessage() {}
+
+func (x *UserLinks) ProtoReflect() protoreflect.Message {
+	mi := &file_users_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserLinks.ProtoReflect.Descriptor instead.
+func (*UserLinks) Descriptor() ([]byte, []int) {
+	return file_users_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UserLinks) GetLinks() []string {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+// UserMessage is something that an account is told; the mutation's principal sent
+// it. The newest few are kept.
+type UserMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Json          string                 `protobuf:"bytes,2,opt,name=json,proto3" json:"json,omitempty"` // one JSON object
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserMessage) Reset() {
+	*x = UserMessage{}
+	mi := &file_users_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserMessage) ProtoMessage() {}
+
+func (x *UserMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_users_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserMessage.ProtoReflect.Descriptor instead.
+func (*UserMessage) Descriptor() ([]byte, []int) {
+	return file_users_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *UserMessage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UserMessage) GetJson() string {
+	if x != nil {
+		return x.Json
+	}
+	return ""
+}
+
+// UserFavorite saves a collection for an account, in place of one of that name and type.
+type UserFavorite struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"` // of artifacts, as CLIENT
+	Description   string                 `protobuf:"bytes,4,opt,name=description,proto3" json:"description,omitempty"`
+	Spec          string                 `protobuf:"bytes,5,opt,name=spec,proto3" json:"spec,omitempty"` // JSON: what is to be collected
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserFavorite) Reset() {
+	*x = UserFavorite{}
+	mi := &file_users_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserFavorite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserFavorite) ProtoMessage() {}
+
+func (x *UserFavorite) ProtoReflect() protoreflect.Message {
+	mi := &file_users_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserFavorite.ProtoReflect.Descriptor instead.
+func (*UserFavorite) Descriptor() ([]byte, []int) {
+	return file_users_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *UserFavorite) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *UserFavorite) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UserFavorite) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *UserFavorite) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *UserFavorite) GetSpec() string {
+	if x != nil {
+		return x.Spec
+	}
+	return ""
+}
+
+type UserUnfavorite struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserUnfavorite) Reset() {
+	*x = UserUnfavorite{}
+	mi := &file_users_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserUnfavorite) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserUnfavorite) ProtoMessage() {}
+
+func (x *UserUnfavorite) ProtoReflect() protoreflect.Message {
+	mi := &file_users_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserUnfavorite.ProtoReflect.Descriptor instead.
+func (*UserUnfavorite) Descriptor() ([]byte, []int) {
+	return file_users_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *UserUnfavorite) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *UserUnfavorite) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UserUnfavorite) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
 var File_users_proto protoreflect.FileDescriptor
 
 const file_users_proto_rawDesc = "" +
 	"\n" +
-	"\vusers.proto\x12\x0eraptorpack.bus\"\xec\x01\n" +
+	"\vusers.proto\x12\x0eraptorpack.bus\"\xdc\x03\n" +
 	"\n" +
 	"UserChange\x12+\n" +
 	"\x03set\x18\x01 \x01(\v2\x17.raptorpack.bus.UserSetH\x00R\x03set\x124\n" +
 	"\x06delete\x18\x02 \x01(\v2\x1a.raptorpack.bus.UserDeleteH\x00R\x06delete\x127\n" +
 	"\asession\x18\x03 \x01(\v2\x1b.raptorpack.bus.UserSessionH\x00R\asession\x128\n" +
-	"\bsign_out\x18\x04 \x01(\v2\x1b.raptorpack.bus.UserSignOutH\x00R\asignOutB\b\n" +
+	"\bsign_out\x18\x04 \x01(\v2\x1b.raptorpack.bus.UserSignOutH\x00R\asignOut\x127\n" +
+	"\aoptions\x18\x05 \x01(\v2\x1b.raptorpack.bus.UserOptionsH\x00R\aoptions\x127\n" +
+	"\amessage\x18\x06 \x01(\v2\x1b.raptorpack.bus.UserMessageH\x00R\amessage\x12:\n" +
+	"\bfavorite\x18\a \x01(\v2\x1c.raptorpack.bus.UserFavoriteH\x00R\bfavorite\x12@\n" +
+	"\n" +
+	"unfavorite\x18\b \x01(\v2\x1e.raptorpack.bus.UserUnfavoriteH\x00R\n" +
+	"unfavoriteB\b\n" +
 	"\x06change\"\xd1\x01\n" +
 	"\aUserSet\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
@@ -419,7 +810,33 @@ const file_users_proto_rawDesc = "" +
 	"\aexpires\x18\x03 \x01(\x03R\aexpires\x12\x12\n" +
 	"\x04note\x18\x04 \x01(\tR\x04note\"&\n" +
 	"\vUserSignOut\x12\x17\n" +
-	"\aid_hash\x18\x01 \x01(\fR\x06idHashB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
+	"\aid_hash\x18\x01 \x01(\fR\x06idHash\"\xe6\x01\n" +
+	"\vUserOptions\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\x05theme\x18\x02 \x01(\tH\x00R\x05theme\x88\x01\x01\x12\x1f\n" +
+	"\btimezone\x18\x03 \x01(\tH\x01R\btimezone\x88\x01\x01\x12\x17\n" +
+	"\x04lang\x18\x04 \x01(\tH\x02R\x04lang\x88\x01\x01\x12\x15\n" +
+	"\x03org\x18\x05 \x01(\tH\x03R\x03org\x88\x01\x01\x12/\n" +
+	"\x05links\x18\x06 \x01(\v2\x19.raptorpack.bus.UserLinksR\x05linksB\b\n" +
+	"\x06_themeB\v\n" +
+	"\t_timezoneB\a\n" +
+	"\x05_langB\x06\n" +
+	"\x04_org\"!\n" +
+	"\tUserLinks\x12\x14\n" +
+	"\x05links\x18\x01 \x03(\tR\x05links\"5\n" +
+	"\vUserMessage\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04json\x18\x02 \x01(\tR\x04json\"\x80\x01\n" +
+	"\fUserFavorite\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12 \n" +
+	"\vdescription\x18\x04 \x01(\tR\vdescription\x12\x12\n" +
+	"\x04spec\x18\x05 \x01(\tR\x04spec\"L\n" +
+	"\x0eUserUnfavorite\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04typeB\x18Z\x16raptorpack/proto/buspbb\x06proto3"
 
 var (
 	file_users_proto_rawDescOnce sync.Once
@@ -433,24 +850,34 @@ func file_users_proto_rawDescGZIP() []byte {
 	return file_users_proto_rawDescData
 }
 
-var file_users_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_users_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_users_proto_goTypes = []any{
-	(*UserChange)(nil),  // 0: raptorpack.bus.UserChange
-	(*UserSet)(nil),     // 1: raptorpack.bus.UserSet
-	(*UserDelete)(nil),  // 2: raptorpack.bus.UserDelete
-	(*UserSession)(nil), // 3: raptorpack.bus.UserSession
-	(*UserSignOut)(nil), // 4: raptorpack.bus.UserSignOut
+	(*UserChange)(nil),     // 0: raptorpack.bus.UserChange
+	(*UserSet)(nil),        // 1: raptorpack.bus.UserSet
+	(*UserDelete)(nil),     // 2: raptorpack.bus.UserDelete
+	(*UserSession)(nil),    // 3: raptorpack.bus.UserSession
+	(*UserSignOut)(nil),    // 4: raptorpack.bus.UserSignOut
+	(*UserOptions)(nil),    // 5: raptorpack.bus.UserOptions
+	(*UserLinks)(nil),      // 6: raptorpack.bus.UserLinks
+	(*UserMessage)(nil),    // 7: raptorpack.bus.UserMessage
+	(*UserFavorite)(nil),   // 8: raptorpack.bus.UserFavorite
+	(*UserUnfavorite)(nil), // 9: raptorpack.bus.UserUnfavorite
 }
 var file_users_proto_depIdxs = []int32{
 	1, // 0: raptorpack.bus.UserChange.set:type_name -> raptorpack.bus.UserSet
 	2, // 1: raptorpack.bus.UserChange.delete:type_name -> raptorpack.bus.UserDelete
 	3, // 2: raptorpack.bus.UserChange.session:type_name -> raptorpack.bus.UserSession
 	4, // 3: raptorpack.bus.UserChange.sign_out:type_name -> raptorpack.bus.UserSignOut
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 4: raptorpack.bus.UserChange.options:type_name -> raptorpack.bus.UserOptions
+	7, // 5: raptorpack.bus.UserChange.message:type_name -> raptorpack.bus.UserMessage
+	8, // 6: raptorpack.bus.UserChange.favorite:type_name -> raptorpack.bus.UserFavorite
+	9, // 7: raptorpack.bus.UserChange.unfavorite:type_name -> raptorpack.bus.UserUnfavorite
+	6, // 8: raptorpack.bus.UserOptions.links:type_name -> raptorpack.bus.UserLinks
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_users_proto_init() }
@@ -463,14 +890,19 @@ func file_users_proto_init() {
 		(*UserChange_Delete)(nil),
 		(*UserChange_Session)(nil),
 		(*UserChange_SignOut)(nil),
+		(*UserChange_Options)(nil),
+		(*UserChange_Message)(nil),
+		(*UserChange_Favorite)(nil),
+		(*UserChange_Unfavorite)(nil),
 	}
+	file_users_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_users_proto_rawDesc), len(file_users_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

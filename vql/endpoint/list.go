@@ -11,9 +11,9 @@ func Functions() []*vql.Function {
 		lruFunction, magicFunction, mailFunction, parseBinaryFunction, parseJSONArrayFunction, parseJSONFunction,
 		parsePKCS7Function, parseStringFunction, parseX509Function, parseXMLFunction, parseYAMLFunction,
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
-		regexReplaceFunction, regexTransformFunction, relpathFunction, remapFunction, rmFunction, rot13Function, statFunction,
+		regexReplaceFunction, regexTransformFunction, rekeyFunction, relpathFunction, remapFunction, rmFunction, rot13Function, statFunction,
 		sysinfoFunction, tempdirFunction, tempfileFunction, trackerAllFunction, trackerCallchainFunction,
-		trackerChildrenFunction, trackerGetFunction, trackerTreeFunction, uploadFunction, xattrFunction,
+		trackerChildrenFunction, traceFunction, trackerGetFunction, trackerTreeFunction, uploadFunction, xattrFunction,
 	}, knownFunctions()...)
 }
 
@@ -23,8 +23,8 @@ func Plugins() []*vql.Plugin {
 		auditPlugin, connectionsPlugin, efiPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
 		infoPlugin, interfacesPlugin, leveldbPlugin, mailPlugin, netcatPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
 		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
-		partitionsPlugin, procYaraPlugin, pslistPlugin, readFilePlugin, splitRecordsPlugin, sqlitePlugin, statPlugin,
-		trackerPslistPlugin, unzipPlugin, watchEvtxPlugin, watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin,
-		yaraPlugin,
+		partitionsPlugin, procYaraPlugin, profileGoroutinesPlugin, profileMemoryPlugin, profilePlugin, pslistPlugin, readFilePlugin,
+		splitRecordsPlugin, sqlitePlugin, statPlugin, trackerPslistPlugin, unzipPlugin, vfsListPlugin, watchEvtxPlugin,
+		watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin, yaraPlugin,
 	}, knownPlugins()...)
 }

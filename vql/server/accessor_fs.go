@@ -39,15 +39,8 @@ func (storeAccessor) place(scope *vql.Scope, p *vql.Path) (*Host, string, error)
 	if h.Files == nil {
 		return nil, "", fmt.Errorf("open %s: %w", p, ErrUnsupported)
 	}
-	parts := p.Components()
-	var own []string // the org's folder; the root org has none
-	if dir := path.Dir(string(filestore.DeadLetters(h.Org))); dir != "." {
-		own = strings.Split(dir, "/")
-	}
-	if len(own) > 0 && len(parts) >= len(own) && slices.Equal(parts[:len(own)], own) {
-		parts = parts[len(own):]
-	}
-	name := path.Join(append(own, parts...)...)
+	parts := h.ownPart(p.Components())
+	name := path.Join(h.below(parts)...)
 	if name == "" {
 		name = "."
 	}

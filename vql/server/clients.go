@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +10,6 @@ import (
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/internal/micros"
-	"raptorpack/users"
 	"raptorpack/vql"
 )
 
@@ -143,56 +140,6 @@ func (h *Host) inFlight(client ids.Client) *vql.Dict {
 	}
 	return out
 }
-
-var clientMetadataFunction = vql.NewFunction(vql.Spec{
-	Name: "client_metadata", Permission: "READ_RESULTS", Doc: "Gives the metadata of a client as a dict.",
-}, func(_ context.Context, scope *vql.Scope, args *clientArgs) (vql.Value, error) {
-	h, err := hostOf(scope)
-	if err != nil {
-		return nil, err
-	}
-	id, err := ids.ParseClient(args.ClientID)
-	if err != nil {
-		return nil, err
-	}
-	if id == ids.Server {
-		if err := need(scope, users.ServerAdmin); err != nil {
-			return nil, err
-		}
-		return vql.NewDict(), nil
-	}
-	record, err := h.Clients.Lookup(h.Org, id)
-	if err != nil {
-		return nil, err
-	}
-	return metadataOf(record), nil
-})
-
-func metadataOf(r *clients.Record) *vql.Dict {
-	out := vql.NewDict()
-	for _, key := range slices.Sorted(maps.Keys(r.Metadata)) {
-		out.Set(key, r.Metadata[key])
-	}
-	return out
-}
-
-type serverMetadataArgs struct {
-	Metadata *vql.Dict `vql:"metadata" doc:"What to set; this version keeps none."`
-	Rest     vql.Rest
-}
-
-var serverMetadataFunction = vql.NewFunction(vql.Spec{
-	Name: "server_metadata", Permission: "SERVER_ADMIN",
-	Doc: "Gives the server's metadata. This version keeps none: the dict is always empty, and nothing can be set.",
-}, func(_ context.Context, scope *vql.Scope, args *serverMetadataArgs) (vql.Value, error) {
-	if _, err := hostOf(scope); err != nil {
-		return nil, err
-	}
-	if args.Metadata != nil && args.Metadata.Len() > 0 || len(args.Rest) > 0 {
-		return nil, fmt.Errorf("set metadata of the server: %w", ErrUnsupported)
-	}
-	return vql.NewDict(), nil
-})
 
 // list makes nil an empty list, not NULL.
 func list(texts []string) []string {

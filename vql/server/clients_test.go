@@ -76,9 +76,30 @@ func TestMetadataIsSetModifiedAndRemoved(t *testing.T) {
 	s.want(`SELECT client_set_metadata(client_id='`+id+`') AS T FROM scope()`, `{"T":null}`)
 	s.want(`SELECT client_metadata(client_id='server') AS M FROM scope()`, `{"M":null}`)
 	s.wantLog("SERVER_ADMIN is needed")
+}
+
+func TestTheServerHasMetadataOfItsOwn(t *testing.T) {
+	w := newWorld(t)
 	admin := w.admin()
-	admin.want(`SELECT client_metadata(client_id='server') AS M, server_metadata() AS S, server_metadata(metadata=dict(a=1)) AS N FROM scope()`,
-		`{"M":{},"S":{},"N":null}`)
+	admin.want(`SELECT client_metadata(client_id='server') AS M, server_metadata() AS S FROM scope()`, `{"M":{},"S":{}}`)
+	admin.want(`SELECT server_set_metadata(metadata=dict(a=1, b='x')) AS T FROM scope()`, `{"T":true}`)
+	admin.want(`SELECT server_set_metadata(metadata=dict(a=NULL), c='3') AS T FROM scope()`, `{"T":true}`)
+	admin.want(`SELECT server_metadata(d='4') AS S, client_metadata(client_id='server') AS M FROM scope()`,
+		`{"S":{"b":"x","c":"3","d":"4"},"M":{"b":"x","c":"3","d":"4"}}`)
+	admin.want(`SELECT client_set_metadata(client_id='server', modify="x=>dict(b=x.b + '!')", c=NULL) AS T, server_metadata().b AS B FROM scope()`,
+		`{"T":true,"B":"x!"}`)
+	admin.want(`SELECT server_set_metadata() AS T FROM scope()`, `{"T":null}`)
+	admin.wantLog("nothing to set")
+	if last := w.audit[len(w.audit)-1]; !strings.HasPrefix(last, "ada metadata server map[b:x!]") {
+		t.Errorf("audit %q", w.audit)
+	}
+	other := w.as("inv", "investigator")
+	other.want(`SELECT server_metadata() AS A, server_set_metadata(a=1) AS B, client_set_metadata(client_id='server', a=1) AS C FROM scope()`,
+		`{"A":null,"B":null,"C":null}`)
+	other.wantLog("SERVER_ADMIN is needed")
+	if got := w.clients.ServerMetadata(ids.RootOrg); len(got) != 2 || got["a"] != "" {
+		t.Errorf("somebody without the permission set %v", got)
+	}
 }
 
 func TestCollectClientHandsOverTheWholeWish(t *testing.T) {

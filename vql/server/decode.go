@@ -21,9 +21,7 @@ const maxRowDepth = 500
 // decodeRow reads a stored row: keys keep their order, whole numbers stay whole,
 // texts stay texts even where they look like times.
 func decodeRow(line []byte) (*vql.Dict, error) {
-	d := json.NewDecoder(bytes.NewReader(line))
-	d.UseNumber()
-	v, err := decodeValue(d, 0)
+	v, err := decodeJSON(line)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errRow, err)
 	}
@@ -31,10 +29,23 @@ func decodeRow(line []byte) (*vql.Dict, error) {
 	if !ok {
 		return nil, errRow
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: there is more behind it", errRow)
-	}
 	return row, nil
+}
+
+var errMore = errors.New("there is more behind it")
+
+// decodeJSON reads one JSON value of any kind, as decodeRow reads a row.
+func decodeJSON(text []byte) (vql.Value, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	v, err := decodeValue(d, 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, errMore
+	}
+	return v, nil
 }
 
 func decodeValue(d *json.Decoder, depth int) (any, error) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"raptorpack/artifacts"
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
@@ -251,7 +252,7 @@ func (a *sourceArgs) events(scope *vql.Scope, h *Host) (*eventSpan, bool) {
 	if err != nil { // rows of an artifact that is gone may lie there still
 		return e, !vql.IsNull(a.StartTime) || !vql.IsNull(a.EndTime)
 	}
-	return e, d.Event()
+	return e, d.Event() || d.Type == artifacts.Internal
 }
 
 var errNoTables = errors.New("this query cannot change event tables")

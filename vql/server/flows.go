@@ -98,6 +98,11 @@ var flowColumns = []string{
 	"artifacts_with_results", "query_stats", "execution_duration",
 }
 
+// FlowRow is a flow of a room as flows() shows it.
+func FlowRow(room *flows.Room, f *flows.Flow) *vql.Dict {
+	return (&Host{Flows: room}).flowRow(f, false)
+}
+
 func (h *Host) flowRow(f *flows.Flow, summary bool) *vql.Dict {
 	request := requestDict(f.Spec.Creator, f.Client, f.Spec.Artifacts, f.Spec.Urgent)
 	if summary {

@@ -55,8 +55,8 @@ var accessorNeeds = map[string]users.Permission{
 }
 
 // Accessors returns a server session's accessors: those of the endpoint, each
-// with the permission it needs whichever primitive opens it, and fs for what
-// clients sent.
+// with the permission it needs whichever primitive opens it, fs for what clients
+// sent, and vfs for what listings brought of their files.
 func Accessors(endpoint map[string]vql.Accessor) map[string]vql.Accessor {
 	out := map[string]vql.Accessor{}
 	for name, accessor := range endpoint {
@@ -71,6 +71,7 @@ func Accessors(endpoint map[string]vql.Accessor) map[string]vql.Accessor {
 		out[name] = &guardedAccessor{accessor, permission}
 	}
 	out["fs"] = &guardedAccessor{storeAccessor{}, users.ServerAdmin}
+	out["vfs"] = &guardedAccessor{vfsAccessor{}, users.ReadResults}
 	return out
 }
 

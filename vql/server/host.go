@@ -85,6 +85,9 @@ type Host struct {
 	// none. What cannot be kept is its own to tell.
 	Audit func(ctx context.Context, operation, object string, details map[string]string)
 
+	// FrontendCertificate is what frontends show to clients, as PEM; empty: not known.
+	FrontendCertificate string
+
 	// OrgInfo describes the org to those who may administrate the server; nil:
 	// nothing is told.
 	OrgInfo func(ids.Org) OrgInfo

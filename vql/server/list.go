@@ -7,19 +7,20 @@ func Functions() []*vql.Function {
 	return []*vql.Function{
 		addClientMonitoringFunction, addServerMonitoringFunction, artifactDeleteFunction, artifactSetFunction,
 		cancelFlowFunction, clientInfoFunction, clientMetadataFunction, clientSetMetadataFunction, collectClientFunction,
+		favoritesDeleteFunction, favoritesSaveFunction, fileStoreDeleteFunction, fileStoreFunction,
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
-		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, labelFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
-		rmServerMonitoringFunction, serverMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
-		userCreateFunction, userDeleteFunction, userGrantFunction, whoamiFunction,
+		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, killFunction, labelFunction, orgCreateFunction, orgDeleteFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
+		rmServerMonitoringFunction, frontendCertFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
+		userCreateFunction, userDeleteFunction, userGrantFunction, userMessageFunction, userOptionsFunction, newVerifyFunction(), whoamiFunction,
 	}
 }
 
 // Plugins lists the plugins of this package for vql.NewEngine.
 func Plugins() []*vql.Plugin {
 	return []*vql.Plugin{
-		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteFlowPlugin, enumerateFlowPlugin,
+		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteEventsPlugin, deleteFlowPlugin, enumerateFlowPlugin, favoritesListPlugin,
 		flowLogsPlugin, flowResultsPlugin, flowsPlugin, guiUsersPlugin, huntDeletePlugin, huntFlowsPlugin,
 		huntResultsPlugin, huntsPlugin, inventoryPlugin, monitoringLogsPlugin, monitoringPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
-		usersPlugin, watchMonitoringPlugin,
+		userMessagesPlugin, usersPlugin, watchMonitoringPlugin,
 	}
 }

@@ -106,7 +106,7 @@ func newWorld(t testing.TB) *world {
 		must(t, builtIn.Add(d))
 	}
 	w.artifacts = artifacts.NewRoom(builtIn)
-	must(t, w.ledger.Join(w.clients, w.hunts, w.flows.Table, w.flows.Events, w.flows.Server, w.artifacts, w.users))
+	must(t, w.ledger.Join(w.clients, w.hunts, w.flows.Table, w.flows.Events, w.flows.Server, w.flows.Erased, w.artifacts, w.users))
 	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
 	var err error
 	w.engine, err = vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
@@ -146,7 +146,7 @@ func (w *world) otherNode(dir string) *flows.Room {
 	room := hunts.New(hunts.Options{Clients: known})
 	known.Follow(room.ClientChanged)
 	_, other := w.node(dir, "n2-1", room)
-	must(w.t, w.ledger.Join(known, room, other.Table))
+	must(w.t, w.ledger.Join(known, room, other.Table, other.Erased))
 	return other
 }
 

@@ -1,0 +1,90 @@
+package queues_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"raptorpack/filestore"
+	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/queues"
+)
+
+// record is as long as that of a flow of a hunt with one result.
+const record = `{"client_id":"C.0123456789abcdef","session_id":"F.D4K8M2O9P1Q3R.1.H","request":{"creator":"ada","client_id":"C.0123456789abcdef",` +
+	`"artifacts":["Linux.Sys.Users"],"specs":[{"artifact":"Linux.Sys.Users","parameters":{"env":[]}}],"urgent":false},"create_time":1790000000000000,` +
+	`"start_time":1790000000000000,"active_time":1790000001000000,"state":"FINISHED","detailed_state":"completed","status":"","total_uploaded_files":0,` +
+	`"total_uploaded_bytes":0,"total_expected_uploaded_bytes":0,"total_collected_rows":12,"total_logs":3,"artifacts_with_results":["Linux.Sys.Users"],` +
+	`"query_stats":[{"name":"Linux.Sys.Users","rows":12}],"execution_duration":12345678}`
+
+// BenchmarkFlowsEnd is what the ends of a hunt's flows cost the leader, 3,000 a second.
+func BenchmarkFlowsEnd(b *testing.B) {
+	dir := b.TempDir()
+	store, err := filestore.Open(dir, filestore.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	committer, err := filestore.NewCommitter(filestore.CommitterOptions{
+		Store: store, Incarnation: "a-1", Valid: func() bool { return true }, Outbox: &outbox{},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 2) // one value of each
+	go func() { ended <- committer.Run(ctx) }()
+	room := queues.New()
+	writer := queues.NewWriter(queues.WriterOptions{
+		Room: room, Committer: committer, Flows: flows.New(flows.Options{}), Record: func(flows.Key) []byte { return []byte(record) },
+	})
+	before := total(store)
+	tell := func(i int) {
+		room.FlowsFinished(uint64(i+1), time.Unix(1_790_000_000, 0), []*flows.Flow{{Key: flows.Key{Client: ids.ClientOfNumber(uint64(i)), Flow: ids.NewFlow(time.Unix(0, 0))}}})
+	}
+	b.ResetTimer()
+	go func() { ended <- writer.Run(ctx) }()
+	for i := range b.N {
+		if tell(i); i%750 == 749 {
+			time.Sleep(250 * time.Millisecond)
+		}
+	}
+	for queues.Rows(writer) < float64(b.N) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(total(store)-before)/float64(b.N), "file-ops/row")
+	var bytes int64
+	err = filepath.WalkDir(filepath.Join(dir, "events"), func(_ string, e os.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			bytes += info.Size()
+		}
+		return err
+	})
+	b.ReportMetric(float64(bytes)/float64(b.N), "disk-bytes/row")
+	cancel()
+	for range 2 {
+		if e := <-ended; e != nil {
+			b.Error(e)
+		}
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := store.Close(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func total(s *filestore.Store) (n int64) {
+	for _, one := range s.Stats() {
+		n += one
+	}
+	return n
+}
