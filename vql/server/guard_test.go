@@ -20,8 +20,8 @@ import (
 
 // pureByHand is the second pair of eyes on Guard's list: primitives of the
 // endpoint that work on their arguments alone.
-var pureByHand = strings.Fields(`basename dirname grok parse_json parse_json_array parse_string_with_regex
-	path_join path_split pathspec regex_replace regex_transform relpath`)
+var pureByHand = strings.Fields(`basename crypto_rc4 dirname entropy grok gunzip lru parse_json parse_json_array
+	parse_pkcs7 parse_string_with_regex parse_x509 path_join path_split pathspec regex_replace regex_transform relpath rot13`)
 
 func TestEveryEndpointPrimitiveNeedsAPermissionUnlessPure(t *testing.T) {
 	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
