@@ -18,7 +18,9 @@ var errNoHost = errors.New("no synthetic host in this session")
 // simulation. Queries that call them are told that they are not there.
 var dangerous = map[string]bool{
 	"execve": true, "pskill": true, "rm": true, "copy": true, "mail": true, "http_client": true, "write_csv": true, "write_jsonl": true,
-	"netcat": true, "unzip": true,
+	"netcat": true, "unzip": true, "rekey": true, "collect": true,
+	"elastic_upload": true, "splunk_upload": true, "logscale_upload": true, "adx_upload": true,
+	"upload_s3": true, "upload_gcs": true, "upload_azure": true, "upload_directory": true,
 }
 
 // newEngine is the agent's engine with a synthetic host below.

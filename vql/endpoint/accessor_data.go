@@ -30,6 +30,7 @@ func Accessors() map[string]vql.Accessor {
 		"file_nocase": nocaseAccessor{},
 		"overlay":     overlayAccessor{},
 		"ranged":      rangedAccessor{},
+		"s3":          s3Accessor{},
 	}
 	addPlatformAccessors(out)
 	addKnownAccessors(out)

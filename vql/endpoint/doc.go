@@ -2,10 +2,11 @@
 // and accessors that look at the machine they run on.
 //
 // It owns reading the file system, /proc, sockets and processes, running
-// programs, HTTP requests made by queries, and the parsers of foreign formats,
-// one subject a file. It never parses or runs queries itself, never stores
-// anything but temporary files, and never imports the engine: what it needs of
-// its host are services of the session, such as vql.Uploader.
+// programs, HTTP requests made by queries, the ways out for rows and files, and
+// the parsers of foreign formats, one subject a file. It never parses or runs
+// queries itself, never writes but where a query says so, and never imports the
+// engine: what it needs of its host are services of the session, such as
+// vql.Uploader.
 //
 // Main walk: Functions, Plugins and Accessors list the declarations for
 // vql.NewEngine and the session; each primitive opens its files through the
@@ -20,6 +21,15 @@
 // library's could end the process or never end (ADR 18); each has budgets for
 // work, depth and memory, tells damage in the log, and is fuzzed. What belongs to
 // other systems is declared in elsewhere.go: known by name, and nowhere available.
+//
+// Rows leave through forward (forward.go): elastic_upload and its siblings are
+// targets that encode rows and post batches. Rows are delivered at least once
+// while the query runs and for five seconds after it was cancelled; a full buffer
+// makes the query wait; a row that is given up is counted, in a result row and in
+// the log. Nothing outlives the process: there is no spool. Files leave through
+// sendFile (upload_remote.go), one part in memory, each part sent again when its
+// failure is a passing one. All of them ask through outbound (outbound.go), which
+// follows no redirect and keeps URLs, which may hold secrets, out of errors.
 //
 // Locking rule: primitives share nothing but caches that live in the session
 // (Scope.Cache) or that the process fills once; their mutexes guard maps alone

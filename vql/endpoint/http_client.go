@@ -32,7 +32,8 @@ type HTTPSettings struct {
 	// UserAgent is what requests say they come from.
 	UserAgent string
 	// RetryWaits are the pauses between attempts to connect; nil is the default of
-	// some 90 seconds in all.
+	// some 90 seconds in all. What posts rows or sends files waits so too, the last
+	// pause again and again.
 	RetryWaits []time.Duration
 }
 

@@ -13,18 +13,19 @@ func Functions() []*vql.Function {
 		pathJoinFunction, pathSplitFunction, pathspecFunction, pskillFunction, readFileFunction,
 		regexReplaceFunction, regexTransformFunction, rekeyFunction, relpathFunction, remapFunction, rmFunction, rot13Function, statFunction,
 		sysinfoFunction, tempdirFunction, tempfileFunction, trackerAllFunction, trackerCallchainFunction,
-		trackerChildrenFunction, traceFunction, trackerGetFunction, trackerTreeFunction, uploadFunction, xattrFunction,
+		trackerChildrenFunction, traceFunction, trackerGetFunction, trackerTreeFunction, uploadAzureFunction,
+		uploadDirectoryFunction, uploadFunction, uploadGCSFunction, uploadS3Function, xattrFunction,
 	}, knownFunctions()...)
 }
 
 // Plugins lists the plugins of this package for vql.NewEngine.
 func Plugins() []*vql.Plugin {
 	return append([]*vql.Plugin{
-		auditPlugin, connectionsPlugin, efiPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
-		infoPlugin, interfacesPlugin, leveldbPlugin, mailPlugin, netcatPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
+		adxUploadPlugin, auditPlugin, connectionsPlugin, efiPlugin, elasticUploadPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
+		infoPlugin, interfacesPlugin, leveldbPlugin, logscaleUploadPlugin, mailPlugin, netcatPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
 		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
 		partitionsPlugin, procYaraPlugin, profileGoroutinesPlugin, profileMemoryPlugin, profilePlugin, pslistPlugin, readFilePlugin,
-		splitRecordsPlugin, sqlitePlugin, statPlugin, trackerPslistPlugin, unzipPlugin, vfsListPlugin, watchEvtxPlugin,
+		splitRecordsPlugin, splunkUploadPlugin, sqlitePlugin, statPlugin, trackerPslistPlugin, unzipPlugin, vfsListPlugin, watchEvtxPlugin,
 		watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin, yaraPlugin,
 	}, knownPlugins()...)
 }

@@ -52,6 +52,7 @@ var accessorNeeds = map[string]users.Permission{
 	"data": "", "scope": "",
 	"zip": "", "gzip": "", "bzip2": "", "offset": "", "sparse": "",
 	"process": users.MachineState,
+	"s3":      users.Network,
 }
 
 // Accessors returns a server session's accessors: those of the endpoint, each
