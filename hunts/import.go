@@ -14,6 +14,7 @@ import (
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/internal/jsonrow"
 )
 
 // importWriter makes rows and uploads durable: *filestore.Committer.
@@ -180,7 +181,7 @@ func (i *importer) batch(ctx context.Context, b *zipBatch, lines *lineReader, se
 		if err != nil {
 			return fmt.Errorf("fewer lines than its batches have: %w: %w", ErrBadArchive, err)
 		}
-		if !json.Valid(line) || line[0] != '{' || string(column(line, "ClientId")) != `"`+b.Client+`"` {
+		if !json.Valid(line) || line[0] != '{' || string(jsonrow.Column(line, "ClientId")) != `"`+b.Client+`"` {
 			return fmt.Errorf("a line is no row of %.60s: %w", b.Client, ErrBadArchive)
 		}
 		text = append(append(text, line...), '\n')

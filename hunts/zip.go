@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"raptorpack/filestore"
+	"raptorpack/internal/jsonrow"
 )
 
 // Zip writes a hunt into w as one zip: hunt.json, the clients, the rows of each result
@@ -138,7 +139,7 @@ func (z *zipWriter) problem(p ZipProblem) { z.manifest.Problems = append(z.manif
 func (z *zipWriter) result(ctx context.Context, name string) error {
 	set := filestore.HuntResults(z.key.Org, z.key.Hunt, name).String()
 	base := z.free(strings.TrimPrefix(set, filestore.HuntDir(z.key.Org, z.key.Hunt)+"/"))
-	learned := newColumns(nil)
+	learned := jsonrow.NewColumns(nil)
 	e, err := z.rows(ctx, base, kindRows, ResultRows, name, learned)
 	if err != nil {
 		return err
@@ -197,7 +198,7 @@ type noted struct {
 }
 
 // rows writes the rows of a source as they are stored, and whose they are.
-func (z *zipWriter) rows(ctx context.Context, base, kind string, source Source, name string, learned *columns) (*exporter, error) {
+func (z *zipWriter) rows(ctx context.Context, base, kind string, source Source, name string, learned *jsonrow.Columns) (*exporter, error) {
 	set, extents, err := z.r.set(z.key, source, name)
 	if err != nil {
 		return nil, err
@@ -205,7 +206,7 @@ func (z *zipWriter) rows(ctx context.Context, base, kind string, source Source, 
 	return z.lines(ctx, base, kind, set, extents, learned)
 }
 
-func (z *zipWriter) lines(ctx context.Context, base, kind string, set filestore.Set, name string, learned *columns) (*exporter, error) {
+func (z *zipWriter) lines(ctx context.Context, base, kind string, set filestore.Set, name string, learned *jsonrow.Columns) (*exporter, error) {
 	s, _, err := z.r.pin(ctx, z.key, set, name, nil, "")
 	if err != nil {
 		return nil, err
