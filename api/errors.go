@@ -12,6 +12,7 @@ import (
 
 	"raptorpack/artifacts"
 	"raptorpack/clients"
+	"raptorpack/collections"
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/hunts"
@@ -68,6 +69,7 @@ var kinds = []struct {
 	{inventory.ErrChanged, http.StatusConflict, codes.Aborted},
 	{errSuccessor, http.StatusConflict, codes.FailedPrecondition},
 	{ids.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{collections.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{hunts.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{flows.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{clients.ErrRefused, http.StatusUnprocessableEntity, codes.InvalidArgument},

@@ -100,6 +100,7 @@ type Options struct {
 
 	HuntTables  HuntTables
 	HuntImports HuntImports
+	FlowZips    FlowZips
 	Artifacts   *artifacts.Room
 	Audit       Auditor
 	Status      func() Status

@@ -23,6 +23,7 @@ import (
 	"raptorpack/api"
 	"raptorpack/artifacts"
 	"raptorpack/clients"
+	"raptorpack/collections"
 	"raptorpack/config"
 	"raptorpack/filestore"
 	"raptorpack/flows"
@@ -353,7 +354,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 	pair, err := tls.X509KeyPair([]byte(pki().server.Certificate), []byte(pki().server.PrivateKey))
 	w.check(err)
 	return api.Options{
-		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), HuntImports: w.huntImports(), Artifacts: definitions, Audit: w.trail,
+		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), HuntImports: w.huntImports(), FlowZips: collections.NewExporter(w.flows, room), Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
 		Tools:  w.tools, ToolFiles: inventory.NewFiles(w.store, 1<<20, nil), ToolVariables: w.toolVariables, ServerURLs: serverURLs,
 		Pack:   func() []api.NodeStatus { return api.PackOf(w.nodes) },

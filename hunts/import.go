@@ -69,7 +69,7 @@ func Import(ctx context.Context, r io.ReaderAt, size int64, target ImportTarget)
 // importer is one import.
 type importer struct {
 	target  ImportTarget
-	archive *archive
+	archive *opened
 	from    ids.Hunt // what the hunt was called
 	out     *Imported
 
@@ -89,6 +89,9 @@ func (i *importer) open(ctx context.Context, r io.ReaderAt, size int64) error {
 	}
 	if i.archive, err = openArchive(r, size); err != nil {
 		return err
+	}
+	if i.archive.manifest.Options.Format == FormatCSVOnly {
+		return fmt.Errorf("its rows are CSV only: %w", ErrBadArchive)
 	}
 	i.out.Manifest, i.out.Origin = i.archive.manifest, new(HuntFile)
 	data, err := i.archive.read(huntName, maxManifest)

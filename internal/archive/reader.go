@@ -35,9 +35,8 @@ type Reader struct {
 	names    []string
 }
 
-// Open reads the directory of a zip and refuses the whole of it if names are equal,
-// also without regard to case, or not safe, or if there is more than the limits allow.
-// A sealed zip (see NewSealed) is opened, once its authentication code was checked,
+// Open reads the directory of a zip and refuses the whole of it if names are equal
+// or not safe, or if there is more than the limits allow. A sealed zip (see NewSealed) is opened, once its authentication code was checked,
 // and gives its inner members. Folders are left out.
 func Open(ctx context.Context, at io.ReaderAt, size int64, password string, l Limits) (*Reader, error) {
 	r, err := open(at, size, password, l)
@@ -76,16 +75,14 @@ func (r *Reader) take(all []*zip.File, l Limits) error {
 	if len(all) > members {
 		return fmt.Errorf("more than %d files: %w", members, ErrUnsound)
 	}
-	folded := make(map[string]bool, len(all))
 	for _, f := range all {
 		if dir, ok := strings.CutSuffix(f.Name, "/"); ok && SafePath(dir) {
 			continue
 		}
-		low := strings.ToLower(f.Name)
 		switch {
 		case !SafePath(f.Name):
 			return fmt.Errorf("path %.200q is not safe: %w", f.Name, ErrUnsound)
-		case folded[low]:
+		case r.files[f.Name] != nil:
 			return fmt.Errorf("%.200q is there twice: %w", f.Name, ErrUnsound)
 		case !f.Mode().IsRegular():
 			return fmt.Errorf("%.200q is no regular file: %w", f.Name, ErrUnsound)
@@ -93,7 +90,6 @@ func (r *Reader) take(all []*zip.File, l Limits) error {
 			return fmt.Errorf("more bytes than may be unpacked, at %.200q: %w", f.Name, ErrUnsound)
 		}
 		left -= f.UncompressedSize64
-		folded[low] = true
 		r.files[f.Name] = f
 		r.names = append(r.names, f.Name)
 	}

@@ -81,6 +81,9 @@ type Host struct {
 	// them; nil: neither works.
 	Files *filestore.Store
 
+	// Downloads make zips of flows and hunts; nil: none are made.
+	Downloads Downloads
+
 	// Audit leaves a line in the audit trail once a change is in the ledger; nil:
 	// none. What cannot be kept is its own to tell.
 	Audit func(ctx context.Context, operation, object string, details map[string]string)
