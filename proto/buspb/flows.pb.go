@@ -79,7 +79,7 @@ func (x FlowEnd_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FlowEnd_Outcome.Descriptor instead.
 func (FlowEnd_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{12, 0}
+	return file_flows_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // FlowsBody is a batch. It is applied whole or refused whole; only start, cancel
@@ -141,6 +141,7 @@ type FlowChange struct {
 	//	*FlowChange_Expire
 	//	*FlowChange_Offer
 	//	*FlowChange_Kill
+	//	*FlowChange_Import
 	Change        isFlowChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -259,6 +260,10 @@ func (x *FlowChange) GetKill() *FlowKill {
 	if x != nil {
 		if x, ok := x.Change.(*FlowChange_Kill); ok {
 			return x.Kill
+func (x *FlowChange) GetImport() *FlowImport {
+	if x != nil {
+		if x, ok := x.Change.(*FlowChange_Import); ok {
+			return x.Import
 		}
 	}
 	return nil
@@ -302,6 +307,8 @@ type FlowChange_Offer struct {
 
 type FlowChange_Kill struct {
 	Kill *FlowKill `protobuf:"bytes,9,opt,name=kill,proto3,oneof"`
+type FlowChange_Import struct {
+	Import *FlowImport `protobuf:"bytes,9,opt,name=import,proto3,oneof"`
 }
 
 func (*FlowChange_Start) isFlowChange_Change() {}
@@ -321,6 +328,7 @@ func (*FlowChange_Expire) isFlowChange_Change() {}
 func (*FlowChange_Offer) isFlowChange_Change() {}
 
 func (*FlowChange_Kill) isFlowChange_Change() {}
+func (*FlowChange_Import) isFlowChange_Change() {}
 
 // FlowKey names one flow of one client. Flows of a hunt have the same flow id on
 // all clients.
@@ -764,6 +772,138 @@ func (x *FlowStart) GetClients() []string {
 	return nil
 }
 
+// FlowImport records a collection that ran elsewhere and whose rows and uploads are
+// durable here. No task comes of it. It is refused if the client has a flow of the same
+// origin.
+type FlowImport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *FlowSpec              `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"` // without a request
+	End           *FlowEnd               `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`   // with the key, and all of the coverage
+	Origin        *FlowOrigin            `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowImport) Reset() {
+	*x = FlowImport{}
+	mi := &file_flows_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowImport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowImport) ProtoMessage() {}
+
+func (x *FlowImport) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowImport.ProtoReflect.Descriptor instead.
+func (*FlowImport) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FlowImport) GetSpec() *FlowSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *FlowImport) GetEnd() *FlowEnd {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *FlowImport) GetOrigin() *FlowOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// FlowOrigin is where a collection came from.
+type FlowOrigin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        string                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`   // of its zip, in hex
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"` // what it was called there
+	Hostname      string                 `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Created       int64                  `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"` // unix microseconds, the clock there; 0: not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowOrigin) Reset() {
+	*x = FlowOrigin{}
+	mi := &file_flows_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowOrigin) ProtoMessage() {}
+
+func (x *FlowOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowOrigin.ProtoReflect.Descriptor instead.
+func (*FlowOrigin) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *FlowOrigin) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *FlowOrigin) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *FlowOrigin) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *FlowOrigin) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
 // FlowTaken: the client's first message of the flow is durable.
 type FlowTaken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -774,7 +914,7 @@ type FlowTaken struct {
 
 func (x *FlowTaken) Reset() {
 	*x = FlowTaken{}
-	mi := &file_flows_proto_msgTypes[9]
+	mi := &file_flows_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +926,7 @@ func (x *FlowTaken) String() string {
 func (*FlowTaken) ProtoMessage() {}
 
 func (x *FlowTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[9]
+	mi := &file_flows_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +939,7 @@ func (x *FlowTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowTaken.ProtoReflect.Descriptor instead.
 func (*FlowTaken) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{9}
+	return file_flows_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FlowTaken) GetKey() *FlowKey {
@@ -825,7 +965,7 @@ type FlowCoverage struct {
 
 func (x *FlowCoverage) Reset() {
 	*x = FlowCoverage{}
-	mi := &file_flows_proto_msgTypes[10]
+	mi := &file_flows_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +977,7 @@ func (x *FlowCoverage) String() string {
 func (*FlowCoverage) ProtoMessage() {}
 
 func (x *FlowCoverage) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[10]
+	mi := &file_flows_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +990,7 @@ func (x *FlowCoverage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowCoverage.ProtoReflect.Descriptor instead.
 func (*FlowCoverage) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{10}
+	return file_flows_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FlowCoverage) GetKey() *FlowKey {
@@ -912,7 +1052,7 @@ type FlowExtent struct {
 
 func (x *FlowExtent) Reset() {
 	*x = FlowExtent{}
-	mi := &file_flows_proto_msgTypes[11]
+	mi := &file_flows_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1064,7 @@ func (x *FlowExtent) String() string {
 func (*FlowExtent) ProtoMessage() {}
 
 func (x *FlowExtent) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[11]
+	mi := &file_flows_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1077,7 @@ func (x *FlowExtent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowExtent.ProtoReflect.Descriptor instead.
 func (*FlowExtent) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{11}
+	return file_flows_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FlowExtent) GetName() string {
@@ -972,7 +1112,7 @@ type FlowEnd struct {
 
 func (x *FlowEnd) Reset() {
 	*x = FlowEnd{}
-	mi := &file_flows_proto_msgTypes[12]
+	mi := &file_flows_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1124,7 @@ func (x *FlowEnd) String() string {
 func (*FlowEnd) ProtoMessage() {}
 
 func (x *FlowEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[12]
+	mi := &file_flows_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1137,7 @@ func (x *FlowEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnd.ProtoReflect.Descriptor instead.
 func (*FlowEnd) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{12}
+	return file_flows_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FlowEnd) GetKey() *FlowKey {
@@ -1077,7 +1217,7 @@ type FlowOffer struct {
 
 func (x *FlowOffer) Reset() {
 	*x = FlowOffer{}
-	mi := &file_flows_proto_msgTypes[13]
+	mi := &file_flows_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1229,7 @@ func (x *FlowOffer) String() string {
 func (*FlowOffer) ProtoMessage() {}
 
 func (x *FlowOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[13]
+	mi := &file_flows_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1242,7 @@ func (x *FlowOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowOffer.ProtoReflect.Descriptor instead.
 func (*FlowOffer) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{13}
+	return file_flows_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FlowOffer) GetKey() *FlowKey {
@@ -1194,6 +1334,7 @@ type FlowTotals struct {
 func (x *FlowTotals) Reset() {
 	*x = FlowTotals{}
 	mi := &file_flows_proto_msgTypes[15]
+	mi := &file_flows_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1206,6 +1347,7 @@ func (*FlowTotals) ProtoMessage() {}
 
 func (x *FlowTotals) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[15]
+	mi := &file_flows_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1219,6 +1361,7 @@ func (x *FlowTotals) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FlowTotals.ProtoReflect.Descriptor instead.
 func (*FlowTotals) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{15}
+	return file_flows_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FlowTotals) GetRows() int64 {
@@ -1267,6 +1410,7 @@ type FlowCancel struct {
 func (x *FlowCancel) Reset() {
 	*x = FlowCancel{}
 	mi := &file_flows_proto_msgTypes[16]
+	mi := &file_flows_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,6 +1423,7 @@ func (*FlowCancel) ProtoMessage() {}
 
 func (x *FlowCancel) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[16]
+	mi := &file_flows_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,6 +1437,7 @@ func (x *FlowCancel) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FlowCancel.ProtoReflect.Descriptor instead.
 func (*FlowCancel) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{16}
+	return file_flows_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FlowCancel) GetKey() *FlowKey {
@@ -1318,6 +1464,7 @@ type FlowDelete struct {
 func (x *FlowDelete) Reset() {
 	*x = FlowDelete{}
 	mi := &file_flows_proto_msgTypes[17]
+	mi := &file_flows_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,6 +1477,7 @@ func (*FlowDelete) ProtoMessage() {}
 
 func (x *FlowDelete) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[17]
+	mi := &file_flows_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,6 +1491,7 @@ func (x *FlowDelete) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FlowDelete.ProtoReflect.Descriptor instead.
 func (*FlowDelete) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{17}
+	return file_flows_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FlowDelete) GetKey() *FlowKey {
@@ -1364,6 +1513,7 @@ type FlowExpire struct {
 func (x *FlowExpire) Reset() {
 	*x = FlowExpire{}
 	mi := &file_flows_proto_msgTypes[18]
+	mi := &file_flows_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,6 +1526,7 @@ func (*FlowExpire) ProtoMessage() {}
 
 func (x *FlowExpire) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[18]
+	mi := &file_flows_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,6 +1540,7 @@ func (x *FlowExpire) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FlowExpire.ProtoReflect.Descriptor instead.
 func (*FlowExpire) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{18}
+	return file_flows_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FlowExpire) GetKeys() []*FlowKey {
@@ -1413,6 +1565,7 @@ type MonitoringBody struct {
 func (x *MonitoringBody) Reset() {
 	*x = MonitoringBody{}
 	mi := &file_flows_proto_msgTypes[19]
+	mi := &file_flows_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,6 +1578,7 @@ func (*MonitoringBody) ProtoMessage() {}
 
 func (x *MonitoringBody) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[19]
+	mi := &file_flows_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,6 +1592,7 @@ func (x *MonitoringBody) ProtoReflect() protoreflect.Message {
 // Deprecated: Use MonitoringBody.ProtoReflect.Descriptor instead.
 func (*MonitoringBody) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{19}
+	return file_flows_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MonitoringBody) GetGroups() []*MonitoringGroup {
@@ -1467,6 +1622,7 @@ type MonitoringGroup struct {
 func (x *MonitoringGroup) Reset() {
 	*x = MonitoringGroup{}
 	mi := &file_flows_proto_msgTypes[20]
+	mi := &file_flows_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,6 +1635,7 @@ func (*MonitoringGroup) ProtoMessage() {}
 
 func (x *MonitoringGroup) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[20]
+	mi := &file_flows_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,6 +1649,7 @@ func (x *MonitoringGroup) ProtoReflect() protoreflect.Message {
 // Deprecated: Use MonitoringGroup.ProtoReflect.Descriptor instead.
 func (*MonitoringGroup) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{20}
+	return file_flows_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MonitoringGroup) GetLabel() string {
@@ -1526,6 +1684,7 @@ type MonitoringQuery struct {
 func (x *MonitoringQuery) Reset() {
 	*x = MonitoringQuery{}
 	mi := &file_flows_proto_msgTypes[21]
+	mi := &file_flows_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1538,6 +1697,7 @@ func (*MonitoringQuery) ProtoMessage() {}
 
 func (x *MonitoringQuery) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[21]
+	mi := &file_flows_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1551,6 +1711,7 @@ func (x *MonitoringQuery) ProtoReflect() protoreflect.Message {
 // Deprecated: Use MonitoringQuery.ProtoReflect.Descriptor instead.
 func (*MonitoringQuery) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{21}
+	return file_flows_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MonitoringQuery) GetArgs() []byte {
@@ -1583,6 +1744,7 @@ type ServerMonitoringBody struct {
 func (x *ServerMonitoringBody) Reset() {
 	*x = ServerMonitoringBody{}
 	mi := &file_flows_proto_msgTypes[22]
+	mi := &file_flows_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,6 +1757,7 @@ func (*ServerMonitoringBody) ProtoMessage() {}
 
 func (x *ServerMonitoringBody) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[22]
+	mi := &file_flows_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,6 +1771,7 @@ func (x *ServerMonitoringBody) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ServerMonitoringBody.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringBody) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{22}
+	return file_flows_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ServerMonitoringBody) GetChange() isServerMonitoringBody_Change {
@@ -1663,6 +1827,7 @@ type ServerMonitoringSet struct {
 func (x *ServerMonitoringSet) Reset() {
 	*x = ServerMonitoringSet{}
 	mi := &file_flows_proto_msgTypes[23]
+	mi := &file_flows_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,6 +1840,7 @@ func (*ServerMonitoringSet) ProtoMessage() {}
 
 func (x *ServerMonitoringSet) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[23]
+	mi := &file_flows_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,6 +1854,7 @@ func (x *ServerMonitoringSet) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ServerMonitoringSet.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringSet) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{23}
+	return file_flows_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ServerMonitoringSet) GetArtifacts() []*FlowArtifact {
@@ -1720,6 +1887,7 @@ type ServerMonitoringRead struct {
 func (x *ServerMonitoringRead) Reset() {
 	*x = ServerMonitoringRead{}
 	mi := &file_flows_proto_msgTypes[24]
+	mi := &file_flows_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,6 +1900,7 @@ func (*ServerMonitoringRead) ProtoMessage() {}
 
 func (x *ServerMonitoringRead) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[24]
+	mi := &file_flows_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,6 +1914,7 @@ func (x *ServerMonitoringRead) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ServerMonitoringRead.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringRead) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{24}
+	return file_flows_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServerMonitoringRead) GetQuery() string {
@@ -1793,6 +1963,7 @@ type WatchPlace struct {
 func (x *WatchPlace) Reset() {
 	*x = WatchPlace{}
 	mi := &file_flows_proto_msgTypes[25]
+	mi := &file_flows_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,6 +1976,7 @@ func (*WatchPlace) ProtoMessage() {}
 
 func (x *WatchPlace) ProtoReflect() protoreflect.Message {
 	mi := &file_flows_proto_msgTypes[25]
+	mi := &file_flows_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,6 +1990,7 @@ func (x *WatchPlace) ProtoReflect() protoreflect.Message {
 // Deprecated: Use WatchPlace.ProtoReflect.Descriptor instead.
 func (*WatchPlace) Descriptor() ([]byte, []int) {
 	return file_flows_proto_rawDescGZIP(), []int{25}
+	return file_flows_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchPlace) GetArtifact() string {
@@ -1911,6 +2084,7 @@ const file_flows_proto_rawDesc = "" +
 	"\vflows.proto\x12\x0eraptorpack.bus\"A\n" +
 	"\tFlowsBody\x124\n" +
 	"\achanges\x18\x01 \x03(\v2\x1a.raptorpack.bus.FlowChangeR\achanges\"\xea\x03\n" +
+	"\achanges\x18\x01 \x03(\v2\x1a.raptorpack.bus.FlowChangeR\achanges\"\xf0\x03\n" +
 	"\n" +
 	"FlowChange\x121\n" +
 	"\x05start\x18\x01 \x01(\v2\x19.raptorpack.bus.FlowStartH\x00R\x05start\x121\n" +
@@ -1922,6 +2096,8 @@ const file_flows_proto_rawDesc = "" +
 	"\x06expire\x18\a \x01(\v2\x1a.raptorpack.bus.FlowExpireH\x00R\x06expire\x121\n" +
 	"\x05offer\x18\b \x01(\v2\x19.raptorpack.bus.FlowOfferH\x00R\x05offer\x12.\n" +
 	"\x04kill\x18\t \x01(\v2\x18.raptorpack.bus.FlowKillH\x00R\x04killB\b\n" +
+	"\x05offer\x18\b \x01(\v2\x19.raptorpack.bus.FlowOfferH\x00R\x05offer\x124\n" +
+	"\x06import\x18\t \x01(\v2\x1a.raptorpack.bus.FlowImportH\x00R\x06importB\b\n" +
 	"\x06change\"5\n" +
 	"\aFlowKey\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
@@ -1955,7 +2131,18 @@ const file_flows_proto_rawDesc = "" +
 	"\x04logs\x18\x05 \x01(\x03R\x04logs\"S\n" +
 	"\tFlowStart\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x18.raptorpack.bus.FlowSpecR\x04spec\x12\x18\n" +
-	"\aclients\x18\x02 \x03(\tR\aclients\"6\n" +
+	"\aclients\x18\x02 \x03(\tR\aclients\"\x99\x01\n" +
+	"\n" +
+	"FlowImport\x12,\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.raptorpack.bus.FlowSpecR\x04spec\x12)\n" +
+	"\x03end\x18\x02 \x01(\v2\x17.raptorpack.bus.FlowEndR\x03end\x122\n" +
+	"\x06origin\x18\x03 \x01(\v2\x1a.raptorpack.bus.FlowOriginR\x06origin\"t\n" +
+	"\n" +
+	"FlowOrigin\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x1a\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x18\n" +
+	"\acreated\x18\x04 \x01(\x03R\acreated\"6\n" +
 	"\tFlowTaken\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\"\x8b\x02\n" +
 	"\fFlowCoverage\x12)\n" +
@@ -2091,6 +2278,24 @@ var file_flows_proto_goTypes = []any{
 	(*ServerMonitoringRead)(nil), // 25: raptorpack.bus.ServerMonitoringRead
 	(*WatchPlace)(nil),           // 26: raptorpack.bus.WatchPlace
 	(*EventsDeleted)(nil),        // 27: raptorpack.bus.EventsDeleted
+	(*FlowImport)(nil),           // 10: raptorpack.bus.FlowImport
+	(*FlowOrigin)(nil),           // 11: raptorpack.bus.FlowOrigin
+	(*FlowTaken)(nil),            // 12: raptorpack.bus.FlowTaken
+	(*FlowCoverage)(nil),         // 13: raptorpack.bus.FlowCoverage
+	(*FlowExtent)(nil),           // 14: raptorpack.bus.FlowExtent
+	(*FlowEnd)(nil),              // 15: raptorpack.bus.FlowEnd
+	(*FlowOffer)(nil),            // 16: raptorpack.bus.FlowOffer
+	(*FlowTotals)(nil),           // 17: raptorpack.bus.FlowTotals
+	(*FlowCancel)(nil),           // 18: raptorpack.bus.FlowCancel
+	(*FlowDelete)(nil),           // 19: raptorpack.bus.FlowDelete
+	(*FlowExpire)(nil),           // 20: raptorpack.bus.FlowExpire
+	(*MonitoringBody)(nil),       // 21: raptorpack.bus.MonitoringBody
+	(*MonitoringGroup)(nil),      // 22: raptorpack.bus.MonitoringGroup
+	(*MonitoringQuery)(nil),      // 23: raptorpack.bus.MonitoringQuery
+	(*ServerMonitoringBody)(nil), // 24: raptorpack.bus.ServerMonitoringBody
+	(*ServerMonitoringSet)(nil),  // 25: raptorpack.bus.ServerMonitoringSet
+	(*ServerMonitoringRead)(nil), // 26: raptorpack.bus.ServerMonitoringRead
+	(*WatchPlace)(nil),           // 27: raptorpack.bus.WatchPlace
 }
 var file_flows_proto_depIdxs = []int32{
 	2,  // 0: raptorpack.bus.FlowsBody.changes:type_name -> raptorpack.bus.FlowChange
@@ -2103,6 +2308,14 @@ var file_flows_proto_depIdxs = []int32{
 	19, // 7: raptorpack.bus.FlowChange.expire:type_name -> raptorpack.bus.FlowExpire
 	14, // 8: raptorpack.bus.FlowChange.offer:type_name -> raptorpack.bus.FlowOffer
 	15, // 9: raptorpack.bus.FlowChange.kill:type_name -> raptorpack.bus.FlowKill
+	12, // 2: raptorpack.bus.FlowChange.taken:type_name -> raptorpack.bus.FlowTaken
+	13, // 3: raptorpack.bus.FlowChange.coverage:type_name -> raptorpack.bus.FlowCoverage
+	15, // 4: raptorpack.bus.FlowChange.end:type_name -> raptorpack.bus.FlowEnd
+	18, // 5: raptorpack.bus.FlowChange.cancel:type_name -> raptorpack.bus.FlowCancel
+	19, // 6: raptorpack.bus.FlowChange.delete:type_name -> raptorpack.bus.FlowDelete
+	20, // 7: raptorpack.bus.FlowChange.expire:type_name -> raptorpack.bus.FlowExpire
+	16, // 8: raptorpack.bus.FlowChange.offer:type_name -> raptorpack.bus.FlowOffer
+	10, // 9: raptorpack.bus.FlowChange.import:type_name -> raptorpack.bus.FlowImport
 	5,  // 10: raptorpack.bus.FlowSpec.artifacts:type_name -> raptorpack.bus.FlowArtifact
 	7,  // 11: raptorpack.bus.FlowSpec.names:type_name -> raptorpack.bus.FlowName
 	8,  // 12: raptorpack.bus.FlowSpec.limits:type_name -> raptorpack.bus.FlowLimits
@@ -2132,6 +2345,33 @@ var file_flows_proto_depIdxs = []int32{
 	34, // [34:34] is the sub-list for extension type_name
 	34, // [34:34] is the sub-list for extension extendee
 	0,  // [0:34] is the sub-list for field type_name
+	4,  // 15: raptorpack.bus.FlowImport.spec:type_name -> raptorpack.bus.FlowSpec
+	15, // 16: raptorpack.bus.FlowImport.end:type_name -> raptorpack.bus.FlowEnd
+	11, // 17: raptorpack.bus.FlowImport.origin:type_name -> raptorpack.bus.FlowOrigin
+	3,  // 18: raptorpack.bus.FlowTaken.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 19: raptorpack.bus.FlowCoverage.key:type_name -> raptorpack.bus.FlowKey
+	14, // 20: raptorpack.bus.FlowCoverage.names:type_name -> raptorpack.bus.FlowExtent
+	3,  // 21: raptorpack.bus.FlowEnd.key:type_name -> raptorpack.bus.FlowKey
+	0,  // 22: raptorpack.bus.FlowEnd.outcome:type_name -> raptorpack.bus.FlowEnd.Outcome
+	17, // 23: raptorpack.bus.FlowEnd.totals:type_name -> raptorpack.bus.FlowTotals
+	13, // 24: raptorpack.bus.FlowEnd.coverage:type_name -> raptorpack.bus.FlowCoverage
+	3,  // 25: raptorpack.bus.FlowOffer.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 26: raptorpack.bus.FlowCancel.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 27: raptorpack.bus.FlowDelete.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 28: raptorpack.bus.FlowExpire.keys:type_name -> raptorpack.bus.FlowKey
+	22, // 29: raptorpack.bus.MonitoringBody.groups:type_name -> raptorpack.bus.MonitoringGroup
+	23, // 30: raptorpack.bus.MonitoringGroup.queries:type_name -> raptorpack.bus.MonitoringQuery
+	5,  // 31: raptorpack.bus.MonitoringGroup.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	7,  // 32: raptorpack.bus.MonitoringQuery.names:type_name -> raptorpack.bus.FlowName
+	25, // 33: raptorpack.bus.ServerMonitoringBody.set:type_name -> raptorpack.bus.ServerMonitoringSet
+	26, // 34: raptorpack.bus.ServerMonitoringBody.read:type_name -> raptorpack.bus.ServerMonitoringRead
+	5,  // 35: raptorpack.bus.ServerMonitoringSet.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	27, // 36: raptorpack.bus.ServerMonitoringRead.places:type_name -> raptorpack.bus.WatchPlace
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_flows_proto_init() }
@@ -2156,6 +2396,14 @@ func file_flows_proto_init() {
 		(*ServerMonitoringBody_Read)(nil),
 	}
 	file_flows_proto_msgTypes[23].OneofWrappers = []any{}
+		(*FlowChange_Import)(nil),
+	}
+	file_flows_proto_msgTypes[20].OneofWrappers = []any{}
+	file_flows_proto_msgTypes[23].OneofWrappers = []any{
+		(*ServerMonitoringBody_Set)(nil),
+		(*ServerMonitoringBody_Read)(nil),
+	}
+	file_flows_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
