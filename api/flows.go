@@ -119,6 +119,7 @@ func (s *Server) flowRoutes() {
 	get(s, one+"/uploads", "flowUploads", "List the finished uploads", s.flowUploads)
 	get(s, one+"/uploads/{number}/content", "downloadUpload", "Download one upload", s.downloadUpload)
 	get(s, one+"/zip", "zipFlow", "Download a collection as one zip with a manifest of hashes", s.zipFlow)
+	s.collectionImportRoute()
 	s.mux.HandleFunc("GET "+prefix+one+"/events", s.flowEvents)
 	s.describeStream(prefix+one+"/events", "flowEvents", "Follow one collection until it has ended",
 		"Server-sent events named flow; the data of each is a Flow.", "client", "flow")

@@ -101,6 +101,7 @@ type Options struct {
 	HuntTables  HuntTables
 	HuntImports HuntImports
 	FlowZips    FlowZips
+	Imports     CollectionImports
 	Artifacts   *artifacts.Room
 	Audit       Auditor
 	Status      func() Status

@@ -24,7 +24,7 @@ func Engine() (*vql.Engine, error) {
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 	return &server.Host{
 		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
-		Ledger: proposer{d.api, &who}, Tools: n.tools, Inventory: toolKeeper{n, d.api, &who}, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(), Downloads: downloadMaker{n},
+		Ledger: proposer{d.api, &who}, Tools: n.tools, Inventory: toolKeeper{n, d.api, &who}, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(), Downloads: downloadMaker{n}, Imports: importsFor{d.api, &who},
 		Collect: func(ctx context.Context, c server.Collection) (ids.Flow, error) {
 			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c))
 			if err != nil {

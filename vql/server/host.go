@@ -84,6 +84,10 @@ type Host struct {
 	// Downloads make zips of flows and hunts; nil: none are made.
 	Downloads Downloads
 
+	// Imports bring in what was collected elsewhere, with the checks and audit lines of
+	// the doors; nil: nothing is.
+	Imports Imports
+
 	// Audit leaves a line in the audit trail once a change is in the ledger; nil:
 	// none. What cannot be kept is its own to tell.
 	Audit func(ctx context.Context, operation, object string, details map[string]string)

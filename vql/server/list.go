@@ -9,6 +9,7 @@ func Functions() []*vql.Function {
 		cancelFlowFunction, clientInfoFunction, clientMetadataFunction, clientSetMetadataFunction, collectClientFunction,
 		favoritesDeleteFunction, favoritesSaveFunction, fileStoreDeleteFunction, fileStoreFunction,
 		createFlowDownloadFunction, createHuntDownloadFunction,
+		createFlowDownloadFunction, createHuntDownloadFunction, importCollectionFunction,
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
 		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, killFunction, labelFunction, orgCreateFunction, orgDeleteFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
 		rmServerMonitoringFunction, frontendCertFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
