@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"raptorpack/api"
+	"raptorpack/collector"
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
@@ -15,7 +16,7 @@ import (
 // Engine holds what queries may call on a server: its own primitives, and
 // those of the endpoint as far as permissions go.
 func Engine() (*vql.Engine, error) {
-	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
+	functions, plugins := server.Guard(endpoint.Functions(), append(endpoint.Plugins(), collector.Plugin))
 	return vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
 }
 

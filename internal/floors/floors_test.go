@@ -27,6 +27,7 @@ var mayImport = map[string]string{
 	"vql/endpoint": "vql vql/yara",
 	"vql/yara":     "",
 	"container":    "filestore",
+	"collector":    "artifacts container vql",
 	"collections":  "clients container filestore flows",
 	"vql/server":   "vql artifacts clients filestore flows hunts inventory users",
 	"master":       "filestore replication clients flows",
