@@ -30,6 +30,7 @@ func Accessors() map[string]vql.Accessor {
 		"file_nocase": nocaseAccessor{},
 		"overlay":     overlayAccessor{},
 		"ranged":      rangedAccessor{},
+		"collector":   collectorAccessor{},
 	}
 	addPlatformAccessors(out)
 	addKnownAccessors(out)
