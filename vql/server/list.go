@@ -10,6 +10,7 @@ func Functions() []*vql.Function {
 		favoritesDeleteFunction, favoritesSaveFunction, fileStoreDeleteFunction, fileStoreFunction,
 		createFlowDownloadFunction, createHuntDownloadFunction,
 		createFlowDownloadFunction, createHuntDownloadFunction, importCollectionFunction,
+		createFlowDownloadFunction, createHuntDownloadFunction, importCollectionFunction, repackFunction,
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
 		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, killFunction, labelFunction, orgCreateFunction, orgDeleteFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
 		rmServerMonitoringFunction, frontendCertFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
