@@ -260,14 +260,14 @@ func (s *sparseRuns) expand(stored io.Reader) io.Reader {
 	var parts []io.Reader
 	at := int64(0)
 	for _, r := range s.runs {
-		parts = append(parts, zeros(r.At-at), io.LimitReader(stored, r.Stored), zeros(r.Length-r.Stored))
+		parts = append(parts, zeroBytes(r.At-at), io.LimitReader(stored, r.Stored), zeroBytes(r.Length-r.Stored))
 		at = r.At + r.Length
 	}
 	return io.MultiReader(parts...)
 }
 
-// zeros are so many zero bytes.
-func zeros(n int64) io.Reader { return io.LimitReader(zeroReader{}, n) }
+// zeroBytes are so many zero bytes.
+func zeroBytes(n int64) io.Reader { return io.LimitReader(zeroReader{}, n) }
 
 type zeroReader struct{}
 
