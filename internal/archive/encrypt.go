@@ -100,7 +100,9 @@ func (e *encryptor) finish() error {
 	}
 	h := e.header
 	h.CompressedSize64, h.UncompressedSize64 = uint64(e.at+aesOverhead), uint64(e.plain)
-	h.CompressedSize = uint32(min(h.CompressedSize64, math.MaxUint32))     //nolint:staticcheck // the directory has it
-	h.UncompressedSize = uint32(min(h.UncompressedSize64, math.MaxUint32)) //nolint:staticcheck // the directory has it
+	//lint:ignore SA1019 the writer puts it into the directory where the size fits
+	h.CompressedSize = uint32(min(h.CompressedSize64, math.MaxUint32))
+	//lint:ignore SA1019 as above
+	h.UncompressedSize = uint32(min(h.UncompressedSize64, math.MaxUint32))
 	return nil
 }

@@ -33,8 +33,8 @@ func (collectorAccessor) ParsePath(text string) (*vql.Path, error) {
 	return vql.ParsePath(vql.PathZip, text), nil
 }
 
-// collectorZips are those that a session has open.
-type collectorZips struct{}
+// collectorKey names an open zip in the cache of a session.
+type collectorKey struct{ name string }
 
 // collectorZip is an open one, until its session ends.
 type collectorZip struct {
@@ -48,11 +48,7 @@ func (a collectorAccessor) zip(ctx context.Context, scope *vql.Scope, path *vql.
 	if !path.HasDelegate() {
 		return nil, fmt.Errorf("open %s: the zip is missing, use pathspec(DelegatePath=...): %w", path, fs.ErrInvalid)
 	}
-	type key struct {
-		collectorZips
-		name string
-	}
-	cached, err := scope.Cache().Get(key{name: path.With(nil).String()}, func() (any, error) {
+	cached, err := scope.Cache().Get(collectorKey{path.With(nil).String()}, func() (any, error) {
 		z, err := openCollector(ctx, scope, path)
 		if err != nil {
 			return nil, err
