@@ -19,7 +19,7 @@ import (
 )
 
 // ErrOutput means that a bundle cannot be made as it is wished.
-var ErrOutput = errors.New("bad output")
+var ErrOutput = errors.New("output cannot be made")
 
 // BundleOptions choose how a bundle is made.
 type BundleOptions struct {

@@ -105,16 +105,21 @@ func (l *localCollect) open(c *cobra.Command, o *collector.Options, record *cont
 	if err != nil {
 		return err
 	}
-	l.bundle, err = collector.NewBundle(collector.BundleOptions{Output: l.output, Password: password, Format: l.format})
-	if errors.Is(err, collector.ErrOutput) {
-		return &exitError{exitUsage, err}
-	}
-	if err != nil {
+	if l.bundle, err = newBundle(collector.BundleOptions{Output: l.output, Password: password, Format: l.format}); err != nil {
 		return err
 	}
 	o.Services = []any{l.bundle}
 	record.Hostname, err = l.bundle.Describe(c.Context(), *o)
 	return err
+}
+
+// newBundle makes an output; a wish that makes no sense is one of usage.
+func newBundle(o collector.BundleOptions) (*collector.Bundle, error) {
+	b, err := collector.NewBundle(o)
+	if errors.Is(err, collector.ErrOutput) {
+		err = &exitError{exitUsage, err}
+	}
+	return b, err
 }
 
 // end closes the output with the record of how it went.

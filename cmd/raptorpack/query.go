@@ -152,7 +152,7 @@ func (q *queryFlags) local(c *cobra.Command, g *globals, text string) (err error
 		Limits: vql.Limits{Timeout: time.Duration(timeout) * time.Second, MaxRows: q.maxRows},
 	}
 	if q.uploads != "" {
-		bundle, err := collector.NewBundle(collector.BundleOptions{Output: q.uploads})
+		bundle, err := newBundle(collector.BundleOptions{Output: q.uploads})
 		if err != nil {
 			return err
 		}
