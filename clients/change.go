@@ -95,7 +95,7 @@ func (b *batch) add(add *buspb.ClientAdd) error {
 	}
 	_, odd := splitKey(noKey)
 	ordinal := b.t.add(birth{id, b.now}, nil, cell{text: (&facts{key: odd}).pack(), platform: unique.Make(platform{})})
-	b.events = append(b.events, event{client, id, ordinal, Enrolled})
+	b.events = append(b.events, event{client: client, number: id, ordinal: ordinal, what: Enrolled})
 	return nil
 }
 

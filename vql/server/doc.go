@@ -23,16 +23,9 @@
 //
 // Not declared, because what they work on does not exist yet, so that
 // version(plugin="timelines") is NULL and artifacts choose another way:
-// notebook_delete, timeline, timelines, timeline_add, timeline_delete; create_flow_download,
-// create_hunt_download, import_collection; repack, deb_create, rpm_create, collect.
+// notebook_delete, timeline, timelines, timeline_add, timeline_delete (there are no
+// notebooks yet); deb_create, rpm_create.
 // org_create and org_delete are there to say that there is one org.
-// version(plugin="timelines") is NULL and artifacts choose another way: delete_events;
-// notebook_delete, timeline, timelines, timeline_add, timeline_delete (there are
-// no notebooks yet); server_set_metadata, favorites_save, favorites_delete,
-// user_message, user_options, org_create, org_delete; killkillkill, rekey;
-// file_store_delete, vfs_ls; verify; deb_create, rpm_create.
-// server_metadata is there and always empty, because many artifacts only look
-// for a key in it.
 //
 // Locking rule: none is needed. Rooms hand out immutable records, a Host is not
 // changed after it was handed in, and primitives share nothing.
