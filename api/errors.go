@@ -12,10 +12,13 @@ import (
 
 	"raptorpack/artifacts"
 	"raptorpack/clients"
+	"raptorpack/collections"
+	"raptorpack/container"
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/internal/archive"
 	"raptorpack/inventory"
 	"raptorpack/users"
 )
@@ -68,6 +71,12 @@ var kinds = []struct {
 	{inventory.ErrChanged, http.StatusConflict, codes.Aborted},
 	{errSuccessor, http.StatusConflict, codes.FailedPrecondition},
 	{ids.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{container.ErrUnsound, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{container.ErrHunt, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{container.ErrNoRows, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{archive.ErrPassword, http.StatusUnprocessableEntity, codes.InvalidArgument},
+	{collections.ErrBusy, http.StatusServiceUnavailable, codes.Unavailable},
+	{collections.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{hunts.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{flows.ErrInvalid, http.StatusUnprocessableEntity, codes.InvalidArgument},
 	{clients.ErrRefused, http.StatusUnprocessableEntity, codes.InvalidArgument},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -119,6 +118,8 @@ func (s *Server) flowRoutes() {
 	get(s, one+"/logs", "flowLogs", "Page through the query log", s.flowLogs)
 	get(s, one+"/uploads", "flowUploads", "List the finished uploads", s.flowUploads)
 	get(s, one+"/uploads/{number}/content", "downloadUpload", "Download one upload", s.downloadUpload)
+	get(s, one+"/zip", "zipFlow", "Download a collection as one zip with a manifest of hashes", s.zipFlow)
+	s.collectionImportRoute()
 	s.mux.HandleFunc("GET "+prefix+one+"/events", s.flowEvents)
 	s.describeStream(prefix+one+"/events", "flowEvents", "Follow one collection until it has ended",
 		"Server-sent events named flow; the data of each is a Flow.", "client", "flow")
@@ -367,7 +368,7 @@ func (s *Server) downloadUpload(ctx context.Context, in *struct {
 		hc.SetHeader("Content-Length", strconv.FormatInt(size, 10))
 		hc.SetHeader("X-Content-Type-Options", "nosniff")
 		hc.SetHeader("Content-Security-Policy", "sandbox")
-		hc.SetHeader("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": upload.BaseName()}))
+		hc.SetHeader("Content-Disposition", attachment(upload.BaseName()))
 		if _, err := io.Copy(hc.BodyWriter(), content); err != nil {
 			s.log.Warn("download broke off", "client", in.Client, "flow", in.Flow, "err", err)
 		}

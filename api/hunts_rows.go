@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"raptorpack/container"
 	"raptorpack/hunts"
 	"raptorpack/users"
 )
@@ -173,7 +173,7 @@ func (s *Server) exportHunt(ctx context.Context, in *huntExportIn) (*huma.Stream
 		kind = "text/csv; charset=utf-8"
 	}
 	file := fmt.Sprintf("%s-%s.%s", h.Hunt, strings.ReplaceAll(name+in.Source, "/", "."), in.Format)
-	return s.handOut(ctx, h, file, kind, func(w io.Writer) (string, error) {
+	return s.handOut(file, kind, func(w io.Writer) (string, error) {
 		report, err := s.o.HuntTables.Export(ctx, h.Key, name, w, o)
 		if err != nil {
 			return "", err
@@ -185,16 +185,20 @@ func (s *Server) exportHunt(ctx context.Context, in *huntExportIn) (*huma.Stream
 
 func (s *Server) zipHunt(ctx context.Context, in *struct {
 	HuntPath
+	ZipIn
 	RowsOnly bool `query:"rows_only" doc:"neither logs nor uploads"`
-	Bare     bool `query:"bare" doc:"csv without the guard against formulas"`
 },
 ) (*huma.StreamResponse, error) {
 	h, _, err := s.rowsOfHunt(ctx, users.PrepareResults, in.HuntPath, hunts.LogRows, "")
 	if err != nil {
 		return nil, err
 	}
-	return s.handOut(ctx, h, h.Hunt.String()+".zip", "application/zip", func(w io.Writer) (string, error) {
-		manifest, err := s.o.HuntTables.Zip(ctx, h.Key, w, hunts.ZipOptions{RowsOnly: in.RowsOnly, Bare: in.Bare})
+	o := hunts.ZipOptions{RowsOnly: in.RowsOnly, Bare: in.Bare, Expand: in.Expand}
+	if in.Format != container.FormatCSV {
+		o.Format = in.Format
+	}
+	return s.streamZip(h.Hunt.String()+".zip", in.Password, func(w io.Writer) (string, error) {
+		manifest, err := s.o.HuntTables.Zip(ctx, h.Key, w, o)
 		if err != nil {
 			return "", err
 		}
@@ -208,16 +212,16 @@ const reportTrailer = "X-Raptorpack-Report"
 
 // handOut streams a download. What is collected from clients is hostile, so it is never
 // shown in place.
-func (s *Server) handOut(ctx context.Context, h *hunts.Hunt, file, kind string, write func(io.Writer) (report string, err error)) *huma.StreamResponse {
+func (s *Server) handOut(file, kind string, write func(io.Writer) (report string, err error)) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		hc.SetHeader("Content-Type", kind)
 		hc.SetHeader("X-Content-Type-Options", "nosniff")
 		hc.SetHeader("Content-Security-Policy", "sandbox")
-		hc.SetHeader("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": file}))
+		hc.SetHeader("Content-Disposition", attachment(file))
 		report, err := write(hc.BodyWriter())
 		if err != nil {
 			if !errors.Is(err, context.Canceled) {
-				s.log.Warn("download broke off", "hunt", h.Hunt.String(), "err", err)
+				s.log.Warn("download broke off", "file", file, "err", err)
 			}
 			panic(http.ErrAbortHandler) // so that nobody takes it for whole
 		}

@@ -100,6 +100,8 @@ type Options struct {
 
 	HuntTables  HuntTables
 	HuntImports HuntImports
+	FlowZips    FlowZips
+	Imports     CollectionImports
 	Artifacts   *artifacts.Room
 	Audit       Auditor
 	Status      func() Status

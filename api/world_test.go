@@ -23,6 +23,7 @@ import (
 	"raptorpack/api"
 	"raptorpack/artifacts"
 	"raptorpack/clients"
+	"raptorpack/collections"
 	"raptorpack/config"
 	"raptorpack/filestore"
 	"raptorpack/flows"
@@ -353,7 +354,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 	pair, err := tls.X509KeyPair([]byte(pki().server.Certificate), []byte(pki().server.PrivateKey))
 	w.check(err)
 	return api.Options{
-		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), HuntImports: w.huntImports(), Artifacts: definitions, Audit: w.trail,
+		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), HuntImports: w.huntImports(), FlowZips: collections.NewExporter(w.flows, room), Imports: w.collectionImports(room), Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
 		Tools:  w.tools, ToolFiles: inventory.NewFiles(w.store, 1<<20, nil), ToolVariables: w.toolVariables, ServerURLs: serverURLs,
 		Pack:   func() []api.NodeStatus { return api.PackOf(w.nodes) },
@@ -542,6 +543,12 @@ func uploadOf(key flows.Key, number int64, data string) []*wirepb.VeloMessage {
 }
 
 // huntImports brings hunts into the world's store.
+func (w *world) collectionImports(room *clients.Room) *collections.Importer {
+	return collections.NewImporter(collections.ImporterOptions{
+		Writer: w.committer, Incarnation: "n1-1", Store: w.store, Flows: w.flows, Clients: room, Forget: w.committer.Forget, Scratch: w.t.TempDir(),
+	})
+}
+
 func (w *world) huntImports() *hunts.Importer {
 	return hunts.NewImporter(hunts.ImporterOptions{
 		Writer: w.committer, Forget: w.committer.Forget, Scratch: w.t.TempDir(),

@@ -34,6 +34,8 @@ func (b *batch) apply(change *buspb.ClientChange) error {
 	switch c := change.GetChange().(type) {
 	case *buspb.ClientChange_Enrol:
 		return b.enrol(c.Enrol)
+	case *buspb.ClientChange_Add:
+		return b.add(c.Add)
 	case *buspb.ClientChange_Info:
 		return b.change(c.Info.GetClient(), Informed, func(cell *cell) { b.inform(cell, c.Info) })
 	case *buspb.ClientChange_Label:
@@ -73,6 +75,26 @@ func (b *batch) enrol(enrol *buspb.ClientEnrol) error {
 	}
 	modulus, odd := splitKey(enrol.GetPublicKey())
 	ordinal := b.t.add(birth{id, b.now}, modulus, cell{text: (&facts{key: odd}).pack(), platform: unique.Make(platform{})})
+	b.events = append(b.events, event{client: client, number: id, ordinal: ordinal, what: Enrolled})
+	return nil
+}
+
+// noKey stands in the place of a client's key if no agent speaks for it. It is none, so
+// that whoever asks for the key is refused, and no other can be pinned.
+var noKey = []byte("no key")
+
+// add makes a client that no agent speaks for.
+func (b *batch) add(add *buspb.ClientAdd) error {
+	client, err := ids.ParseClient(add.GetClient())
+	id, ok := numberOf(add.GetClient())
+	if err != nil || !ok {
+		return fmt.Errorf("add %.40q: %w", add.GetClient(), ErrRefused)
+	}
+	if _, known := b.t.byID[id]; known {
+		return nil
+	}
+	_, odd := splitKey(noKey)
+	ordinal := b.t.add(birth{id, b.now}, nil, cell{text: (&facts{key: odd}).pack(), platform: unique.Make(platform{})})
 	b.events = append(b.events, event{client: client, number: id, ordinal: ordinal, what: Enrolled})
 	return nil
 }

@@ -90,6 +90,9 @@ func NewInterrogator(o InterrogatorOptions) *Interrogator {
 
 // Enrolled says that a client is new.
 func (i *Interrogator) Enrolled(org ids.Org, client ids.Client) {
+	if i.o.Room.silent(org, client) {
+		return // nobody will ever answer
+	}
 	now := time.Now()
 	i.note(func() { i.ask[clientKey{org, client}] = now })
 }
@@ -214,6 +217,9 @@ func (i *Interrogator) begin() {
 	for _, org := range i.o.Room.Orgs() {
 		i.o.Room.inquiries(org, func(client ids.Client, q *inquiry) {
 			key := clientKey{org, client}
+			if i.o.Room.silent(org, client) {
+				return
+			}
 			i.note(func() {
 				if q.asked.IsZero() {
 					i.ask[key] = now

@@ -38,6 +38,16 @@ func (r *Room) PlanEnrol(org ids.Org, enrolments ...Enrolment) (*buspb.Mutation,
 	return mutation(org, changes...)
 }
 
+// PlanAdd makes clients that no agent speaks for (see ids.ClientOfHost); those that are
+// there already stay as they are.
+func (r *Room) PlanAdd(org ids.Org, clients ...ids.Client) (*buspb.Mutation, error) {
+	changes := make([]*buspb.ClientChange, len(clients))
+	for i, client := range clients {
+		changes[i] = &buspb.ClientChange{Change: &buspb.ClientChange_Add{Add: &buspb.ClientAdd{Client: client.String()}}}
+	}
+	return mutation(org, changes...)
+}
+
 // PlanLabels adds and removes labels of known clients. Labels are trimmed; an
 // empty one, one over 64 characters or one with a control character is refused.
 func (r *Room) PlanLabels(org ids.Org, clients []ids.Client, add, remove []string) (*buspb.Mutation, error) {

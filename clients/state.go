@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -173,6 +174,12 @@ func (r *Room) keyed(org ids.Org, client ids.Client) (cell, *modulus, error) {
 		return cell{}, nil, err
 	}
 	return *t.cell(ordinal), &t.blocks[ordinal/blockSize].keys[ordinal%blockSize], nil
+}
+
+// silent reports whether no agent speaks for a client: it was added, not enrolled.
+func (r *Room) silent(org ids.Org, client ids.Client) bool {
+	c, _, err := r.keyed(org, client)
+	return err == nil && c.text[0]&hasKey != 0 && bytes.Equal(unpack(c.text).key, noKey)
 }
 
 // locate finds a client; the caller holds the lock.

@@ -76,6 +76,20 @@ func PublicFile(org ids.Org, name string) string {
 	return path.Join(orgDir(org), "public", EscapeName(name))
 }
 
+// FlowDownloadsDir is where the zips lie that were made of a flow for people to fetch.
+func FlowDownloadsDir(org ids.Org, c ids.Client, f ids.Flow) string {
+	return path.Join(orgDir(org), DownloadsTop, EscapeName(c.String()), EscapeName(f.String()))
+}
+
+// HuntDownloadsDir is where those of a hunt lie.
+func HuntDownloadsDir(org ids.Org, h ids.Hunt) string {
+	return path.Join(orgDir(org), DownloadsTop, "hunts", EscapeName(h.String()))
+}
+
+// DownloadsTop is the folder of an org that holds the zips that were made of flows and
+// hunts. They are copies: nothing is lost with them.
+const DownloadsTop = "downloads"
+
 // FlowResults is where the rows of one result of a direct collection lie. The
 // name is "Artifact" or "Artifact/Source".
 func FlowResults(org ids.Org, c ids.Client, f ids.Flow, name string) Set {

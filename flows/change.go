@@ -32,6 +32,8 @@ func (a *applier) change(c *buspb.FlowChange) {
 	switch c := c.Change.(type) {
 	case *buspb.FlowChange_Start:
 		a.start(c.Start)
+	case *buspb.FlowChange_Import:
+		a.bring(c.Import)
 	case *buspb.FlowChange_Taken:
 		a.edit(c.Taken.Key, func(f *Flow) { a.take(f) })
 	case *buspb.FlowChange_Coverage:

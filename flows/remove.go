@@ -122,7 +122,7 @@ func (r *Room) RemoveTree(ctx context.Context, key Key) error {
 	if !r.Deleted(key) {
 		return fmt.Errorf("remove files of flow %s of %s: %w", key.Flow, key.Client, ErrUnfinished)
 	}
-	for _, dir := range flowDirs(key) {
+	for _, dir := range append(flowDirs(key), filestore.FlowDownloadsDir(key.Org, key.Client, key.Flow)) {
 		if err := r.o.Store.RemoveAll(ctx, dir); err != nil {
 			return fmt.Errorf("remove files of flow %s of %s: %w", key.Flow, key.Client, err)
 		}

@@ -128,3 +128,17 @@ func (r *Room) OpenUpload(ctx context.Context, key Key, number int64) (*filestor
 	}
 	return file, all[at], nil
 }
+
+// maxIndexBytes bounds the index of a sparse upload as it is stored.
+const maxIndexBytes = 128 << 20
+
+// OpenStored opens the stored bytes of an upload that Uploads listed; the caller closes
+// it.
+func (r *Room) OpenStored(ctx context.Context, u *Upload) (*filestore.UploadFile, error) {
+	return r.o.Store.OpenUpload(ctx, u.StoredPath)
+}
+
+// StoredIndex reads the index of a sparse upload that Uploads listed.
+func (r *Room) StoredIndex(ctx context.Context, u *Upload) ([]byte, error) {
+	return r.o.Store.ReadFile(ctx, u.StoredPath+".idx", maxIndexBytes)
+}

@@ -40,6 +40,7 @@ type specLine struct {
 	Urgent    bool       `json:"urgent,omitempty"`
 	Hunt      string     `json:"hunt,omitempty"`
 	Digest    string     `json:"digest"`
+	Origin    *Origin    `json:"origin,omitempty"`
 	Request   []byte     `json:"request,omitempty"` // zlib, base64; only while tasks are pending
 }
 
@@ -179,7 +180,7 @@ func (s specEntry) line() snapshotLine {
 	p := s.spec
 	return snapshotLine{Kind: "spec", Org: p.Org.String(), Flow: p.Flow.String(), Spec: &specLine{
 		Creator: p.Creator, Artifacts: p.Artifacts, Names: p.Names, Limits: p.Limits, Urgent: p.Urgent,
-		Hunt: p.Hunt.String(), Digest: hex.EncodeToString(p.digest[:]), Request: s.request,
+		Hunt: p.Hunt.String(), Origin: p.Origin, Digest: hex.EncodeToString(p.digest[:]), Request: s.request,
 	}}
 }
 
@@ -263,7 +264,7 @@ func (t *Table) restoreLine(text []byte) error {
 func (t *Table) restoreSpec(key specKey, s *specLine) error {
 	spec := &Spec{
 		Org: key.org, Flow: key.flow, Creator: s.Creator, Artifacts: s.Artifacts, Names: s.Names,
-		Limits: s.Limits, Urgent: s.Urgent,
+		Limits: s.Limits, Urgent: s.Urgent, Origin: s.Origin,
 	}
 	if s.Hunt != "" {
 		hunt, err := ids.ParseHunt(s.Hunt)

@@ -1,6 +1,7 @@
 package flows
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -139,11 +140,11 @@ func (t *Table) apply(e *buspb.Entry, at time.Time, org ids.Org, body *buspb.Flo
 		if err := t.check(org, c); err != nil {
 			return nil, err
 		}
-		if s := c.GetStart(); s != nil {
-			if started[s.Spec.Flow] {
-				return nil, fmt.Errorf("start flow %s twice in one batch: %w", s.Spec.Flow, ErrExists)
+		if s := cmp.Or(c.GetStart().GetSpec(), c.GetImport().GetSpec()); s != nil {
+			if started[s.Flow] {
+				return nil, fmt.Errorf("start flow %s twice in one batch: %w", s.Flow, ErrExists)
 			}
-			started[s.Spec.Flow] = true
+			started[s.Flow] = true
 		}
 	}
 	t.index = max(t.index, e.Index)
@@ -159,6 +160,8 @@ func (t *Table) check(org ids.Org, c *buspb.FlowChange) error {
 	switch c := c.Change.(type) {
 	case *buspb.FlowChange_Start:
 		return t.checkStart(org, c.Start)
+	case *buspb.FlowChange_Import:
+		return t.checkImport(org, c.Import)
 	case *buspb.FlowChange_Cancel:
 		if c.Cancel.IfOpen {
 			return nil

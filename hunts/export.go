@@ -9,6 +9,7 @@ import (
 
 	"raptorpack/filestore"
 	"raptorpack/ids"
+	"raptorpack/internal/jsonrow"
 )
 
 // Format is how a table is written.
@@ -58,7 +59,7 @@ func (r *Results) Export(ctx context.Context, key Key, name string, w io.Writer,
 	}
 	e := &exporter{r: r, key: key, selection: v.selection, filter: v.filter, bare: o.Bare, out: bufio.NewWriterSize(w, exportBuffer)}
 	if o.Format == CSV {
-		e.columns = newColumns(o.Columns)
+		e.columns = jsonrow.NewColumns(o.Columns)
 		if len(o.Columns) == 0 {
 			err = e.learnSome(ctx)
 		}
@@ -87,8 +88,8 @@ type exporter struct {
 	key Key
 	*selection
 	filter  *Filter
-	columns *columns              // nil: JSON lines
-	learn   *columns              // columns of what is written are added; nil: no
+	columns *jsonrow.Columns      // nil: JSON lines
+	learn   *jsonrow.Columns      // columns of what is written are added; nil: no
 	note    func(filestore.Batch) // is told of each batch of JSON lines without a filter; nil: nobody
 	bare    bool
 	out     *bufio.Writer
@@ -109,7 +110,7 @@ func (e *exporter) learnFrom(ctx context.Context, place, limit int64) (int64, er
 	next, size := e.Total(), int64(0)
 	told, err := e.Walk(ctx, place, e.take, func(b filestore.Batch) error {
 		e.filter.Each(b.Lines, func(_ int64, line []byte) bool {
-			e.columns.learn(line)
+			e.columns.Learn(line)
 			return true
 		})
 		if size += int64(len(b.Lines)); size >= limit {
@@ -130,13 +131,13 @@ func (e *exporter) write(ctx context.Context) error {
 	e.report.Faults = e.faults()
 	line := e.line
 	if e.columns != nil {
-		c := newCSVWriter(e.columns, e.bare)
-		e.report.Columns = e.columns.names
+		c := jsonrow.NewCSV(e.columns, e.bare)
+		e.report.Columns = e.columns.Names
 		line = func(line []byte) error {
-			c.row(line)
+			c.Row(line)
 			return e.flush(c)
 		}
-		defer func() { e.report.Unlisted, e.report.UnlistedNames = c.unlisted, c.strange }()
+		defer func() { e.report.Unlisted, e.report.UnlistedNames = c.Unlisted, c.Strange }()
 		if err := e.flush(c); err != nil {
 			return err
 		}
@@ -172,7 +173,7 @@ func (e *exporter) batch(b filestore.Batch, line func([]byte) error) (err error)
 
 func (e *exporter) line(line []byte) error {
 	if e.learn != nil {
-		e.learn.learn(line)
+		e.learn.Learn(line)
 	}
 	e.report.Bytes += int64(len(line)) + 1
 	if _, err := e.out.Write(line); err != nil {
@@ -181,9 +182,9 @@ func (e *exporter) line(line []byte) error {
 	return e.out.WriteByte('\n')
 }
 
-func (e *exporter) flush(c *csvWriter) error {
-	e.report.Bytes += int64(len(c.out))
-	_, err := e.out.Write(c.out)
-	c.out = c.out[:0]
+func (e *exporter) flush(c *jsonrow.CSV) error {
+	e.report.Bytes += int64(len(c.Out))
+	_, err := e.out.Write(c.Out)
+	c.Out = c.Out[:0]
 	return err
 }

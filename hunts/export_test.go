@@ -7,6 +7,8 @@ import (
 	"io"
 
 	"github.com/RoaringBitmap/roaring/v2"
+
+	"raptorpack/internal/jsonrow"
 )
 
 // TextOf writes ordinals as a snapshot has them.
@@ -22,10 +24,10 @@ func SetOfText(text string) ([]uint32, error) {
 }
 
 // Column finds a column of a row.
-var Column = column
+var Column = jsonrow.Column
 
 // Text is a value as people read it.
-func Text(value []byte) string { return string(text(nil, value)) }
+func Text(value []byte) string { return string(jsonrow.Text(nil, value)) }
 
 // SortKey is the key of a value.
 func SortKey(value string) []byte { return sortKey(nil, []byte(value)) }
@@ -64,9 +66,9 @@ func (r *Results) Sorts() int {
 
 // CSVOf is a row as a file of its own.
 func CSVOf(line []byte, bare bool) string {
-	c := newColumns(nil)
-	c.learn(line)
-	w := newCSVWriter(c, bare)
-	w.row(line)
-	return string(w.out)
+	c := jsonrow.NewColumns(nil)
+	c.Learn(line)
+	w := jsonrow.NewCSV(c, bare)
+	w.Row(line)
+	return string(w.Out)
 }

@@ -14,6 +14,7 @@ import (
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/internal/jsonrow"
 )
 
 // importWriter makes rows and uploads durable: *filestore.Committer.
@@ -68,7 +69,7 @@ func Import(ctx context.Context, r io.ReaderAt, size int64, target ImportTarget)
 // importer is one import.
 type importer struct {
 	target  ImportTarget
-	archive *archive
+	archive *opened
 	from    ids.Hunt // what the hunt was called
 	out     *Imported
 
@@ -88,6 +89,9 @@ func (i *importer) open(ctx context.Context, r io.ReaderAt, size int64) error {
 	}
 	if i.archive, err = openArchive(r, size); err != nil {
 		return err
+	}
+	if i.archive.manifest.Options.Format == FormatCSVOnly {
+		return fmt.Errorf("its rows are CSV only: %w", ErrBadArchive)
 	}
 	i.out.Manifest, i.out.Origin = i.archive.manifest, new(HuntFile)
 	data, err := i.archive.read(huntName, maxManifest)
@@ -180,7 +184,7 @@ func (i *importer) batch(ctx context.Context, b *zipBatch, lines *lineReader, se
 		if err != nil {
 			return fmt.Errorf("fewer lines than its batches have: %w: %w", ErrBadArchive, err)
 		}
-		if !json.Valid(line) || line[0] != '{' || string(column(line, "ClientId")) != `"`+b.Client+`"` {
+		if !json.Valid(line) || line[0] != '{' || string(jsonrow.Column(line, "ClientId")) != `"`+b.Client+`"` {
 			return fmt.Errorf("a line is no row of %.60s: %w", b.Client, ErrBadArchive)
 		}
 		text = append(append(text, line...), '\n')

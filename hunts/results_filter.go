@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"raptorpack/internal/jsonrow"
 )
 
 const maxFilter = 1 << 10 // bytes
@@ -143,10 +145,10 @@ func (f *Filter) Takes(line []byte) bool {
 		return true
 	}
 	if f.column != "" {
-		return f.holds(column(line, f.column))
+		return f.holds(jsonrow.Column(line, f.column))
 	}
-	for all := fieldsOf(line); ; {
-		_, value, ok := all.next()
+	for all := jsonrow.Of(line); ; {
+		_, value, ok := all.Next()
 		if !ok {
 			return false
 		}
@@ -164,7 +166,7 @@ func (f *Filter) holds(value []byte) bool {
 	if value == nil {
 		return false
 	}
-	f.value = text(f.value[:0], value)
+	f.value = jsonrow.Text(f.value[:0], value)
 	f.low = f.fold(f.low[:0], f.value)
 	if f.whole {
 		return bytes.Equal(f.low, f.needle)

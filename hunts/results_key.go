@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 	"strconv"
+
+	"raptorpack/internal/jsonrow"
 )
 
 // Sort keys are bytes that order as the values do.
@@ -32,7 +34,7 @@ func sortKey(dst, value []byte) []byte {
 	case 't':
 		return append(dst, keyTrue)
 	case '"':
-		return shortKey(dst, text(append(dst, keyText), value))
+		return shortKey(dst, jsonrow.Text(append(dst, keyText), value))
 	case '{', '[':
 		return shortKey(dst, append(append(dst, keyNested), value...))
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"raptorpack/filestore"
+	"raptorpack/internal/jsonrow"
 )
 
 // Progress is how far a sort is.
@@ -285,7 +286,7 @@ func (j *sortJob) collect(ctx context.Context, s *sorter) (*tempFile, int64, *fi
 	told, err := v.Walk(ctx, 0, v.take, func(b filestore.Batch) (err error) {
 		filter.Each(b.Lines, func(number int64, line []byte) bool {
 			count++
-			err = s.add(column(line, v.q.Sort), b.Place+number)
+			err = s.add(jsonrow.Column(line, v.q.Sort), b.Place+number)
 			return err == nil
 		})
 		j.rows.Add(b.Rows)

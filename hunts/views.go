@@ -155,8 +155,10 @@ func (r *Room) RemoveTree(ctx context.Context, f Files, key Key) error {
 	if gone.imported {
 		err = removeUploads(ctx, f, key)
 	}
-	if err == nil {
-		err = f.Store.RemoveAll(ctx, filestore.HuntDir(key.Org, key.Hunt))
+	for _, dir := range []string{filestore.HuntDir(key.Org, key.Hunt), filestore.HuntDownloadsDir(key.Org, key.Hunt)} {
+		if err == nil {
+			err = f.Store.RemoveAll(ctx, dir)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("remove files of hunt %s: %w", key.Hunt, err)

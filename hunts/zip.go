@@ -1,20 +1,17 @@
 package hunts
 
 import (
-	"archive/zip"
 	"bufio"
-	"compress/flate"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 	"time"
 
 	"raptorpack/filestore"
+	"raptorpack/internal/archive"
+	"raptorpack/internal/jsonrow"
 )
 
 // Zip writes a hunt into w as one zip: hunt.json, the clients, the rows of each result
@@ -24,6 +21,9 @@ import (
 // broken off has no manifest. Memory grows with the number of members and batches, a
 // few hundred bytes each, not with their bytes.
 func (r *Results) Zip(ctx context.Context, key Key, w io.Writer, o ZipOptions) (*Manifest, error) {
+	if o.Format != "" && o.Format != FormatJSON && o.Format != FormatCSVOnly {
+		return nil, fmt.Errorf("format %.40q of a zip: %w", o.Format, ErrInvalid)
+	}
 	h, err := r.hunt(key)
 	if err != nil {
 		return nil, err
@@ -43,20 +43,16 @@ type zipWriter struct {
 	r        *Results
 	h        *Hunt
 	key      Key
-	zip      *zip.Writer
+	zip      *archive.Writer
 	manifest Manifest
-	taken    map[string]bool // names of results
+	results  archive.Results
 }
 
 func newZipWriter(r *Results, h *Hunt, w io.Writer, o ZipOptions) *zipWriter {
-	z := &zipWriter{r: r, h: h, key: h.Key, zip: zip.NewWriter(w), taken: map[string]bool{}, manifest: Manifest{
+	return &zipWriter{r: r, h: h, key: h.Key, zip: archive.NewWriter(w), manifest: Manifest{
 		Version: zipVersion, Hunt: h.Key.Hunt.String(), Org: h.Org.String(), Exported: time.Now().UTC(), Options: o,
 		Members: []ZipMember{}, Problems: []ZipProblem{}, Counts: map[string]int{},
 	}}
-	z.zip.RegisterCompressor(zip.Deflate, func(out io.Writer) (io.WriteCloser, error) {
-		return flate.NewWriter(out, flate.BestSpeed)
-	})
-	return z
 }
 
 func (z *zipWriter) all(ctx context.Context) error {
@@ -102,16 +98,11 @@ func (z *zipWriter) document(name, kind string, v any) error {
 // member writes a member and, if it is of some kind, notes it. What it returns is
 // valid until the next one.
 func (z *zipWriter) member(m ZipMember, at time.Time, write func(io.Writer) error) (*ZipMember, error) {
-	out, err := z.zip.CreateHeader(&zip.FileHeader{Name: m.Path, Method: zip.Deflate, Modified: at})
+	sum, err := z.zip.Member(m.Path, at, write)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.Path, err)
+		return nil, err
 	}
-	sum := sha256.New()
-	counted := &countWriter{w: io.MultiWriter(sum, out)}
-	if err := write(counted); err != nil {
-		return nil, fmt.Errorf("%s: %w", m.Path, err)
-	}
-	m.Size, m.SHA256 = counted.n, hex.EncodeToString(sum.Sum(nil))
+	m.Size, m.SHA256 = sum.Size, sum.SHA256
 	if m.Kind == "" {
 		return &m, nil
 	}
@@ -137,11 +128,14 @@ func (z *zipWriter) problem(p ZipProblem) { z.manifest.Problems = append(z.manif
 // result writes the rows of a result, twice.
 func (z *zipWriter) result(ctx context.Context, name string) error {
 	set := filestore.HuntResults(z.key.Org, z.key.Hunt, name).String()
-	base := z.free(strings.TrimPrefix(set, filestore.HuntDir(z.key.Org, z.key.Hunt)+"/"))
-	learned := newColumns(nil)
+	base := z.results.Free(strings.TrimPrefix(set, filestore.HuntDir(z.key.Org, z.key.Hunt)+"/"))
+	learned := jsonrow.NewColumns(nil)
 	e, err := z.rows(ctx, base, kindRows, ResultRows, name, learned)
 	if err != nil {
 		return err
+	}
+	if z.manifest.Options.Format == FormatJSON {
+		return nil
 	}
 	e.columns, e.learn, e.note, e.bare = learned, nil, nil, z.manifest.Options.Bare
 	e.report = ExportReport{}
@@ -160,36 +154,6 @@ func (z *zipWriter) result(ctx context.Context, name string) error {
 	return nil
 }
 
-// free makes a name for a result's members that no other has as a file or folder,
-// also where case does not count. Escaped names have no "~", so another folder does.
-func (z *zipWriter) free(base string) string {
-	for n := 1; ; n++ {
-		name := base
-		if n > 1 {
-			name = fmt.Sprintf("results~%d/%s", n, strings.TrimPrefix(base, "results/"))
-		}
-		low := strings.ToLower(name)
-		clash := z.taken[low] || z.taken[low+".jsonl"] || z.taken[low+".csv"] || z.taken[low+".batches.jsonl"]
-		for dir := path.Dir(low); dir != "."; dir = path.Dir(dir) {
-			clash = clash || z.taken["file "+dir]
-		}
-		if !clash {
-			z.take(low)
-			return name
-		}
-	}
-}
-
-func (z *zipWriter) take(low string) {
-	z.taken[low] = true
-	for _, ending := range []string{".jsonl", ".csv", ".batches.jsonl"} {
-		z.taken[low+ending], z.taken["file "+low+ending] = true, true
-	}
-	for dir := path.Dir(low); dir != "."; dir = path.Dir(dir) {
-		z.taken[dir] = true
-	}
-}
-
 // noted is a batch of rows that was written.
 type noted struct {
 	stream      int
@@ -197,15 +161,32 @@ type noted struct {
 }
 
 // rows writes the rows of a source as they are stored, and whose they are.
-func (z *zipWriter) rows(ctx context.Context, base, kind string, source Source, name string, learned *columns) (*exporter, error) {
+func (z *zipWriter) rows(ctx context.Context, base, kind string, source Source, name string, learned *jsonrow.Columns) (*exporter, error) {
 	set, extents, err := z.r.set(z.key, source, name)
 	if err != nil {
 		return nil, err
 	}
+	if kind == kindRows && z.manifest.Options.Format == FormatCSVOnly {
+		return z.learned(ctx, set, extents, learned)
+	}
 	return z.lines(ctx, base, kind, set, extents, learned)
 }
 
-func (z *zipWriter) lines(ctx context.Context, base, kind string, set filestore.Set, name string, learned *columns) (*exporter, error) {
+// learned only looks at rows, for the columns of their table.
+func (z *zipWriter) learned(ctx context.Context, set filestore.Set, name string, learned *jsonrow.Columns) (*exporter, error) {
+	s, _, err := z.r.pin(ctx, z.key, set, name, nil, "")
+	if err != nil {
+		return nil, err
+	}
+	e := &exporter{r: z.r, key: z.key, selection: s, learn: learned, out: bufio.NewWriterSize(io.Discard, exportBuffer)}
+	if err := e.write(ctx); err != nil {
+		return nil, err
+	}
+	z.manifest.Problems = append(z.manifest.Problems, e.report.problems("")...)
+	return e, nil
+}
+
+func (z *zipWriter) lines(ctx context.Context, base, kind string, set filestore.Set, name string, learned *jsonrow.Columns) (*exporter, error) {
 	s, _, err := z.r.pin(ctx, z.key, set, name, nil, "")
 	if err != nil {
 		return nil, err

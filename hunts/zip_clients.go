@@ -11,6 +11,7 @@ import (
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/internal/jsonrow"
 )
 
 // ClientLine is a line of clients.jsonl: a flow of the hunt, or a client that has
@@ -34,7 +35,7 @@ type ClientLine struct {
 
 // clients writes who took part, and who waits or declined.
 func (z *zipWriter) clients(ctx context.Context) error {
-	table := newCSVWriter(newColumns(clientColumns), z.manifest.Options.Bare)
+	table := jsonrow.NewCSV(jsonrow.NewColumns(clientColumns), z.manifest.Options.Bare)
 	_, err := z.member(ZipMember{Path: clientsName, Kind: kindClients}, z.h.Created, func(w io.Writer) error {
 		out := bufio.NewWriterSize(w, exportBuffer)
 		err := z.eachClient(ctx, func(c *ClientLine) error {
@@ -42,7 +43,7 @@ func (z *zipWriter) clients(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			table.row(line)
+			table.Row(line)
 			_, err = out.Write(append(line, '\n'))
 			return err
 		})
@@ -52,7 +53,7 @@ func (z *zipWriter) clients(ctx context.Context) error {
 		return err
 	}
 	_, err = z.member(ZipMember{Path: "clients.csv", Kind: kindTable}, z.h.Created, func(w io.Writer) error {
-		_, err := w.Write(table.out)
+		_, err := w.Write(table.Out)
 		return err
 	})
 	return err

@@ -29,6 +29,7 @@ const (
 	kindUploads = "uploads" // the list of uploads, with the members that have their bytes
 	kindAbout   = "uploads_about"
 	kindFile    = "file"  // the stored bytes of an upload
+	kindWhole   = "whole" // the bytes of a sparse upload with its holes
 	kindIndex   = "index" // of a sparse upload: which runs of the file those bytes are
 )
 
@@ -67,7 +68,21 @@ type ZipProblem struct {
 type ZipOptions struct {
 	RowsOnly bool `json:"rows_only,omitempty"` // neither logs nor uploads
 	Bare     bool `json:"bare,omitempty"`      // CSV without the guard against formulas
+
+	// Format leaves one of the two forms of rows out; empty: both are there. Without
+	// JSON lines a zip cannot be brought in again.
+	Format string `json:"format,omitempty"`
+
+	// Expand writes sparse uploads with their holes, up to a bound; others stay as they
+	// are stored.
+	Expand bool `json:"expand_sparse,omitempty"`
 }
+
+// Formats of ZipOptions.
+const (
+	FormatJSON    = "json"
+	FormatCSVOnly = "csv_only"
+)
 
 // HuntFile is hunt.json: a hunt as it stood when its zip was made.
 type HuntFile struct {

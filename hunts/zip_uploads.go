@@ -13,6 +13,7 @@ import (
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
+	"raptorpack/internal/archive"
 )
 
 const (
@@ -22,6 +23,10 @@ const (
 
 	indexEnding  = ".idx"
 	maxIndexSize = 128 << 20
+
+	// MaxExpanded bounds a sparse upload that a zip has with its holes, in bytes: a
+	// client may claim terabytes of them.
+	MaxExpanded = 64 << 30
 )
 
 // uploads writes the list of uploads, what clients said of them before, and the stored
@@ -74,7 +79,7 @@ func (z *zipWriter) eachUpload(ctx context.Context, s *selection, found func(*zi
 // where names are escaped and unique.
 func (z *zipWriter) place(u *zipUpload) string {
 	dir := filestore.FlowUploadsDir(z.key.Org, u.client, u.flow) + "/"
-	if name, ok := strings.CutPrefix(u.StoredPath, dir); ok && safePath(name) {
+	if name, ok := strings.CutPrefix(u.StoredPath, dir); ok && archive.SafePath(name) {
 		return "uploads/" + u.client.String() + "/" + u.flow.String() + "/" + name
 	}
 	return ""
@@ -138,8 +143,15 @@ func (z *zipWriter) stored(ctx context.Context, u *zipUpload, file *filestore.Up
 	if err != nil {
 		at = z.h.Created
 	}
-	in := &faultReader{r: file.Stored(ctx)}
-	m, err := z.member(ZipMember{Path: u.member, Kind: kindFile}, at, func(w io.Writer) error {
+	in, kind := &faultReader{r: file.Stored(ctx)}, kindFile
+	if u.Sparse && z.manifest.Options.Expand {
+		if file.Size() > MaxExpanded {
+			trouble(fmt.Sprintf("%d bytes with its holes are more than %d: it is as it is stored", file.Size(), int64(MaxExpanded)))
+		} else {
+			in, kind = &faultReader{r: file.Expanded(ctx)}, kindWhole
+		}
+	}
+	m, err := z.member(ZipMember{Path: u.member, Kind: kind}, at, func(w io.Writer) error {
 		_, err := io.CopyBuffer(w, in, make([]byte, exportBuffer))
 		if in.err != nil && ctx.Err() == nil {
 			return nil // told below; the writer is fine
@@ -151,6 +163,8 @@ func (z *zipWriter) stored(ctx context.Context, u *zipUpload, file *filestore.Up
 		return err
 	case in.err != nil:
 		trouble(fmt.Sprintf("only %d of %d bytes can be read: %s", m.Size, u.StoredSize, in.err.Error()))
+	case kind == kindWhole:
+		return nil
 	case m.SHA256 != u.SHA256 || m.Size != u.StoredSize:
 		trouble(fmt.Sprintf("%d bytes with SHA-256 %s, but %d with %s were stored", m.Size, m.SHA256, u.StoredSize, u.SHA256))
 	}

@@ -10,8 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"strings"
+
+	"raptorpack/internal/archive"
 )
 
 // ErrBadArchive means that a file is no zip of a hunt, or that it is not as its
@@ -55,19 +55,19 @@ func Verify(ctx context.Context, r io.ReaderAt, size int64) (*Verified, error) {
 	return v, nil
 }
 
-// archive is an open zip of a hunt.
-type archive struct {
+// opened is an open zip of a hunt.
+type opened struct {
 	zip      *zip.Reader
 	files    map[string]*zip.File
 	manifest *Manifest
 }
 
-func openArchive(r io.ReaderAt, size int64) (*archive, error) {
+func openArchive(r io.ReaderAt, size int64) (*opened, error) {
 	z, err := zip.NewReader(r, size)
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // paths are looked at below
 		return nil, fmt.Errorf("%w: %w", ErrBadArchive, err)
 	}
-	a := &archive{zip: z, files: make(map[string]*zip.File, len(z.File)), manifest: new(Manifest)}
+	a := &opened{zip: z, files: make(map[string]*zip.File, len(z.File)), manifest: new(Manifest)}
 	for _, f := range z.File {
 		a.files[f.Name] = f
 	}
@@ -85,7 +85,7 @@ func openArchive(r io.ReaderAt, size int64) (*archive, error) {
 }
 
 // read reads a small member.
-func (a *archive) read(name string, limit int64) ([]byte, error) {
+func (a *opened) read(name string, limit int64) ([]byte, error) {
 	in, err := a.open(name)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (a *archive) read(name string, limit int64) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func (a *archive) open(name string) (io.ReadCloser, error) {
+func (a *opened) open(name string) (io.ReadCloser, error) {
 	f := a.files[name]
 	if f == nil {
 		return nil, fmt.Errorf("%.200s is missing: %w", name, ErrBadArchive)
@@ -116,7 +116,7 @@ func (a *archive) open(name string) (io.ReadCloser, error) {
 
 // strange lists what the zip has and the manifest does not, and names that would
 // leave a folder.
-func (a *archive) strange() (out []ZipProblem) {
+func (a *opened) strange() (out []ZipProblem) {
 	listed := make(map[string]int, len(a.manifest.Members)+1)
 	listed[manifestName]++
 	for _, m := range a.manifest.Members {
@@ -125,7 +125,7 @@ func (a *archive) strange() (out []ZipProblem) {
 	for _, f := range a.zip.File {
 		problem := ""
 		switch listed[f.Name]--; {
-		case !safePath(f.Name):
+		case !archive.SafePath(f.Name):
 			problem = "path is not safe"
 		case listed[f.Name] < 0:
 			problem = "the manifest does not list it, or not so often"
@@ -137,21 +137,15 @@ func (a *archive) strange() (out []ZipProblem) {
 	return out
 }
 
-// safePath reports whether a path stays in the folder that a zip is unpacked in, on
-// any system.
-func safePath(name string) bool {
-	return fs.ValidPath(name) && name != "." && !strings.ContainsAny(name, "\\\x00") && !strings.Contains(name, ":")
-}
-
 // check holds a member to the manifest, and returns how many bytes it has.
-func (a *archive) check(ctx context.Context, m *ZipMember) (int64, error) {
+func (a *opened) check(ctx context.Context, m *ZipMember) (int64, error) {
 	in, err := a.open(m.Path)
 	if err != nil {
 		return 0, err
 	}
 	defer in.Close()
 	sum := sha256.New()
-	n, err := io.Copy(sum, io.LimitReader(&contextReader{ctx, in}, m.Size+1))
+	n, err := io.Copy(sum, io.LimitReader(archive.WithContext(ctx, in), m.Size+1))
 	switch {
 	case err != nil:
 		return n, fmt.Errorf("after %d bytes: %w", n, err)
@@ -163,18 +157,4 @@ func (a *archive) check(ctx context.Context, m *ZipMember) (int64, error) {
 		return n, errors.New("SHA-256 differs")
 	}
 	return n, nil
-}
-
-// contextReader ends reading when nobody waits any more.
-type contextReader struct {
-	ctx context.Context //nolint:containedctx // lives as long as one call
-	r   io.Reader
-}
-
-// Read implements io.Reader.
-func (c *contextReader) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(p)
 }

@@ -57,6 +57,14 @@ func ClientOfKey(key *rsa.PublicKey) Client {
 	return Client{"C." + hex.EncodeToString(hash.Sum(nil)[:8])}
 }
 
+// ClientOfHost is the client that stands for a host which no agent speaks for: the first
+// 8 bytes of SHA-256 over "raptorpack offline client\n" and its name in lower case. The
+// same name gives the same client, everywhere.
+func ClientOfHost(hostname string) Client {
+	sum := sha256.Sum256([]byte("raptorpack offline client\n" + strings.ToLower(hostname)))
+	return Client{"C." + hex.EncodeToString(sum[:8])}
+}
+
 // ClientOfNumber is the client whose id has these 8 bytes, most significant first.
 func ClientOfNumber(n uint64) Client { return Client{fmt.Sprintf("C.%016x", n)} }
 

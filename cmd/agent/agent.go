@@ -23,6 +23,7 @@ import (
 
 	"raptorpack/artifacts"
 	"raptorpack/client"
+	"raptorpack/collector"
 	"raptorpack/config"
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
@@ -49,7 +50,9 @@ type Settings struct {
 }
 
 // Engine holds what queries may call on an endpoint.
-func Engine() (*vql.Engine, error) { return vql.NewEngine(endpoint.Functions(), endpoint.Plugins()) }
+func Engine() (*vql.Engine, error) {
+	return vql.NewEngine(endpoint.Functions(), append(endpoint.Plugins(), collector.Plugin))
+}
 
 // Options turns the client section of a file into the options of an agent.
 func Options(c config.Client, s Settings) (client.Options, error) {

@@ -77,8 +77,8 @@ func (k *keys) Enrol(ctx context.Context, e frontend.Enrolment) error {
 	return err
 }
 
-// collections lets the frontend hand over what clients send.
-type collections struct {
+// intake lets the frontend hand over what clients send.
+type intake struct {
 	n *Node
 
 	// noting is held from a look at the board until the clients room knows of it,
@@ -86,17 +86,17 @@ type collections struct {
 	noting sync.Mutex
 }
 
-func (c *collections) Ingest(ctx context.Context, peer frontend.Peer, messages []*wirepb.VeloMessage) error {
+func (c *intake) Ingest(ctx context.Context, peer frontend.Peer, messages []*wirepb.VeloMessage) error {
 	return c.n.flows.Ingest(ctx, flows.Peer{Org: peer.Org, Client: peer.Client, Received: peer.Received}, messages)
 }
 
-func (c *collections) DeadLetter(ctx context.Context, peer frontend.Peer, reason string, data []byte) error {
+func (c *intake) DeadLetter(ctx context.Context, peer frontend.Peer, reason string, data []byte) error {
 	return c.n.flows.DeadLetter(ctx, flows.Peer{Org: peer.Org, Client: peer.Client, Received: peer.Received}, reason, data)
 }
 
 // Attach also tells the clients room who is online, soft state for search, and has
 // the foreman look which hunts want the client.
-func (c *collections) Attach(org ids.Org, client ids.Client) frontend.Attachment {
+func (c *intake) Attach(org ids.Org, client ids.Client) frontend.Attachment {
 	c.note(org, client)
 	a := &attachment{c.n.flows.Attach(org, client), c, org, client}
 	c.n.foreman.Arrived(org, client)
@@ -104,7 +104,7 @@ func (c *collections) Attach(org ids.Org, client ids.Client) frontend.Attachment
 }
 
 // note tells the clients room what the board says, whoever came or went.
-func (c *collections) note(org ids.Org, client ids.Client) {
+func (c *intake) note(org ids.Org, client ids.Client) {
 	c.noting.Lock()
 	defer c.noting.Unlock()
 	c.n.clients.SetOnline(org, client, c.n.board.Connected(org, client))
@@ -112,7 +112,7 @@ func (c *collections) note(org ids.Org, client ids.Client) {
 
 type attachment struct {
 	*flows.Attachment
-	collections *collections
+	collections *intake
 	org         ids.Org
 	client      ids.Client
 }

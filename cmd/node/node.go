@@ -18,6 +18,7 @@ import (
 
 	"raptorpack/artifacts"
 	"raptorpack/clients"
+	"raptorpack/collections"
 	"raptorpack/config"
 	"raptorpack/filestore"
 	"raptorpack/flows"
@@ -100,6 +101,8 @@ type Node struct {
 	hunts       *hunts.Room
 	tools       *inventory.Room
 	toolFiles   *inventory.Files
+	flowZips    *collections.Exporter
+	downloads   *collections.Downloads
 	runner      *runner.Runner
 	foreman     *hunts.Foreman
 	asker       *hunts.Asker
@@ -286,6 +289,7 @@ func (n *Node) wire(ctx context.Context) error {
 		})
 	}
 	n.tables = n.huntTables()
+	n.wireDownloads()
 	if err := n.openFrontend(ctx); err != nil {
 		return err
 	}
@@ -345,7 +349,7 @@ func (n *Node) openFrontend(ctx context.Context) error {
 		return err
 	}
 	o := frontend.Options{
-		Identity: identity, Keys: &keys{n}, Collections: &collections{n: n}, Tenants: tenants{c.Client.Nonce}, Board: n.board, Public: publicFiles{n},
+		Identity: identity, Keys: &keys{n}, Collections: &intake{n: n}, Tenants: tenants{c.Client.Nonce}, Board: n.board, Public: publicFiles{n},
 		Sightings: n.clients, Ready: n.Ready, BasePath: c.Frontend.BasePath, ProxyHeader: c.Frontend.ProxyHeader,
 		MaxPoll: seconds(c.Client.MaxPollSeconds), PollJitter: seconds(c.Client.MaxPollStdSeconds), PingWait: seconds(c.Client.WSPingWaitSeconds),
 		MaxBody: max(4*c.Client.MaxUploadBytes, 32<<20), Sessions: 2 * c.Frontend.Resources.ExpectedClients,

@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"io"
 
 	"raptorpack/api"
+	"raptorpack/collector"
+	"raptorpack/config"
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
@@ -15,7 +18,7 @@ import (
 // Engine holds what queries may call on a server: its own primitives, and
 // those of the endpoint as far as permissions go.
 func Engine() (*vql.Engine, error) {
-	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
+	functions, plugins := server.Guard(endpoint.Functions(), append(endpoint.Plugins(), collector.Plugin))
 	return vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
 }
 
@@ -24,7 +27,10 @@ func Engine() (*vql.Engine, error) {
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 	return &server.Host{
 		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
-		Ledger: proposer{d.api, &who}, Tools: n.tools, Inventory: toolKeeper{n, d.api, &who}, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(),
+		Ledger: proposer{d.api, &who}, Tools: n.tools, Inventory: toolKeeper{n, d.api, &who}, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(), Downloads: downloadMaker{n}, Imports: importsFor{d.api, &who},
+		Repack: func(to io.Writer, program io.ReaderAt, size int64, text []byte) error {
+			return config.Repack(to, program, size, text, nil)
+		},
 		Collect: func(ctx context.Context, c server.Collection) (ids.Flow, error) {
 			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c))
 			if err != nil {

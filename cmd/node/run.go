@@ -185,6 +185,7 @@ func (n *Node) parts() []*part {
 		&part{name: "conditions of hunts", run: n.asker.Run},
 		&part{name: "files of hunts", run: n.closeHunts},
 		&part{name: "tables of hunts", run: n.tables.Run},
+		&part{name: "downloads", run: n.downloads.Run},
 		&part{name: "doors", run: n.doors.run},
 		&part{name: "memory", run: n.thrift},
 		&part{name: "frontend", run: n.frontend.Run},

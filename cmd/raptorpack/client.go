@@ -14,9 +14,11 @@ func newClient(g *globals) *cobra.Command {
 	s := agent.Settings{Version: version}
 	c := &cobra.Command{
 		Use: "client", Short: "Run the agent on this endpoint", Args: cobra.NoArgs,
+		Long: `Run the agent on this endpoint. Without --config it takes the client file that config
+repack has put into this program.`,
 		Example: "  raptorpack client --config client.yaml",
 		RunE: func(c *cobra.Command, _ []string) error {
-			loaded, err := g.load(c, config.Options{ClientOnly: true})
+			loaded, err := g.loadClient(c)
 			if err != nil {
 				return err
 			}
@@ -47,4 +49,15 @@ func newClient(g *globals) *cobra.Command {
 		panic(err)
 	}
 	return c
+}
+
+// loadClient reads the file that was named, else what is packed into this program.
+func (g *globals) loadClient(c *cobra.Command) (*config.Loaded, error) {
+	o := config.Options{ClientOnly: true}
+	if g.config == "" {
+		if loaded, err := config.LoadEmbedded(o); err != nil || loaded != nil {
+			return loaded, err
+		}
+	}
+	return g.load(c, o)
 }

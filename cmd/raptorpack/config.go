@@ -11,7 +11,7 @@ import (
 
 func newConfig(g *globals) *cobra.Command {
 	c := &cobra.Command{Use: "config", Short: "Make, check and change configuration files"}
-	c.AddCommand(newConfigGenerate(g), newConfigClient(g), newConfigAPIClient(g), newConfigShow(g), newConfigValidate(g),
+	c.AddCommand(newConfigGenerate(g), newConfigClient(g), newConfigAPIClient(g), newConfigShow(g), newConfigValidate(g), newConfigRepack(g),
 		newConfigEdit(g, "rotate-keys", "Make new server, bus and gossip keys; agents follow by themselves", config.RotateKeys, "rotate_keys"),
 		newConfigEdit(g, "upgrade", "Add the keys that a pack of several nodes needs", config.Upgrade))
 	return c

@@ -20,8 +20,8 @@ var flowColumns = []column{
 }
 
 func newFlows(g *globals) *cobra.Command {
-	c := &cobra.Command{Use: "flows", Short: "List, show, cancel and delete collections", Aliases: []string{"flow"}}
-	c.AddCommand(newFlowsList(g), newFlowLogs(g),
+	c := &cobra.Command{Use: "flows", Short: "List, show, export, cancel and delete collections", Aliases: []string{"flow"}}
+	c.AddCommand(newFlowsList(g), newFlowLogs(g), newFlowsExport(g),
 		&cobra.Command{
 			Use: "show CLIENT FLOW", Short: "Show one collection", Args: exactly(2, "CLIENT FLOW"),
 			Example: "  raptorpack flows show C.0123456789abcdef F.D1ABC",

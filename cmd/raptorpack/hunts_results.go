@@ -109,9 +109,9 @@ func (r *remote) printTable(ctx context.Context, p *printer, path string, query 
 }
 
 func newHuntsExport(g *globals) *cobra.Command {
-	t, f := &tableFlags{}, &fetch{}
+	t, f, z := &tableFlags{}, &fetch{}, &zipFlags{}
 	var format string
-	var rowsOnly, bare bool
+	var rowsOnly bool
 	var columns []string
 	c := &cobra.Command{
 		Use: "export HUNT", Short: "Download a result of a hunt, or all of it as a zip", Args: exactly(1, "HUNT"),
@@ -145,16 +145,23 @@ The bytes of uploads are endpoints' own: treat them as hostile.`,
 			default:
 				return usage("--as %q: expected jsonl, csv or zip", format)
 			}
-			query.Set("bare", strconv.FormatBool(bare))
-			return g.withRemote(c, func(ctx context.Context, r *remote) error { return r.export(ctx, c, f, path, query) })
+			query.Set("bare", strconv.FormatBool(z.bare))
+			wish := call{method: http.MethodGet, path: path, query: query}
+			if format == "zip" {
+				if wish, err = z.call(c, path, query); err != nil {
+					return err
+				}
+			}
+			return g.withRemote(c, func(ctx context.Context, r *remote) error { return r.export(ctx, c, f, wish) })
 		},
 	}
 	t.declare(c)
+	z.declare(c)
 	flags := c.Flags()
 	flags.StringVar(&format, "as", "jsonl", "jsonl, csv or zip")
 	flags.StringVarP(&f.output, "output", "o", "", "a file that must not exist yet; left out or -: standard output")
 	flags.StringArrayVar(&columns, "column", nil, "of csv: a column to write; may be repeated; left out: those that the first rows have")
-	flags.BoolVar(&bare, "bare", false, "of csv: no ' in front of what looks like a formula")
+	flags.BoolVar(&z.bare, "bare", false, "of csv: no ' in front of what looks like a formula")
 	flags.BoolVar(&rowsOnly, "rows-only", false, "of a zip: neither logs nor uploads")
 	return c
 }
@@ -169,11 +176,11 @@ type exported struct {
 	Unlisted int64  `json:"unlisted_cells"`
 }
 
-func (r *remote) export(ctx context.Context, c *cobra.Command, f *fetch, path string, query url.Values) error {
-	if file, ok := c.OutOrStdout().(*os.File); ok && f.toStdout() && strings.HasSuffix(path, "/zip") && term.IsTerminal(int(file.Fd())) {
+func (r *remote) export(ctx context.Context, c *cobra.Command, f *fetch, wish call) error {
+	if file, ok := c.OutOrStdout().(*os.File); ok && f.toStdout() && strings.HasSuffix(wish.path, "/zip") && term.IsTerminal(int(file.Fd())) {
 		return usage("a zip does not go to a terminal: name a file with --output, or use a pipe")
 	}
-	response, err := r.send(ctx, call{method: http.MethodGet, path: path, query: query})
+	response, err := r.send(ctx, wish)
 	if err != nil {
 		return err
 	}

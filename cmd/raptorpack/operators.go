@@ -14,7 +14,7 @@ import (
 // newOperators are the commands that work on a server.
 func newOperators(g *globals) []*cobra.Command {
 	out := []*cobra.Command{
-		newClients(g), newLabels(g), newCollect(g), newInterrogate(g), newEvents(g), newFlows(g), newHunts(g), newResults(g), newUploads(g), newUsers(g), newTools(g), newStatus(g), newPack(g),
+		newClients(g), newLabels(g), newCollect(g), newInterrogate(g), newEvents(g), newFlows(g), newCollections(g), newHunts(g), newResults(g), newUploads(g), newUsers(g), newTools(g), newStatus(g), newPack(g),
 	}
 	for _, c := range out {
 		g.remoteFlags(c)

@@ -15,6 +15,7 @@ import (
 
 	"raptorpack/artifacts"
 	"raptorpack/cmd/agent"
+	"raptorpack/collector"
 	"raptorpack/vql"
 	"raptorpack/vql/endpoint"
 )
@@ -151,11 +152,11 @@ func (q *queryFlags) local(c *cobra.Command, g *globals, text string) (err error
 		Limits: vql.Limits{Timeout: time.Duration(timeout) * time.Second, MaxRows: q.maxRows},
 	}
 	if q.uploads != "" {
-		bundle, err := newBundle(q.uploads)
+		bundle, err := newBundle(collector.BundleOptions{Output: q.uploads})
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, bundle.close(nil)) }()
+		defer func() { err = errors.Join(err, bundle.Close(nil)) }()
 		o.Services = []any{bundle}
 	}
 	spent := costNow()

@@ -79,6 +79,7 @@ type ClientChange struct {
 	//	*ClientChange_Metadata
 	//	*ClientChange_Delete
 	//	*ClientChange_Interrogated
+	//	*ClientChange_Add
 	Change        isClientChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -175,6 +176,15 @@ func (x *ClientChange) GetInterrogated() *ClientInterrogated {
 	return nil
 }
 
+func (x *ClientChange) GetAdd() *ClientAdd {
+	if x != nil {
+		if x, ok := x.Change.(*ClientChange_Add); ok {
+			return x.Add
+		}
+	}
+	return nil
+}
+
 type isClientChange_Change interface {
 	isClientChange_Change()
 }
@@ -203,6 +213,10 @@ type ClientChange_Interrogated struct {
 	Interrogated *ClientInterrogated `protobuf:"bytes,6,opt,name=interrogated,proto3,oneof"`
 }
 
+type ClientChange_Add struct {
+	Add *ClientAdd `protobuf:"bytes,7,opt,name=add,proto3,oneof"`
+}
+
 func (*ClientChange_Enrol) isClientChange_Change() {}
 
 func (*ClientChange_Info) isClientChange_Change() {}
@@ -214,6 +228,8 @@ func (*ClientChange_Metadata) isClientChange_Change() {}
 func (*ClientChange_Delete) isClientChange_Change() {}
 
 func (*ClientChange_Interrogated) isClientChange_Change() {}
+
+func (*ClientChange_Add) isClientChange_Change() {}
 
 // ClientEnrol pins a public key to the id that is computed from it.
 type ClientEnrol struct {
@@ -268,6 +284,53 @@ func (x *ClientEnrol) GetPublicKey() []byte {
 	return nil
 }
 
+// ClientAdd makes a client that no agent speaks for: collections from elsewhere are
+// kept under it. It has no key, and none can be pinned to it. One that is there already
+// is left as it is.
+type ClientAdd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClientAdd) Reset() {
+	*x = ClientAdd{}
+	mi := &file_clients_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClientAdd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClientAdd) ProtoMessage() {}
+
+func (x *ClientAdd) ProtoReflect() protoreflect.Message {
+	mi := &file_clients_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClientAdd.ProtoReflect.Descriptor instead.
+func (*ClientAdd) Descriptor() ([]byte, []int) {
+	return file_clients_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ClientAdd) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
 // ClientInfo is what an agent reports of its host. Empty fields leave what is
 // known; labels are added.
 type ClientInfo struct {
@@ -293,7 +356,7 @@ type ClientInfo struct {
 
 func (x *ClientInfo) Reset() {
 	*x = ClientInfo{}
-	mi := &file_clients_proto_msgTypes[3]
+	mi := &file_clients_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +368,7 @@ func (x *ClientInfo) String() string {
 func (*ClientInfo) ProtoMessage() {}
 
 func (x *ClientInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_proto_msgTypes[3]
+	mi := &file_clients_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +381,7 @@ func (x *ClientInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientInfo.ProtoReflect.Descriptor instead.
 func (*ClientInfo) Descriptor() ([]byte, []int) {
-	return file_clients_proto_rawDescGZIP(), []int{3}
+	return file_clients_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ClientInfo) GetClient() string {
@@ -437,7 +500,7 @@ type ClientLabel struct {
 
 func (x *ClientLabel) Reset() {
 	*x = ClientLabel{}
-	mi := &file_clients_proto_msgTypes[4]
+	mi := &file_clients_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +512,7 @@ func (x *ClientLabel) String() string {
 func (*ClientLabel) ProtoMessage() {}
 
 func (x *ClientLabel) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_proto_msgTypes[4]
+	mi := &file_clients_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +525,7 @@ func (x *ClientLabel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientLabel.ProtoReflect.Descriptor instead.
 func (*ClientLabel) Descriptor() ([]byte, []int) {
-	return file_clients_proto_rawDescGZIP(), []int{4}
+	return file_clients_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClientLabel) GetClients() []string {
@@ -497,7 +560,7 @@ type ClientMetadata struct {
 
 func (x *ClientMetadata) Reset() {
 	*x = ClientMetadata{}
-	mi := &file_clients_proto_msgTypes[5]
+	mi := &file_clients_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +572,7 @@ func (x *ClientMetadata) String() string {
 func (*ClientMetadata) ProtoMessage() {}
 
 func (x *ClientMetadata) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_proto_msgTypes[5]
+	mi := &file_clients_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +585,7 @@ func (x *ClientMetadata) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientMetadata.ProtoReflect.Descriptor instead.
 func (*ClientMetadata) Descriptor() ([]byte, []int) {
-	return file_clients_proto_rawDescGZIP(), []int{5}
+	return file_clients_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClientMetadata) GetClient() string {
@@ -555,7 +618,7 @@ type ClientDelete struct {
 
 func (x *ClientDelete) Reset() {
 	*x = ClientDelete{}
-	mi := &file_clients_proto_msgTypes[6]
+	mi := &file_clients_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +630,7 @@ func (x *ClientDelete) String() string {
 func (*ClientDelete) ProtoMessage() {}
 
 func (x *ClientDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_proto_msgTypes[6]
+	mi := &file_clients_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +643,7 @@ func (x *ClientDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientDelete.ProtoReflect.Descriptor instead.
 func (*ClientDelete) Descriptor() ([]byte, []int) {
-	return file_clients_proto_rawDescGZIP(), []int{6}
+	return file_clients_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ClientDelete) GetClient() string {
@@ -601,7 +664,7 @@ type ClientInterrogated struct {
 
 func (x *ClientInterrogated) Reset() {
 	*x = ClientInterrogated{}
-	mi := &file_clients_proto_msgTypes[7]
+	mi := &file_clients_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +676,7 @@ func (x *ClientInterrogated) String() string {
 func (*ClientInterrogated) ProtoMessage() {}
 
 func (x *ClientInterrogated) ProtoReflect() protoreflect.Message {
-	mi := &file_clients_proto_msgTypes[7]
+	mi := &file_clients_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +689,7 @@ func (x *ClientInterrogated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientInterrogated.ProtoReflect.Descriptor instead.
 func (*ClientInterrogated) Descriptor() ([]byte, []int) {
-	return file_clients_proto_rawDescGZIP(), []int{7}
+	return file_clients_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ClientInterrogated) GetClient() string {
@@ -649,19 +712,22 @@ const file_clients_proto_rawDesc = "" +
 	"\n" +
 	"\rclients.proto\x12\x0eraptorpack.bus\"G\n" +
 	"\rClientChanges\x126\n" +
-	"\achanges\x18\x01 \x03(\v2\x1c.raptorpack.bus.ClientChangeR\achanges\"\xf4\x02\n" +
+	"\achanges\x18\x01 \x03(\v2\x1c.raptorpack.bus.ClientChangeR\achanges\"\xa3\x03\n" +
 	"\fClientChange\x123\n" +
 	"\x05enrol\x18\x01 \x01(\v2\x1b.raptorpack.bus.ClientEnrolH\x00R\x05enrol\x120\n" +
 	"\x04info\x18\x02 \x01(\v2\x1a.raptorpack.bus.ClientInfoH\x00R\x04info\x123\n" +
 	"\x05label\x18\x03 \x01(\v2\x1b.raptorpack.bus.ClientLabelH\x00R\x05label\x12<\n" +
 	"\bmetadata\x18\x04 \x01(\v2\x1e.raptorpack.bus.ClientMetadataH\x00R\bmetadata\x126\n" +
 	"\x06delete\x18\x05 \x01(\v2\x1c.raptorpack.bus.ClientDeleteH\x00R\x06delete\x12H\n" +
-	"\finterrogated\x18\x06 \x01(\v2\".raptorpack.bus.ClientInterrogatedH\x00R\finterrogatedB\b\n" +
+	"\finterrogated\x18\x06 \x01(\v2\".raptorpack.bus.ClientInterrogatedH\x00R\finterrogated\x12-\n" +
+	"\x03add\x18\a \x01(\v2\x19.raptorpack.bus.ClientAddH\x00R\x03addB\b\n" +
 	"\x06change\"D\n" +
 	"\vClientEnrol\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1d\n" +
 	"\n" +
-	"public_key\x18\x02 \x01(\fR\tpublicKey\"\xca\x03\n" +
+	"public_key\x18\x02 \x01(\fR\tpublicKey\"#\n" +
+	"\tClientAdd\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\"\xca\x03\n" +
 	"\n" +
 	"ClientInfo\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1a\n" +
@@ -711,32 +777,34 @@ func file_clients_proto_rawDescGZIP() []byte {
 	return file_clients_proto_rawDescData
 }
 
-var file_clients_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_clients_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_clients_proto_goTypes = []any{
 	(*ClientChanges)(nil),      // 0: raptorpack.bus.ClientChanges
 	(*ClientChange)(nil),       // 1: raptorpack.bus.ClientChange
 	(*ClientEnrol)(nil),        // 2: raptorpack.bus.ClientEnrol
-	(*ClientInfo)(nil),         // 3: raptorpack.bus.ClientInfo
-	(*ClientLabel)(nil),        // 4: raptorpack.bus.ClientLabel
-	(*ClientMetadata)(nil),     // 5: raptorpack.bus.ClientMetadata
-	(*ClientDelete)(nil),       // 6: raptorpack.bus.ClientDelete
-	(*ClientInterrogated)(nil), // 7: raptorpack.bus.ClientInterrogated
-	nil,                        // 8: raptorpack.bus.ClientMetadata.SetEntry
+	(*ClientAdd)(nil),          // 3: raptorpack.bus.ClientAdd
+	(*ClientInfo)(nil),         // 4: raptorpack.bus.ClientInfo
+	(*ClientLabel)(nil),        // 5: raptorpack.bus.ClientLabel
+	(*ClientMetadata)(nil),     // 6: raptorpack.bus.ClientMetadata
+	(*ClientDelete)(nil),       // 7: raptorpack.bus.ClientDelete
+	(*ClientInterrogated)(nil), // 8: raptorpack.bus.ClientInterrogated
+	nil,                        // 9: raptorpack.bus.ClientMetadata.SetEntry
 }
 var file_clients_proto_depIdxs = []int32{
 	1, // 0: raptorpack.bus.ClientChanges.changes:type_name -> raptorpack.bus.ClientChange
 	2, // 1: raptorpack.bus.ClientChange.enrol:type_name -> raptorpack.bus.ClientEnrol
-	3, // 2: raptorpack.bus.ClientChange.info:type_name -> raptorpack.bus.ClientInfo
-	4, // 3: raptorpack.bus.ClientChange.label:type_name -> raptorpack.bus.ClientLabel
-	5, // 4: raptorpack.bus.ClientChange.metadata:type_name -> raptorpack.bus.ClientMetadata
-	6, // 5: raptorpack.bus.ClientChange.delete:type_name -> raptorpack.bus.ClientDelete
-	7, // 6: raptorpack.bus.ClientChange.interrogated:type_name -> raptorpack.bus.ClientInterrogated
-	8, // 7: raptorpack.bus.ClientMetadata.set:type_name -> raptorpack.bus.ClientMetadata.SetEntry
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	4, // 2: raptorpack.bus.ClientChange.info:type_name -> raptorpack.bus.ClientInfo
+	5, // 3: raptorpack.bus.ClientChange.label:type_name -> raptorpack.bus.ClientLabel
+	6, // 4: raptorpack.bus.ClientChange.metadata:type_name -> raptorpack.bus.ClientMetadata
+	7, // 5: raptorpack.bus.ClientChange.delete:type_name -> raptorpack.bus.ClientDelete
+	8, // 6: raptorpack.bus.ClientChange.interrogated:type_name -> raptorpack.bus.ClientInterrogated
+	3, // 7: raptorpack.bus.ClientChange.add:type_name -> raptorpack.bus.ClientAdd
+	9, // 8: raptorpack.bus.ClientMetadata.set:type_name -> raptorpack.bus.ClientMetadata.SetEntry
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_clients_proto_init() }
@@ -751,6 +819,7 @@ func file_clients_proto_init() {
 		(*ClientChange_Metadata)(nil),
 		(*ClientChange_Delete)(nil),
 		(*ClientChange_Interrogated)(nil),
+		(*ClientChange_Add)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -758,7 +827,7 @@ func file_clients_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_clients_proto_rawDesc), len(file_clients_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

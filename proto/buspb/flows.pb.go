@@ -79,7 +79,7 @@ func (x FlowEnd_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FlowEnd_Outcome.Descriptor instead.
 func (FlowEnd_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{12, 0}
+	return file_flows_proto_rawDescGZIP(), []int{14, 0}
 }
 
 // FlowsBody is a batch. It is applied whole or refused whole; only start, cancel
@@ -141,6 +141,7 @@ type FlowChange struct {
 	//	*FlowChange_Expire
 	//	*FlowChange_Offer
 	//	*FlowChange_Kill
+	//	*FlowChange_Import
 	Change        isFlowChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -264,6 +265,15 @@ func (x *FlowChange) GetKill() *FlowKill {
 	return nil
 }
 
+func (x *FlowChange) GetImport() *FlowImport {
+	if x != nil {
+		if x, ok := x.Change.(*FlowChange_Import); ok {
+			return x.Import
+		}
+	}
+	return nil
+}
+
 type isFlowChange_Change interface {
 	isFlowChange_Change()
 }
@@ -304,6 +314,10 @@ type FlowChange_Kill struct {
 	Kill *FlowKill `protobuf:"bytes,9,opt,name=kill,proto3,oneof"`
 }
 
+type FlowChange_Import struct {
+	Import *FlowImport `protobuf:"bytes,10,opt,name=import,proto3,oneof"`
+}
+
 func (*FlowChange_Start) isFlowChange_Change() {}
 
 func (*FlowChange_Taken) isFlowChange_Change() {}
@@ -321,6 +335,8 @@ func (*FlowChange_Expire) isFlowChange_Change() {}
 func (*FlowChange_Offer) isFlowChange_Change() {}
 
 func (*FlowChange_Kill) isFlowChange_Change() {}
+
+func (*FlowChange_Import) isFlowChange_Change() {}
 
 // FlowKey names one flow of one client. Flows of a hunt have the same flow id on
 // all clients.
@@ -764,6 +780,138 @@ func (x *FlowStart) GetClients() []string {
 	return nil
 }
 
+// FlowImport records a collection that ran elsewhere and whose rows and uploads are
+// durable here. No task comes of it. It is refused if the client has a flow of the same
+// origin.
+type FlowImport struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Spec          *FlowSpec              `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"` // without a request
+	End           *FlowEnd               `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`   // with the key, and all of the coverage
+	Origin        *FlowOrigin            `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowImport) Reset() {
+	*x = FlowImport{}
+	mi := &file_flows_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowImport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowImport) ProtoMessage() {}
+
+func (x *FlowImport) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowImport.ProtoReflect.Descriptor instead.
+func (*FlowImport) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FlowImport) GetSpec() *FlowSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *FlowImport) GetEnd() *FlowEnd {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *FlowImport) GetOrigin() *FlowOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// FlowOrigin is where a collection came from.
+type FlowOrigin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        string                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`   // of its zip, in hex
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"` // what it was called there
+	Hostname      string                 `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Created       int64                  `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"` // unix microseconds, the clock there; 0: not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowOrigin) Reset() {
+	*x = FlowOrigin{}
+	mi := &file_flows_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowOrigin) ProtoMessage() {}
+
+func (x *FlowOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_flows_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowOrigin.ProtoReflect.Descriptor instead.
+func (*FlowOrigin) Descriptor() ([]byte, []int) {
+	return file_flows_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *FlowOrigin) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *FlowOrigin) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *FlowOrigin) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *FlowOrigin) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
 // FlowTaken: the client's first message of the flow is durable.
 type FlowTaken struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -774,7 +922,7 @@ type FlowTaken struct {
 
 func (x *FlowTaken) Reset() {
 	*x = FlowTaken{}
-	mi := &file_flows_proto_msgTypes[9]
+	mi := &file_flows_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +934,7 @@ func (x *FlowTaken) String() string {
 func (*FlowTaken) ProtoMessage() {}
 
 func (x *FlowTaken) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[9]
+	mi := &file_flows_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +947,7 @@ func (x *FlowTaken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowTaken.ProtoReflect.Descriptor instead.
 func (*FlowTaken) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{9}
+	return file_flows_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FlowTaken) GetKey() *FlowKey {
@@ -825,7 +973,7 @@ type FlowCoverage struct {
 
 func (x *FlowCoverage) Reset() {
 	*x = FlowCoverage{}
-	mi := &file_flows_proto_msgTypes[10]
+	mi := &file_flows_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -837,7 +985,7 @@ func (x *FlowCoverage) String() string {
 func (*FlowCoverage) ProtoMessage() {}
 
 func (x *FlowCoverage) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[10]
+	mi := &file_flows_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -850,7 +998,7 @@ func (x *FlowCoverage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowCoverage.ProtoReflect.Descriptor instead.
 func (*FlowCoverage) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{10}
+	return file_flows_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FlowCoverage) GetKey() *FlowKey {
@@ -912,7 +1060,7 @@ type FlowExtent struct {
 
 func (x *FlowExtent) Reset() {
 	*x = FlowExtent{}
-	mi := &file_flows_proto_msgTypes[11]
+	mi := &file_flows_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1072,7 @@ func (x *FlowExtent) String() string {
 func (*FlowExtent) ProtoMessage() {}
 
 func (x *FlowExtent) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[11]
+	mi := &file_flows_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1085,7 @@ func (x *FlowExtent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowExtent.ProtoReflect.Descriptor instead.
 func (*FlowExtent) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{11}
+	return file_flows_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FlowExtent) GetName() string {
@@ -972,7 +1120,7 @@ type FlowEnd struct {
 
 func (x *FlowEnd) Reset() {
 	*x = FlowEnd{}
-	mi := &file_flows_proto_msgTypes[12]
+	mi := &file_flows_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1132,7 @@ func (x *FlowEnd) String() string {
 func (*FlowEnd) ProtoMessage() {}
 
 func (x *FlowEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[12]
+	mi := &file_flows_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1145,7 @@ func (x *FlowEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowEnd.ProtoReflect.Descriptor instead.
 func (*FlowEnd) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{12}
+	return file_flows_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FlowEnd) GetKey() *FlowKey {
@@ -1077,7 +1225,7 @@ type FlowOffer struct {
 
 func (x *FlowOffer) Reset() {
 	*x = FlowOffer{}
-	mi := &file_flows_proto_msgTypes[13]
+	mi := &file_flows_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1237,7 @@ func (x *FlowOffer) String() string {
 func (*FlowOffer) ProtoMessage() {}
 
 func (x *FlowOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[13]
+	mi := &file_flows_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1250,7 @@ func (x *FlowOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowOffer.ProtoReflect.Descriptor instead.
 func (*FlowOffer) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{13}
+	return file_flows_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FlowOffer) GetKey() *FlowKey {
@@ -1144,7 +1292,7 @@ type FlowKill struct {
 
 func (x *FlowKill) Reset() {
 	*x = FlowKill{}
-	mi := &file_flows_proto_msgTypes[14]
+	mi := &file_flows_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1304,7 @@ func (x *FlowKill) String() string {
 func (*FlowKill) ProtoMessage() {}
 
 func (x *FlowKill) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[14]
+	mi := &file_flows_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1317,7 @@ func (x *FlowKill) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowKill.ProtoReflect.Descriptor instead.
 func (*FlowKill) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{14}
+	return file_flows_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FlowKill) GetClient() string {
@@ -1193,7 +1341,7 @@ type FlowTotals struct {
 
 func (x *FlowTotals) Reset() {
 	*x = FlowTotals{}
-	mi := &file_flows_proto_msgTypes[15]
+	mi := &file_flows_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1353,7 @@ func (x *FlowTotals) String() string {
 func (*FlowTotals) ProtoMessage() {}
 
 func (x *FlowTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[15]
+	mi := &file_flows_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1366,7 @@ func (x *FlowTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowTotals.ProtoReflect.Descriptor instead.
 func (*FlowTotals) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{15}
+	return file_flows_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FlowTotals) GetRows() int64 {
@@ -1266,7 +1414,7 @@ type FlowCancel struct {
 
 func (x *FlowCancel) Reset() {
 	*x = FlowCancel{}
-	mi := &file_flows_proto_msgTypes[16]
+	mi := &file_flows_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1426,7 @@ func (x *FlowCancel) String() string {
 func (*FlowCancel) ProtoMessage() {}
 
 func (x *FlowCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[16]
+	mi := &file_flows_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1439,7 @@ func (x *FlowCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowCancel.ProtoReflect.Descriptor instead.
 func (*FlowCancel) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{16}
+	return file_flows_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FlowCancel) GetKey() *FlowKey {
@@ -1317,7 +1465,7 @@ type FlowDelete struct {
 
 func (x *FlowDelete) Reset() {
 	*x = FlowDelete{}
-	mi := &file_flows_proto_msgTypes[17]
+	mi := &file_flows_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1477,7 @@ func (x *FlowDelete) String() string {
 func (*FlowDelete) ProtoMessage() {}
 
 func (x *FlowDelete) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[17]
+	mi := &file_flows_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1490,7 @@ func (x *FlowDelete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowDelete.ProtoReflect.Descriptor instead.
 func (*FlowDelete) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{17}
+	return file_flows_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FlowDelete) GetKey() *FlowKey {
@@ -1363,7 +1511,7 @@ type FlowExpire struct {
 
 func (x *FlowExpire) Reset() {
 	*x = FlowExpire{}
-	mi := &file_flows_proto_msgTypes[18]
+	mi := &file_flows_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1375,7 +1523,7 @@ func (x *FlowExpire) String() string {
 func (*FlowExpire) ProtoMessage() {}
 
 func (x *FlowExpire) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[18]
+	mi := &file_flows_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1388,7 +1536,7 @@ func (x *FlowExpire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowExpire.ProtoReflect.Descriptor instead.
 func (*FlowExpire) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{18}
+	return file_flows_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FlowExpire) GetKeys() []*FlowKey {
@@ -1412,7 +1560,7 @@ type MonitoringBody struct {
 
 func (x *MonitoringBody) Reset() {
 	*x = MonitoringBody{}
-	mi := &file_flows_proto_msgTypes[19]
+	mi := &file_flows_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1572,7 @@ func (x *MonitoringBody) String() string {
 func (*MonitoringBody) ProtoMessage() {}
 
 func (x *MonitoringBody) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[19]
+	mi := &file_flows_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1585,7 @@ func (x *MonitoringBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MonitoringBody.ProtoReflect.Descriptor instead.
 func (*MonitoringBody) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{19}
+	return file_flows_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *MonitoringBody) GetGroups() []*MonitoringGroup {
@@ -1466,7 +1614,7 @@ type MonitoringGroup struct {
 
 func (x *MonitoringGroup) Reset() {
 	*x = MonitoringGroup{}
-	mi := &file_flows_proto_msgTypes[20]
+	mi := &file_flows_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1626,7 @@ func (x *MonitoringGroup) String() string {
 func (*MonitoringGroup) ProtoMessage() {}
 
 func (x *MonitoringGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[20]
+	mi := &file_flows_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1639,7 @@ func (x *MonitoringGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MonitoringGroup.ProtoReflect.Descriptor instead.
 func (*MonitoringGroup) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{20}
+	return file_flows_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MonitoringGroup) GetLabel() string {
@@ -1525,7 +1673,7 @@ type MonitoringQuery struct {
 
 func (x *MonitoringQuery) Reset() {
 	*x = MonitoringQuery{}
-	mi := &file_flows_proto_msgTypes[21]
+	mi := &file_flows_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1685,7 @@ func (x *MonitoringQuery) String() string {
 func (*MonitoringQuery) ProtoMessage() {}
 
 func (x *MonitoringQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[21]
+	mi := &file_flows_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1698,7 @@ func (x *MonitoringQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MonitoringQuery.ProtoReflect.Descriptor instead.
 func (*MonitoringQuery) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{21}
+	return file_flows_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *MonitoringQuery) GetArgs() []byte {
@@ -1582,7 +1730,7 @@ type ServerMonitoringBody struct {
 
 func (x *ServerMonitoringBody) Reset() {
 	*x = ServerMonitoringBody{}
-	mi := &file_flows_proto_msgTypes[22]
+	mi := &file_flows_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1742,7 @@ func (x *ServerMonitoringBody) String() string {
 func (*ServerMonitoringBody) ProtoMessage() {}
 
 func (x *ServerMonitoringBody) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[22]
+	mi := &file_flows_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1755,7 @@ func (x *ServerMonitoringBody) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMonitoringBody.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringBody) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{22}
+	return file_flows_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ServerMonitoringBody) GetChange() isServerMonitoringBody_Change {
@@ -1662,7 +1810,7 @@ type ServerMonitoringSet struct {
 
 func (x *ServerMonitoringSet) Reset() {
 	*x = ServerMonitoringSet{}
-	mi := &file_flows_proto_msgTypes[23]
+	mi := &file_flows_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1822,7 @@ func (x *ServerMonitoringSet) String() string {
 func (*ServerMonitoringSet) ProtoMessage() {}
 
 func (x *ServerMonitoringSet) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[23]
+	mi := &file_flows_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1835,7 @@ func (x *ServerMonitoringSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMonitoringSet.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringSet) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{23}
+	return file_flows_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServerMonitoringSet) GetArtifacts() []*FlowArtifact {
@@ -1719,7 +1867,7 @@ type ServerMonitoringRead struct {
 
 func (x *ServerMonitoringRead) Reset() {
 	*x = ServerMonitoringRead{}
-	mi := &file_flows_proto_msgTypes[24]
+	mi := &file_flows_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +1879,7 @@ func (x *ServerMonitoringRead) String() string {
 func (*ServerMonitoringRead) ProtoMessage() {}
 
 func (x *ServerMonitoringRead) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[24]
+	mi := &file_flows_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +1892,7 @@ func (x *ServerMonitoringRead) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerMonitoringRead.ProtoReflect.Descriptor instead.
 func (*ServerMonitoringRead) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{24}
+	return file_flows_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ServerMonitoringRead) GetQuery() string {
@@ -1792,7 +1940,7 @@ type WatchPlace struct {
 
 func (x *WatchPlace) Reset() {
 	*x = WatchPlace{}
-	mi := &file_flows_proto_msgTypes[25]
+	mi := &file_flows_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1952,7 @@ func (x *WatchPlace) String() string {
 func (*WatchPlace) ProtoMessage() {}
 
 func (x *WatchPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[25]
+	mi := &file_flows_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1965,7 @@ func (x *WatchPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPlace.ProtoReflect.Descriptor instead.
 func (*WatchPlace) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{25}
+	return file_flows_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchPlace) GetArtifact() string {
@@ -1848,7 +1996,7 @@ type EventsDeleted struct {
 
 func (x *EventsDeleted) Reset() {
 	*x = EventsDeleted{}
-	mi := &file_flows_proto_msgTypes[26]
+	mi := &file_flows_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +2008,7 @@ func (x *EventsDeleted) String() string {
 func (*EventsDeleted) ProtoMessage() {}
 
 func (x *EventsDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_flows_proto_msgTypes[26]
+	mi := &file_flows_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +2021,7 @@ func (x *EventsDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsDeleted.ProtoReflect.Descriptor instead.
 func (*EventsDeleted) Descriptor() ([]byte, []int) {
-	return file_flows_proto_rawDescGZIP(), []int{26}
+	return file_flows_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EventsDeleted) GetName() string {
@@ -1910,7 +2058,7 @@ const file_flows_proto_rawDesc = "" +
 	"\n" +
 	"\vflows.proto\x12\x0eraptorpack.bus\"A\n" +
 	"\tFlowsBody\x124\n" +
-	"\achanges\x18\x01 \x03(\v2\x1a.raptorpack.bus.FlowChangeR\achanges\"\xea\x03\n" +
+	"\achanges\x18\x01 \x03(\v2\x1a.raptorpack.bus.FlowChangeR\achanges\"\xa0\x04\n" +
 	"\n" +
 	"FlowChange\x121\n" +
 	"\x05start\x18\x01 \x01(\v2\x19.raptorpack.bus.FlowStartH\x00R\x05start\x121\n" +
@@ -1921,7 +2069,9 @@ const file_flows_proto_rawDesc = "" +
 	"\x06delete\x18\x06 \x01(\v2\x1a.raptorpack.bus.FlowDeleteH\x00R\x06delete\x124\n" +
 	"\x06expire\x18\a \x01(\v2\x1a.raptorpack.bus.FlowExpireH\x00R\x06expire\x121\n" +
 	"\x05offer\x18\b \x01(\v2\x19.raptorpack.bus.FlowOfferH\x00R\x05offer\x12.\n" +
-	"\x04kill\x18\t \x01(\v2\x18.raptorpack.bus.FlowKillH\x00R\x04killB\b\n" +
+	"\x04kill\x18\t \x01(\v2\x18.raptorpack.bus.FlowKillH\x00R\x04kill\x124\n" +
+	"\x06import\x18\n" +
+	" \x01(\v2\x1a.raptorpack.bus.FlowImportH\x00R\x06importB\b\n" +
 	"\x06change\"5\n" +
 	"\aFlowKey\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x12\n" +
@@ -1955,7 +2105,18 @@ const file_flows_proto_rawDesc = "" +
 	"\x04logs\x18\x05 \x01(\x03R\x04logs\"S\n" +
 	"\tFlowStart\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x18.raptorpack.bus.FlowSpecR\x04spec\x12\x18\n" +
-	"\aclients\x18\x02 \x03(\tR\aclients\"6\n" +
+	"\aclients\x18\x02 \x03(\tR\aclients\"\x99\x01\n" +
+	"\n" +
+	"FlowImport\x12,\n" +
+	"\x04spec\x18\x01 \x01(\v2\x18.raptorpack.bus.FlowSpecR\x04spec\x12)\n" +
+	"\x03end\x18\x02 \x01(\v2\x17.raptorpack.bus.FlowEndR\x03end\x122\n" +
+	"\x06origin\x18\x03 \x01(\v2\x1a.raptorpack.bus.FlowOriginR\x06origin\"t\n" +
+	"\n" +
+	"FlowOrigin\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x1a\n" +
+	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x18\n" +
+	"\acreated\x18\x04 \x01(\x03R\acreated\"6\n" +
 	"\tFlowTaken\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\"\x8b\x02\n" +
 	"\fFlowCoverage\x12)\n" +
@@ -2061,7 +2222,7 @@ func file_flows_proto_rawDescGZIP() []byte {
 }
 
 var file_flows_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_flows_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_flows_proto_goTypes = []any{
 	(FlowEnd_Outcome)(0),         // 0: raptorpack.bus.FlowEnd.Outcome
 	(*FlowsBody)(nil),            // 1: raptorpack.bus.FlowsBody
@@ -2073,65 +2234,71 @@ var file_flows_proto_goTypes = []any{
 	(*FlowName)(nil),             // 7: raptorpack.bus.FlowName
 	(*FlowLimits)(nil),           // 8: raptorpack.bus.FlowLimits
 	(*FlowStart)(nil),            // 9: raptorpack.bus.FlowStart
-	(*FlowTaken)(nil),            // 10: raptorpack.bus.FlowTaken
-	(*FlowCoverage)(nil),         // 11: raptorpack.bus.FlowCoverage
-	(*FlowExtent)(nil),           // 12: raptorpack.bus.FlowExtent
-	(*FlowEnd)(nil),              // 13: raptorpack.bus.FlowEnd
-	(*FlowOffer)(nil),            // 14: raptorpack.bus.FlowOffer
-	(*FlowKill)(nil),             // 15: raptorpack.bus.FlowKill
-	(*FlowTotals)(nil),           // 16: raptorpack.bus.FlowTotals
-	(*FlowCancel)(nil),           // 17: raptorpack.bus.FlowCancel
-	(*FlowDelete)(nil),           // 18: raptorpack.bus.FlowDelete
-	(*FlowExpire)(nil),           // 19: raptorpack.bus.FlowExpire
-	(*MonitoringBody)(nil),       // 20: raptorpack.bus.MonitoringBody
-	(*MonitoringGroup)(nil),      // 21: raptorpack.bus.MonitoringGroup
-	(*MonitoringQuery)(nil),      // 22: raptorpack.bus.MonitoringQuery
-	(*ServerMonitoringBody)(nil), // 23: raptorpack.bus.ServerMonitoringBody
-	(*ServerMonitoringSet)(nil),  // 24: raptorpack.bus.ServerMonitoringSet
-	(*ServerMonitoringRead)(nil), // 25: raptorpack.bus.ServerMonitoringRead
-	(*WatchPlace)(nil),           // 26: raptorpack.bus.WatchPlace
-	(*EventsDeleted)(nil),        // 27: raptorpack.bus.EventsDeleted
+	(*FlowImport)(nil),           // 10: raptorpack.bus.FlowImport
+	(*FlowOrigin)(nil),           // 11: raptorpack.bus.FlowOrigin
+	(*FlowTaken)(nil),            // 12: raptorpack.bus.FlowTaken
+	(*FlowCoverage)(nil),         // 13: raptorpack.bus.FlowCoverage
+	(*FlowExtent)(nil),           // 14: raptorpack.bus.FlowExtent
+	(*FlowEnd)(nil),              // 15: raptorpack.bus.FlowEnd
+	(*FlowOffer)(nil),            // 16: raptorpack.bus.FlowOffer
+	(*FlowKill)(nil),             // 17: raptorpack.bus.FlowKill
+	(*FlowTotals)(nil),           // 18: raptorpack.bus.FlowTotals
+	(*FlowCancel)(nil),           // 19: raptorpack.bus.FlowCancel
+	(*FlowDelete)(nil),           // 20: raptorpack.bus.FlowDelete
+	(*FlowExpire)(nil),           // 21: raptorpack.bus.FlowExpire
+	(*MonitoringBody)(nil),       // 22: raptorpack.bus.MonitoringBody
+	(*MonitoringGroup)(nil),      // 23: raptorpack.bus.MonitoringGroup
+	(*MonitoringQuery)(nil),      // 24: raptorpack.bus.MonitoringQuery
+	(*ServerMonitoringBody)(nil), // 25: raptorpack.bus.ServerMonitoringBody
+	(*ServerMonitoringSet)(nil),  // 26: raptorpack.bus.ServerMonitoringSet
+	(*ServerMonitoringRead)(nil), // 27: raptorpack.bus.ServerMonitoringRead
+	(*WatchPlace)(nil),           // 28: raptorpack.bus.WatchPlace
+	(*EventsDeleted)(nil),        // 29: raptorpack.bus.EventsDeleted
 }
 var file_flows_proto_depIdxs = []int32{
 	2,  // 0: raptorpack.bus.FlowsBody.changes:type_name -> raptorpack.bus.FlowChange
 	9,  // 1: raptorpack.bus.FlowChange.start:type_name -> raptorpack.bus.FlowStart
-	10, // 2: raptorpack.bus.FlowChange.taken:type_name -> raptorpack.bus.FlowTaken
-	11, // 3: raptorpack.bus.FlowChange.coverage:type_name -> raptorpack.bus.FlowCoverage
-	13, // 4: raptorpack.bus.FlowChange.end:type_name -> raptorpack.bus.FlowEnd
-	17, // 5: raptorpack.bus.FlowChange.cancel:type_name -> raptorpack.bus.FlowCancel
-	18, // 6: raptorpack.bus.FlowChange.delete:type_name -> raptorpack.bus.FlowDelete
-	19, // 7: raptorpack.bus.FlowChange.expire:type_name -> raptorpack.bus.FlowExpire
-	14, // 8: raptorpack.bus.FlowChange.offer:type_name -> raptorpack.bus.FlowOffer
-	15, // 9: raptorpack.bus.FlowChange.kill:type_name -> raptorpack.bus.FlowKill
-	5,  // 10: raptorpack.bus.FlowSpec.artifacts:type_name -> raptorpack.bus.FlowArtifact
-	7,  // 11: raptorpack.bus.FlowSpec.names:type_name -> raptorpack.bus.FlowName
-	8,  // 12: raptorpack.bus.FlowSpec.limits:type_name -> raptorpack.bus.FlowLimits
-	6,  // 13: raptorpack.bus.FlowArtifact.parameters:type_name -> raptorpack.bus.FlowParameter
-	4,  // 14: raptorpack.bus.FlowStart.spec:type_name -> raptorpack.bus.FlowSpec
-	3,  // 15: raptorpack.bus.FlowTaken.key:type_name -> raptorpack.bus.FlowKey
-	3,  // 16: raptorpack.bus.FlowCoverage.key:type_name -> raptorpack.bus.FlowKey
-	12, // 17: raptorpack.bus.FlowCoverage.names:type_name -> raptorpack.bus.FlowExtent
-	3,  // 18: raptorpack.bus.FlowEnd.key:type_name -> raptorpack.bus.FlowKey
-	0,  // 19: raptorpack.bus.FlowEnd.outcome:type_name -> raptorpack.bus.FlowEnd.Outcome
-	16, // 20: raptorpack.bus.FlowEnd.totals:type_name -> raptorpack.bus.FlowTotals
-	11, // 21: raptorpack.bus.FlowEnd.coverage:type_name -> raptorpack.bus.FlowCoverage
-	3,  // 22: raptorpack.bus.FlowOffer.key:type_name -> raptorpack.bus.FlowKey
-	3,  // 23: raptorpack.bus.FlowCancel.key:type_name -> raptorpack.bus.FlowKey
-	3,  // 24: raptorpack.bus.FlowDelete.key:type_name -> raptorpack.bus.FlowKey
-	3,  // 25: raptorpack.bus.FlowExpire.keys:type_name -> raptorpack.bus.FlowKey
-	21, // 26: raptorpack.bus.MonitoringBody.groups:type_name -> raptorpack.bus.MonitoringGroup
-	22, // 27: raptorpack.bus.MonitoringGroup.queries:type_name -> raptorpack.bus.MonitoringQuery
-	5,  // 28: raptorpack.bus.MonitoringGroup.artifacts:type_name -> raptorpack.bus.FlowArtifact
-	7,  // 29: raptorpack.bus.MonitoringQuery.names:type_name -> raptorpack.bus.FlowName
-	24, // 30: raptorpack.bus.ServerMonitoringBody.set:type_name -> raptorpack.bus.ServerMonitoringSet
-	25, // 31: raptorpack.bus.ServerMonitoringBody.read:type_name -> raptorpack.bus.ServerMonitoringRead
-	5,  // 32: raptorpack.bus.ServerMonitoringSet.artifacts:type_name -> raptorpack.bus.FlowArtifact
-	26, // 33: raptorpack.bus.ServerMonitoringRead.places:type_name -> raptorpack.bus.WatchPlace
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	12, // 2: raptorpack.bus.FlowChange.taken:type_name -> raptorpack.bus.FlowTaken
+	13, // 3: raptorpack.bus.FlowChange.coverage:type_name -> raptorpack.bus.FlowCoverage
+	15, // 4: raptorpack.bus.FlowChange.end:type_name -> raptorpack.bus.FlowEnd
+	19, // 5: raptorpack.bus.FlowChange.cancel:type_name -> raptorpack.bus.FlowCancel
+	20, // 6: raptorpack.bus.FlowChange.delete:type_name -> raptorpack.bus.FlowDelete
+	21, // 7: raptorpack.bus.FlowChange.expire:type_name -> raptorpack.bus.FlowExpire
+	16, // 8: raptorpack.bus.FlowChange.offer:type_name -> raptorpack.bus.FlowOffer
+	17, // 9: raptorpack.bus.FlowChange.kill:type_name -> raptorpack.bus.FlowKill
+	10, // 10: raptorpack.bus.FlowChange.import:type_name -> raptorpack.bus.FlowImport
+	5,  // 11: raptorpack.bus.FlowSpec.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	7,  // 12: raptorpack.bus.FlowSpec.names:type_name -> raptorpack.bus.FlowName
+	8,  // 13: raptorpack.bus.FlowSpec.limits:type_name -> raptorpack.bus.FlowLimits
+	6,  // 14: raptorpack.bus.FlowArtifact.parameters:type_name -> raptorpack.bus.FlowParameter
+	4,  // 15: raptorpack.bus.FlowStart.spec:type_name -> raptorpack.bus.FlowSpec
+	4,  // 16: raptorpack.bus.FlowImport.spec:type_name -> raptorpack.bus.FlowSpec
+	15, // 17: raptorpack.bus.FlowImport.end:type_name -> raptorpack.bus.FlowEnd
+	11, // 18: raptorpack.bus.FlowImport.origin:type_name -> raptorpack.bus.FlowOrigin
+	3,  // 19: raptorpack.bus.FlowTaken.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 20: raptorpack.bus.FlowCoverage.key:type_name -> raptorpack.bus.FlowKey
+	14, // 21: raptorpack.bus.FlowCoverage.names:type_name -> raptorpack.bus.FlowExtent
+	3,  // 22: raptorpack.bus.FlowEnd.key:type_name -> raptorpack.bus.FlowKey
+	0,  // 23: raptorpack.bus.FlowEnd.outcome:type_name -> raptorpack.bus.FlowEnd.Outcome
+	18, // 24: raptorpack.bus.FlowEnd.totals:type_name -> raptorpack.bus.FlowTotals
+	13, // 25: raptorpack.bus.FlowEnd.coverage:type_name -> raptorpack.bus.FlowCoverage
+	3,  // 26: raptorpack.bus.FlowOffer.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 27: raptorpack.bus.FlowCancel.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 28: raptorpack.bus.FlowDelete.key:type_name -> raptorpack.bus.FlowKey
+	3,  // 29: raptorpack.bus.FlowExpire.keys:type_name -> raptorpack.bus.FlowKey
+	23, // 30: raptorpack.bus.MonitoringBody.groups:type_name -> raptorpack.bus.MonitoringGroup
+	24, // 31: raptorpack.bus.MonitoringGroup.queries:type_name -> raptorpack.bus.MonitoringQuery
+	5,  // 32: raptorpack.bus.MonitoringGroup.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	7,  // 33: raptorpack.bus.MonitoringQuery.names:type_name -> raptorpack.bus.FlowName
+	26, // 34: raptorpack.bus.ServerMonitoringBody.set:type_name -> raptorpack.bus.ServerMonitoringSet
+	27, // 35: raptorpack.bus.ServerMonitoringBody.read:type_name -> raptorpack.bus.ServerMonitoringRead
+	5,  // 36: raptorpack.bus.ServerMonitoringSet.artifacts:type_name -> raptorpack.bus.FlowArtifact
+	28, // 37: raptorpack.bus.ServerMonitoringRead.places:type_name -> raptorpack.bus.WatchPlace
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_flows_proto_init() }
@@ -2149,20 +2316,21 @@ func file_flows_proto_init() {
 		(*FlowChange_Expire)(nil),
 		(*FlowChange_Offer)(nil),
 		(*FlowChange_Kill)(nil),
+		(*FlowChange_Import)(nil),
 	}
-	file_flows_proto_msgTypes[19].OneofWrappers = []any{}
-	file_flows_proto_msgTypes[22].OneofWrappers = []any{
+	file_flows_proto_msgTypes[21].OneofWrappers = []any{}
+	file_flows_proto_msgTypes[24].OneofWrappers = []any{
 		(*ServerMonitoringBody_Set)(nil),
 		(*ServerMonitoringBody_Read)(nil),
 	}
-	file_flows_proto_msgTypes[23].OneofWrappers = []any{}
+	file_flows_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_flows_proto_rawDesc), len(file_flows_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

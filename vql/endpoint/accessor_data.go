@@ -31,6 +31,7 @@ func Accessors() map[string]vql.Accessor {
 		"overlay":     overlayAccessor{},
 		"ranged":      rangedAccessor{},
 		"s3":          s3Accessor{},
+		"collector":   collectorAccessor{},
 	}
 	addPlatformAccessors(out)
 	addKnownAccessors(out)

@@ -23,8 +23,8 @@
 //
 // Not declared, because what they work on does not exist yet, so that
 // version(plugin="timelines") is NULL and artifacts choose another way:
-// notebook_delete, timeline, timelines, timeline_add, timeline_delete; create_flow_download,
-// create_hunt_download, import_collection; repack, deb_create, rpm_create, collect.
+// notebook_delete, timeline, timelines, timeline_add, timeline_delete (there are no
+// notebooks yet); deb_create, rpm_create.
 // org_create and org_delete are there to say that there is one org.
 //
 // Locking rule: none is needed. Rooms hand out immutable records, a Host is not

@@ -50,7 +50,7 @@ func closed(s vql.Spec) vql.Spec {
 // need none themselves. Any other accessor reads the machine's files.
 var accessorNeeds = map[string]users.Permission{
 	"data": "", "scope": "",
-	"zip": "", "gzip": "", "bzip2": "", "offset": "", "sparse": "",
+	"zip": "", "collector": "", "gzip": "", "bzip2": "", "offset": "", "sparse": "",
 	"process": users.MachineState,
 	"s3":      users.Network,
 }

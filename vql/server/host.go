@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"raptorpack/artifacts"
 	"raptorpack/clients"
@@ -80,6 +81,16 @@ type Host struct {
 	// Files is where the rooms' files lie, for the fs accessor and for listing
 	// them; nil: neither works.
 	Files *filestore.Store
+
+	// Downloads make zips of flows and hunts; nil: none are made.
+	Downloads Downloads
+
+	// Imports bring in what was collected elsewhere, with the checks and audit lines of
+	// the doors; nil: nothing is.
+	Imports Imports
+
+	// Repack copies a program with another client file; nil: it does not work.
+	Repack func(to io.Writer, program io.ReaderAt, size int64, config []byte) error
 
 	// Audit leaves a line in the audit trail once a change is in the ledger; nil:
 	// none. What cannot be kept is its own to tell.

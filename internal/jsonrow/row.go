@@ -1,4 +1,4 @@
-package hunts
+package jsonrow
 
 import (
 	"bytes"
@@ -6,15 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// fields goes over the columns of a stored row without decoding it. A row was
+// Fields goes over the columns of a stored row without decoding it. A row was
 // checked when it was stored; what is malformed nevertheless ends the walk.
-type fields struct {
+type Fields struct {
 	line []byte
 	at   int
 }
 
-func fieldsOf(line []byte) fields {
-	f := fields{line: line}
+// Of begins to go over the columns of a row. What is no object has none.
+func Of(line []byte) Fields {
+	f := Fields{line: line}
 	f.blanks()
 	if f.at < len(line) && line[f.at] == '{' {
 		f.at++
@@ -24,8 +25,8 @@ func fieldsOf(line []byte) fields {
 	return f
 }
 
-// next returns the bytes between a key's quotes, as stored, and its value's JSON.
-func (f *fields) next() (key, value []byte, ok bool) {
+// Next returns the bytes between a key's quotes, as stored, and its value's JSON.
+func (f *Fields) Next() (key, value []byte, ok bool) {
 	f.blanks()
 	if f.at < len(f.line) && f.line[f.at] == ',' {
 		f.at++
@@ -52,12 +53,12 @@ func (f *fields) next() (key, value []byte, ok bool) {
 	return key, f.line[start:f.at], true
 }
 
-func (f *fields) end() (key, value []byte, ok bool) {
+func (f *Fields) end() (key, value []byte, ok bool) {
 	f.at = len(f.line)
 	return nil, nil, false
 }
 
-func (f *fields) blanks() {
+func (f *Fields) blanks() {
 	for f.at < len(f.line) && (f.line[f.at] == ' ' || f.line[f.at] == '\t' || f.line[f.at] == '\r') {
 		f.at++
 	}
@@ -116,44 +117,44 @@ func nestedEnd(line []byte, at int) int {
 	return -1
 }
 
-// column finds a column by its name, of which case is ignored, and returns its
+// Column finds a column by its name, of which case is ignored, and returns its
 // value's JSON; nil if the row has none. Of several the first counts: what the server
 // put in stands there.
-func column(line []byte, name string) []byte {
-	f := fieldsOf(line)
+func Column(line []byte, name string) []byte {
+	f := Of(line)
 	for {
-		key, value, ok := f.next()
+		key, value, ok := f.Next()
 		if !ok {
 			return nil
 		}
 		if len(key) == len(name) && bytes.EqualFold(key, []byte(name)) {
 			return value
 		}
-		if bytes.IndexByte(key, '\\') >= 0 && bytes.EqualFold(unescape(nil, key), []byte(name)) {
+		if bytes.IndexByte(key, '\\') >= 0 && bytes.EqualFold(Unescape(nil, key), []byte(name)) {
 			return value
 		}
 	}
 }
 
-// text appends a value as people read it: a string decoded, anything else as its
+// Text appends a value as people read it: a string decoded, anything else as its
 // JSON with the escapes within decoded.
-func text(dst, value []byte) []byte {
+func Text(dst, value []byte) []byte {
 	if isString(value) {
 		value = value[1 : len(value)-1]
 	}
 	if bytes.IndexByte(value, '\\') < 0 {
 		return append(dst, value...)
 	}
-	return unescape(dst, value)
+	return Unescape(dst, value)
 }
 
 func isString(value []byte) bool { return len(value) >= 2 && value[0] == '"' }
 
 var simpleEscapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
-// unescape appends text with the escapes of JSON decoded. What is none stays as it
+// Unescape appends text with the escapes of JSON decoded. What is none stays as it
 // is.
-func unescape(dst, text []byte) []byte {
+func Unescape(dst, text []byte) []byte {
 	for {
 		at := bytes.IndexByte(text, '\\')
 		if at < 0 || at+1 >= len(text) {

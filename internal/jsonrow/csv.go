@@ -1,4 +1,4 @@
-package hunts
+package jsonrow
 
 import (
 	"bytes"
@@ -9,37 +9,38 @@ import (
 // maxColumns bounds the columns of a CSV; cells of others are counted.
 const maxColumns = 4096
 
-// columns are those of a table, in the order in which they first came.
-type columns struct {
-	names  []string
+// Columns are those of a table, in the order in which they first came.
+type Columns struct {
+	Names  []string
 	places map[string]int
 	full   bool // a column had no room
 }
 
-func newColumns(names []string) *columns {
-	c := &columns{places: make(map[string]int, len(names))}
+// NewColumns makes a list of columns that begins with some.
+func NewColumns(names []string) *Columns {
+	c := &Columns{places: make(map[string]int, len(names))}
 	for _, name := range names {
 		c.add(name)
 	}
 	return c
 }
 
-func (c *columns) add(name string) {
+func (c *Columns) add(name string) {
 	if _, has := c.places[name]; has {
 		return
 	}
-	if c.full = c.full || len(c.names) >= maxColumns; c.full {
+	if c.full = c.full || len(c.Names) >= maxColumns; c.full {
 		return
 	}
-	c.places[name] = len(c.names)
-	c.names = append(c.names, name)
+	c.places[name] = len(c.Names)
+	c.Names = append(c.Names, name)
 }
 
-// learn adds the columns of a row.
-func (c *columns) learn(line []byte) {
-	f := fieldsOf(line)
+// Learn adds the columns of a row.
+func (c *Columns) Learn(line []byte) {
+	f := Of(line)
 	for next := 0; ; {
-		key, _, ok := f.next()
+		key, _, ok := f.Next()
 		if !ok {
 			return
 		}
@@ -53,8 +54,8 @@ func (c *columns) learn(line []byte) {
 
 // place finds a stored key, -1 if it is none of the columns. Keys mostly come in the
 // order of the columns, so the one after the last is looked at first.
-func (c *columns) place(key []byte, next int) int {
-	if next < len(c.names) && string(key) == c.names[next] && bytes.IndexByte(key, '\\') < 0 {
+func (c *Columns) place(key []byte, next int) int {
+	if next < len(c.Names) && string(key) == c.Names[next] && bytes.IndexByte(key, '\\') < 0 {
 		return next
 	}
 	if at, ok := c.places[string(columnName(key))]; ok {
@@ -67,28 +68,31 @@ func columnName(key []byte) []byte {
 	if bytes.IndexByte(key, '\\') < 0 {
 		return key
 	}
-	return unescape(nil, key)
+	return Unescape(nil, key)
 }
 
-// csvWriter turns stored rows into lines of RFC 4180. Numbers, true and false stand as
+// CSV turns stored rows into lines of RFC 4180. Numbers, true and false stand as
 // they are, null and what is not there as nothing, lists and objects as their JSON.
-type csvWriter struct {
-	columns *columns
+type CSV struct {
+	columns *Columns
 	bare    bool // no guard against formulas
 
-	unlisted int64    // cells of columns that are not listed
-	strange  []string // some of those columns
+	Unlisted int64    // cells of columns that are not listed
+	Strange  []string // some of those columns
 
-	out, value []byte
-	cells      [][]byte
+	Out   []byte // whole lines; who takes them sets it to Out[:0]
+	value []byte
+	cells [][]byte
 }
 
 // maxStrange bounds how many names of unlisted columns are told.
 const maxStrange = 20
 
-func newCSVWriter(c *columns, bare bool) *csvWriter {
-	w := &csvWriter{columns: c, bare: bare, cells: make([][]byte, len(c.names))}
-	for i, name := range c.names {
+// NewCSV makes a writer whose Out begins with the line of names. With bare, texts that
+// a spreadsheet would take for formulas stay as they are.
+func NewCSV(c *Columns, bare bool) *CSV {
+	w := &CSV{columns: c, bare: bare, cells: make([][]byte, len(c.Names))}
+	for i, name := range c.Names {
 		w.comma(i)
 		w.text([]byte(name))
 	}
@@ -96,12 +100,12 @@ func newCSVWriter(c *columns, bare bool) *csvWriter {
 	return w
 }
 
-// row appends a row's line to out.
-func (w *csvWriter) row(line []byte) {
+// Row appends a row's line to out.
+func (w *CSV) Row(line []byte) {
 	clear(w.cells)
-	f := fieldsOf(line)
+	f := Of(line)
 	for next := 0; ; {
-		key, value, ok := f.next()
+		key, value, ok := f.Next()
 		if !ok {
 			break
 		}
@@ -121,50 +125,50 @@ func (w *csvWriter) row(line []byte) {
 	w.end()
 }
 
-func (w *csvWriter) pass(key []byte) {
-	w.unlisted++
-	if len(w.strange) < maxStrange {
-		if name := string(columnName(key)); !slices.Contains(w.strange, name) {
-			w.strange = append(w.strange, name)
+func (w *CSV) pass(key []byte) {
+	w.Unlisted++
+	if len(w.Strange) < maxStrange {
+		if name := string(columnName(key)); !slices.Contains(w.Strange, name) {
+			w.Strange = append(w.Strange, name)
 		}
 	}
 }
 
-func (w *csvWriter) comma(i int) {
+func (w *CSV) comma(i int) {
 	if i > 0 {
-		w.out = append(w.out, ',')
+		w.Out = append(w.Out, ',')
 	}
 }
 
-func (w *csvWriter) end() {
-	if len(w.columns.names) == 1 && (len(w.out) == 0 || w.out[len(w.out)-1] == '\n') {
-		w.out = append(w.out, '"', '"') // else an empty cell would be an empty line
+func (w *CSV) end() {
+	if len(w.columns.Names) == 1 && (len(w.Out) == 0 || w.Out[len(w.Out)-1] == '\n') {
+		w.Out = append(w.Out, '"', '"') // else an empty cell would be an empty line
 	}
-	w.out = append(w.out, '\r', '\n')
+	w.Out = append(w.Out, '\r', '\n')
 }
 
-func (w *csvWriter) cell(value []byte) {
+func (w *CSV) cell(value []byte) {
 	switch {
 	case value == nil || value[0] == 'n':
 	case isString(value):
-		w.value = text(w.value[:0], value)
+		w.value = Text(w.value[:0], value)
 		w.text(w.value)
 	case value[0] == '{' || value[0] == '[':
 		w.quote(value)
 	default:
-		w.out = append(w.out, value...)
+		w.Out = append(w.Out, value...)
 	}
 }
 
 // text appends a text. One that a spreadsheet would take for a formula begins with an
 // apostrophe, unless the writer is bare.
-func (w *csvWriter) text(value []byte) {
+func (w *CSV) text(value []byte) {
 	if len(value) == 0 {
 		return
 	}
 	formula := !w.bare && strings.IndexByte("=+-@\t\r", value[0]) >= 0
 	if !formula && !needsQuotes(value) {
-		w.out = append(w.out, value...)
+		w.Out = append(w.Out, value...)
 		return
 	}
 	if formula {
@@ -175,7 +179,7 @@ func (w *csvWriter) text(value []byte) {
 		w.quote(value)
 		return
 	}
-	w.out = append(w.out, value...)
+	w.Out = append(w.Out, value...)
 }
 
 func needsQuotes(value []byte) bool {
@@ -187,15 +191,15 @@ func needsQuotes(value []byte) bool {
 	return false
 }
 
-func (w *csvWriter) quote(value []byte) {
-	w.out = append(w.out, '"')
+func (w *CSV) quote(value []byte) {
+	w.Out = append(w.Out, '"')
 	for {
 		at := bytes.IndexByte(value, '"')
 		if at < 0 {
 			break
 		}
-		w.out = append(append(w.out, value[:at]...), '"', '"')
+		w.Out = append(append(w.Out, value[:at]...), '"', '"')
 		value = value[at+1:]
 	}
-	w.out = append(append(w.out, value...), '"')
+	w.Out = append(append(w.Out, value...), '"')
 }
