@@ -16,23 +16,24 @@ import (
 // is a line here, visible in review.
 var mayImport = map[string]string{
 	"filestore": "", "wire": "", "cluster": "", "notifier": "", "config": "", "vql": "", "clients": "", "users": "",
-	"replication":  "filestore",
-	"artifacts":    "vql",
-	"inventory":    "filestore artifacts",
-	"flows":        "filestore artifacts",
-	"monitoring":   "filestore artifacts flows vql",
-	"queues":       "artifacts clients filestore flows hunts",
-	"runner":       "artifacts flows vql",
-	"hunts":        "filestore artifacts clients flows vql",
-	"vql/endpoint": "vql vql/yara",
-	"vql/yara":     "",
-	"vql/server":   "vql artifacts clients filestore flows hunts inventory users",
-	"master":       "filestore replication clients flows",
-	"minion":       "replication clients flows",
-	"frontend":     "wire notifier clients flows",
-	"api":          "artifacts clients filestore flows hunts inventory users vql",
-	"client":       "artifacts wire vql vql/endpoint",
-	"pool":         "artifacts client wire vql vql/endpoint",
+	"replication":       "filestore",
+	"artifacts":         "vql",
+	"inventory":         "filestore artifacts",
+	"flows":             "filestore artifacts",
+	"monitoring":        "filestore artifacts flows vql",
+	"queues":            "artifacts clients filestore flows hunts",
+	"runner":            "artifacts flows vql",
+	"hunts":             "filestore artifacts clients flows vql",
+	"vql/endpoint":      "vql vql/yara vql/endpoint/ebpf",
+	"vql/endpoint/ebpf": "",
+	"vql/yara":          "",
+	"vql/server":        "vql artifacts clients filestore flows hunts inventory users",
+	"master":            "filestore replication clients flows",
+	"minion":            "replication clients flows",
+	"frontend":          "wire notifier clients flows",
+	"api":               "artifacts clients filestore flows hunts inventory users vql",
+	"client":            "artifacts wire vql vql/endpoint",
+	"pool":              "artifacts client wire vql vql/endpoint",
 }
 
 // homes names the only rooms that may import a third party.
@@ -63,6 +64,7 @@ var homes = map[string]string{
 	"github.com/syndtr/goleveldb":             "vql/endpoint",
 	"github.com/tetratelabs/wazero":           "vql/yara",
 	"github.com/gabriel-vasile/mimetype":      "vql/endpoint",
+	"github.com/cilium/ebpf":                  "vql/endpoint/ebpf",
 }
 
 type goPackage struct {

@@ -1,0 +1,2 @@
+// Package ebpf reports what processes do on Linux, as the kernel sees it.
+package ebpf
