@@ -30,6 +30,8 @@ type Watcher struct {
 	own     budget
 	told    told
 	booted  time.Time
+	look    time.Duration // between two looks at the counters
+	ready   func()        // called when everything is attached
 }
 
 // New checks the options. It does not ask the kernel yet. An unknown name is
@@ -42,7 +44,7 @@ func New(o Options) (*Watcher, error) {
 	if o.Log == nil {
 		o.Log = func(string) {}
 	}
-	return &Watcher{events: events, options: o}, nil
+	return &Watcher{events: events, options: o, look: lookPeriod, ready: func() {}}, nil
 }
 
 // lookPeriod is how often the counters of what was lost are looked at.
@@ -76,6 +78,7 @@ func (w *Watcher) Run(ctx context.Context, each func(*Event) error) error {
 	if err := p.attach(); err != nil {
 		return err
 	}
+	w.ready()
 	err = w.read(ctx, reader, p, each)
 	w.tell(p)
 	return err
@@ -85,7 +88,7 @@ func (w *Watcher) Run(ctx context.Context, each func(*Event) error) error {
 func (w *Watcher) read(ctx context.Context, reader *ringbuf.Reader, p *programs, each func(*Event) error) error {
 	var rec ringbuf.Record
 	w.booted = bootTime()
-	next := time.Now().Add(lookPeriod)
+	next := time.Now().Add(w.look)
 	for ctx.Err() == nil {
 		reader.SetDeadline(next)
 		err := reader.ReadInto(&rec)
@@ -98,7 +101,7 @@ func (w *Watcher) read(ctx context.Context, reader *ringbuf.Reader, p *programs,
 		if now := time.Now(); now.After(next) {
 			w.tell(p)
 			w.booted = bootTime()
-			next = now.Add(lookPeriod)
+			next = now.Add(w.look)
 		}
 		if err != nil {
 			continue
