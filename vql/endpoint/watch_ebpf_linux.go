@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"strings"
 
 	"raptorpack/vql"
 	"raptorpack/vql/endpoint/ebpf"
@@ -74,7 +73,7 @@ func ebpfDict(fields []ebpf.Field) *vql.Dict {
 func ebpfEvents(_ context.Context, _ *vql.Scope, _ *struct{}, emit vql.Emit) error {
 	for _, info := range ebpf.Known() {
 		metadata := vql.NewDict().Set("description", info.Doc).Set("source", info.Source).
-			Set("fields", strings.Join(info.Fields, ", ")).Set("default", info.Default)
+			Set("fields", info.Fields).Set("default", info.Default)
 		if err := emit(vql.NewDict().Set("Event", info.Name).Set("Metadata", metadata)); err != nil {
 			return err
 		}

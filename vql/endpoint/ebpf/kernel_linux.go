@@ -5,6 +5,7 @@ package ebpf
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,22 @@ type kernel struct {
 	number                                              int32 // of pt_regs: the call's number
 	arguments                                           [6]int32
 	namespace                                           namespace
+}
+
+// known keeps what was read of the kernel, which stays as it is until the machine
+// starts anew: reading takes megabytes and tens of milliseconds.
+var known atomic.Pointer[kernel]
+
+func thisKernel() (*kernel, error) {
+	if k := known.Load(); k != nil {
+		return k, nil
+	}
+	k, err := readKernel()
+	if err != nil {
+		return nil, err // to be tried again by the next
+	}
+	known.Store(k)
+	return k, nil
 }
 
 // readKernel looks the offsets up in the kernel's own description of its types.

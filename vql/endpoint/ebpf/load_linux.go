@@ -42,7 +42,7 @@ type attachment struct {
 
 // load makes the maps and loads the programs for events; none runs yet.
 func load(events []int, env bool) (*programs, error) {
-	k, err := readKernel()
+	k, err := thisKernel()
 	if err != nil {
 		return nil, refused("read the kernel's types", err)
 	}

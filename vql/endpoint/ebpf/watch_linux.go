@@ -48,7 +48,7 @@ func New(o Options) (*Watcher, error) {
 }
 
 // lookPeriod is how often the counters of what was lost are looked at.
-const lookPeriod = 2 * time.Second
+const lookPeriod = 10 * time.Second
 
 // Run loads the programs and hands each event to each until ctx ends, which is
 // nil, or each fails, whose error it returns. While each works, events wait in
@@ -78,6 +78,7 @@ func (w *Watcher) Run(ctx context.Context, each func(*Event) error) error {
 	if err := p.attach(); err != nil {
 		return err
 	}
+	w.own, w.told = budget{}, told{}
 	w.ready()
 	err = w.read(ctx, reader, p, each)
 	w.tell(p)
