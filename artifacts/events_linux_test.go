@@ -55,7 +55,9 @@ func TestProcessExecutionsAreTold(t *testing.T) {
 	}
 	s := newSession(t, builtIn(t))
 	got := whileActing(t, s, `SELECT Ppid, Name, Filename, CommandLine, Argv, Truncated, Env FROM Artifact.Linux.Events.ProcessExecutions(Filter='told of [12]', ExcludeFilename='/sh$') LIMIT 1`,
-		func() error { return exec.Command("/bin/sh", "-c", "/bin/true 'told of 1'; exec /bin/true 'told of 2'").Run() })
+		func() error {
+			return exec.Command("/bin/sh", "-c", "/bin/true 'told of 1'; exec /bin/true 'told of 2'").Run()
+		})
 	if len(got) != 1 || !strings.Contains(got[0], `"Name":"true","Filename":"/bin/true","CommandLine":"/bin/true told of `) || !strings.Contains(got[0], `"Env":null`) {
 		t.Errorf("got %s\nlog %s", got, s.logs)
 	}

@@ -94,6 +94,7 @@ func (r record) exec() ([]Field, error) {
 		{"filename", r.text(offFilename, filenameBytes)},
 		{"argv", argv},
 		{"argv_truncated", cutArgs},
+		{"euid", int64(r.u32(offEUID))},
 	}
 	if total := r.u32(offEnvTotal); total > 0 {
 		vars, cut := r.strings(int(behind), int(env), total)

@@ -89,9 +89,9 @@ func TestDecodeReadsEachKindOfData(t *testing.T) {
 		record made
 		want   string
 	}{
-		"exec":                         {execRecord("sh\x00-c\x00\x00a b\x00", "A=1\x00"), "sched_process_exec sh filename=/bin/sh argv=sh -c  a b argv_truncated=false env=A=1 env_truncated=false"},
-		"exec, no args":                {execRecord("", ""), "sched_process_exec sh filename=/bin/sh argv= argv_truncated=false"},
-		"exec, cut":                    {execRecord("sh\x00", "").put32(offArgTotal, 9000), "sched_process_exec sh filename=/bin/sh argv=sh argv_truncated=true"},
+		"exec":                         {execRecord("sh\x00-c\x00\x00a b\x00", "A=1\x00"), "sched_process_exec sh filename=/bin/sh argv=sh -c  a b argv_truncated=false euid=0 env=A=1 env_truncated=false"},
+		"exec, no args":                {execRecord("", ""), "sched_process_exec sh filename=/bin/sh argv= argv_truncated=false euid=0"},
+		"exec, cut":                    {execRecord("sh\x00", "").put32(offArgTotal, 9000), "sched_process_exec sh filename=/bin/sh argv=sh argv_truncated=true euid=0"},
 		"exit":                         {newRecord(eventExit, schedBytes).put32(offExitCode, 3<<8), "sched_process_exit sh exit_code=3 core_dumped=false"},
 		"exit by signal":               {newRecord(eventExit, schedBytes).put32(offExitCode, 11|0x80), "sched_process_exit sh exit_code=0 signal=SIGSEGV core_dumped=true"},
 		"openat":                       {callRecord(t, "openat", 3, uint64(at), 1, 0o2000101, 0o644).text(offSlots, "/tmp/a"), "openat sh dirfd=-100 pathname=/tmp/a flags=O_WRONLY|O_CREAT|O_CLOEXEC mode=0644 return_value=3"},

@@ -15,6 +15,7 @@ import (
 // lie in its structures.
 type kernel struct {
 	realParent, tgid, pid, mm, exitCode, signal, compat int32 // of task_struct
+	cred, euid                                          int32 // of task_struct, of cred
 	live                                                int32 // of signal_struct
 	argStart, argEnd, envStart, envEnd                  int32 // of mm_struct
 	filename                                            int32 // of linux_binprm
@@ -61,7 +62,8 @@ func readKernel() (*kernel, error) {
 		pid: l.offset("task_struct", "pid"), mm: l.offset("task_struct", "mm"),
 		exitCode: l.offset("task_struct", "exit_code"), signal: l.offset("task_struct", "signal"),
 		cgroups: l.offset("task_struct", "cgroups"),
-		live:    l.offset("signal_struct", "live"), filename: l.offset("linux_binprm", "filename"),
+		cred:    l.offset("task_struct", "cred"), euid: l.offset("cred", "euid"),
+		live: l.offset("signal_struct", "live"), filename: l.offset("linux_binprm", "filename"),
 		argStart: l.offset("mm_struct", "arg_start"), argEnd: l.offset("mm_struct", "arg_end"),
 		envStart: l.offset("mm_struct", "env_start"), envEnd: l.offset("mm_struct", "env_end"),
 		kernfs: l.offset("cgroup", "kn"), nodeName: l.offset("kernfs_node", "name"),

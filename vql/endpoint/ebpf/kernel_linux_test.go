@@ -280,7 +280,7 @@ func TestLostEventsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.tell(p)
-	if len(lines) != 1 || !strings.Contains(lines[0], "events were lost because the ring buffer was full") {
+	if len(lines) != 1 || !strings.Contains(lines[0], "events were lost because they came too fast") {
 		t.Errorf("logged %q", lines)
 	}
 }

@@ -32,6 +32,7 @@ const (
 	offEnvBytes  = offBody + 8  // uint32
 	offEnvTotal  = offBody + 12 // uint32
 	offAreaSize  = offBody + 16 // uint32, room for arguments in this record
+	offEUID      = offBody + 20 // uint32
 	offFilename  = offBody + 24 // text
 	offArguments = offFilename + filenameBytes
 

@@ -152,6 +152,18 @@ func (p *programs) count(index uint32) uint64 {
 	return total
 }
 
+// lost is how many events there was no room for, or no turn: the kernel skips a
+// program that would interrupt itself.
+func (p *programs) lost() uint64 {
+	total := p.count(countLost)
+	for _, a := range p.loaded {
+		if stats, err := a.program.Stats(); err == nil { // counted from 5.12 on
+			total += stats.RecursionMisses
+		}
+	}
+	return total
+}
+
 // refused sorts the kernel's errors by what helps.
 func refused(doing string, err error) error {
 	switch {

@@ -36,8 +36,8 @@ type told struct {
 // tell logs what was lost since it was last told: a line when a number has grown.
 func (w *Watcher) tell(p *programs) {
 	t := &w.told
-	if n := p.count(countLost); n > t.lost {
-		w.options.Log(fmt.Sprintf("%d events were lost because the ring buffer was full (%d in all)", n-t.lost, n))
+	if n := p.lost(); n > t.lost {
+		w.options.Log(fmt.Sprintf("%d events were lost because they came too fast (%d in all)", n-t.lost, n))
 		t.lost = n
 	}
 	if n := p.count(countForeign); n > 0 && t.foreign == 0 {

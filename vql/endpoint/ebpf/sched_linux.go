@@ -39,6 +39,8 @@ func (b *builder) execRecord(event int, area int32, env bool) {
 	b.load(asm.R3, regWalk, b.kernel.filename, asm.DWord)
 	b.target(offFilename, filenameBytes)
 	b.add(asm.FnProbeReadKernelStr.Call())
+	b.load(regWalk, regTask, b.kernel.cred, asm.DWord)
+	b.copyKernel(offEUID, 4, regWalk, b.kernel.euid)
 	b.load(regWalk, regTask, b.kernel.mm, asm.DWord)
 	b.copyArea(b.kernel.argStart, b.kernel.argEnd, offArgBytes, offArguments, area)
 	if env {
