@@ -40,11 +40,8 @@ func watchEBPF(ctx context.Context, scope *vql.Scope, args *watchEBPFArgs, emit 
 		return fmt.Errorf("ask for the host's name: %w", err)
 	}
 	return watcher.Run(ctx, func(e *ebpf.Event) error {
-		if err := scope.Charge(ctx); err != nil {
-			return err
-		}
 		if filter != nil && !filter.MatchString(e.Text()) {
-			return nil
+			return scope.Charge(ctx) // a row would be charged by the engine
 		}
 		return emit(ebpfRow(e, host))
 	})
