@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 // decode reads a record. The bytes come from our own programs, but what lies in
@@ -86,12 +88,13 @@ func (r record) exec() ([]Field, error) {
 	}
 	area, args, env := int64(r.u32(offAreaSize)), int64(r.u32(offArgBytes)), int64(r.u32(offEnvBytes))
 	behind := offArguments + area
-	if args > area || behind+env > int64(len(r)) || area > longArea {
+	if args > area || r.u32(offCwdBytes) > cwdBytes || behind+env > int64(len(r)) || area > longArea {
 		return nil, fmt.Errorf("areas of %d, %d and %d bytes in %d", area, args, env, len(r))
 	}
 	argv, cutArgs := r.strings(offArguments, int(args), r.u32(offArgTotal))
 	out := []Field{
 		{"filename", r.text(offFilename, filenameBytes)},
+		{"cwd", r.cwd()},
 		{"argv", argv},
 		{"argv_truncated", cutArgs},
 		{"euid", int64(r.u32(offEUID))},
@@ -101,6 +104,20 @@ func (r record) exec() ([]Field, error) {
 		out = append(out, Field{"env", vars}, Field{"env_truncated", cut})
 	}
 	return out, nil
+}
+
+// cwd puts the names of the working directory together. What had no room, at the
+// top of a very deep one, is an ellipsis; nil is one that could not be read.
+func (r record) cwd() any {
+	names, _ := r.strings(offCwd, int(r.u32(offCwdBytes)), 0)
+	slices.Reverse(names)
+	switch whole := r.u32(offCwdWhole) == 1; {
+	case whole:
+		return "/" + strings.Join(names, "/")
+	case len(names) == 0:
+		return nil
+	}
+	return ".../" + strings.Join(names, "/")
 }
 
 // strings cuts an area at its NULs. An area that was longer than the room for it,

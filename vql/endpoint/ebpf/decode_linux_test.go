@@ -51,6 +51,8 @@ func execRecord(args, env string) made {
 	r := newRecord(eventExec, offArguments+shortArea+longArea)
 	r.put32(offAreaSize, shortArea).put32(offArgBytes, uint32(len(args))).put32(offArgTotal, uint32(len(args)))
 	r.put32(offEnvBytes, uint32(len(env))).put32(offEnvTotal, uint32(len(env)))
+	const cwd = "a b\x00home\x00"
+	r.put32(offCwdBytes, uint32(len(cwd))).put32(offCwdWhole, 1).text(offCwd, cwd)
 	return r.text(offFilename, "/bin/sh").text(offArguments, args).text(offArguments+shortArea, env)
 }
 
@@ -89,9 +91,9 @@ func TestDecodeReadsEachKindOfData(t *testing.T) {
 		record made
 		want   string
 	}{
-		"exec":                         {execRecord("sh\x00-c\x00\x00a b\x00", "A=1\x00"), "sched_process_exec sh filename=/bin/sh argv=sh -c  a b argv_truncated=false euid=0 env=A=1 env_truncated=false"},
-		"exec, no args":                {execRecord("", ""), "sched_process_exec sh filename=/bin/sh argv= argv_truncated=false euid=0"},
-		"exec, cut":                    {execRecord("sh\x00", "").put32(offArgTotal, 9000), "sched_process_exec sh filename=/bin/sh argv=sh argv_truncated=true euid=0"},
+		"exec":                         {execRecord("sh\x00-c\x00\x00a b\x00", "A=1\x00"), "sched_process_exec sh filename=/bin/sh cwd=/home/a b argv=sh -c  a b argv_truncated=false euid=0 env=A=1 env_truncated=false"},
+		"exec, no args":                {execRecord("", ""), "sched_process_exec sh filename=/bin/sh cwd=/home/a b argv= argv_truncated=false euid=0"},
+		"exec, cut":                    {execRecord("sh\x00", "").put32(offArgTotal, 9000), "sched_process_exec sh filename=/bin/sh cwd=/home/a b argv=sh argv_truncated=true euid=0"},
 		"exit":                         {newRecord(eventExit, schedBytes).put32(offExitCode, 3<<8), "sched_process_exit sh exit_code=3 core_dumped=false"},
 		"exit by signal":               {newRecord(eventExit, schedBytes).put32(offExitCode, 11|0x80), "sched_process_exit sh exit_code=0 signal=SIGSEGV core_dumped=true"},
 		"openat":                       {callRecord(t, "openat", 3, uint64(at), 1, 0o2000101, 0o644).text(offSlots, "/tmp/a"), "openat sh dirfd=-100 pathname=/tmp/a flags=O_WRONLY|O_CREAT|O_CLOEXEC mode=0644 return_value=3"},
@@ -136,6 +138,7 @@ func TestDecodeRefusesWhatIsNoRecord(t *testing.T) {
 		"arguments overlap": execRecord("sh\x00", "").put32(offArgBytes, shortArea+1),
 		"env beyond":        execRecord("sh\x00", "A=1\x00").put32(offEnvBytes, longArea+1),
 		"huge area":         execRecord("sh\x00", "").put32(offAreaSize, 0xffffffff),
+		"cwd beyond":        execRecord("", "").put32(offCwdBytes, cwdBytes+1),
 		"call cut off":      callRecord(t, "openat", 0)[:offSlots+pathBytes-1],
 	} {
 		if e, err := decode(raw); !errors.Is(err, ErrRecord) {

@@ -4,7 +4,6 @@ package ebpf
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 )
@@ -61,16 +60,5 @@ func writeFields(b *strings.Builder, fields []Field) {
 		default:
 			fmt.Fprintf(b, " %s=%v", f.Name, v)
 		}
-	}
-}
-
-// addCwd adds the working directory of a process that has just begun a program,
-// where it is still there to be asked: after the file's name and arguments.
-func (e *Event) addCwd() {
-	if e.Name != table[eventExec].name || e.LocalPID == 0 {
-		return
-	}
-	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", e.LocalPID)); err == nil {
-		e.Data = append(e.Data, Field{"cwd", cwd})
 	}
 }

@@ -113,7 +113,7 @@ const (
 var tracepoints = []event{
 	{
 		name: "sched_process_exec", number: tracepoint, doc: "A process began another program.",
-		fields: []string{"filename", "argv", "argv_truncated", "euid", "env", "env_truncated", "cwd"},
+		fields: []string{"filename", "cwd", "argv", "argv_truncated", "euid", "env", "env_truncated"},
 	},
 	{
 		name: "sched_process_exit", number: tracepoint, doc: "The last thread of a process ended.",

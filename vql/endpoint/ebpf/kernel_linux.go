@@ -27,6 +27,7 @@ type kernel struct {
 	number                                              int32 // of pt_regs: the call's number
 	arguments                                           [6]int32
 	namespace                                           namespace
+	paths                                               pathOffsets
 }
 
 // known keeps what was read of the kernel, which stays as it is until the machine
@@ -69,12 +70,31 @@ func readKernel() (*kernel, error) {
 		kernfs: l.offset("cgroup", "kn"), nodeName: l.offset("kernfs_node", "name"),
 		nodeParent: l.either("kernfs_node", "__parent", "parent"), // renamed in 6.15
 	}
+	k.paths = l.paths()
 	k.subsystem, k.stateCgroup = l.cgroupOf()
 	k.registers(l)
 	if l.err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, l.err)
 	}
 	return k, nil
+}
+
+// pathOffsets lead from a task to the names of its working directory.
+type pathOffsets struct {
+	fs                                           int32 // of task_struct
+	dentry, mount                                int32 // of fs_struct: of its working directory
+	parent, name                                 int32 // of dentry
+	vfsmount, mountParent, mountPoint, mountRoot int32 // of mount, the last of its vfsmount
+}
+
+func (l *layouts) paths() pathOffsets {
+	return pathOffsets{
+		fs:     l.offset("task_struct", "fs"),
+		dentry: l.offset("fs_struct", "pwd", "dentry"), mount: l.offset("fs_struct", "pwd", "mnt"),
+		parent: l.offset("dentry", "d_parent"), name: l.offset("dentry", "d_name", "name"),
+		vfsmount: l.offset("mount", "mnt"), mountParent: l.offset("mount", "mnt_parent"),
+		mountPoint: l.offset("mount", "mnt_mountpoint"), mountRoot: l.offset("vfsmount", "mnt_root"),
+	}
 }
 
 // namespace names our own namespace of process ids.

@@ -27,16 +27,20 @@ const (
 // The body of sched_process_exec. The area of arguments comes in two sizes, so
 // that the usual short command line does not take 4 KiB of the ring.
 const (
-	offArgBytes  = offBody      // uint32, bytes that were copied
-	offArgTotal  = offBody + 4  // uint32, bytes that the process has
-	offEnvBytes  = offBody + 8  // uint32
-	offEnvTotal  = offBody + 12 // uint32
-	offAreaSize  = offBody + 16 // uint32, room for arguments in this record
-	offEUID      = offBody + 20 // uint32
-	offFilename  = offBody + 24 // text
-	offArguments = offFilename + filenameBytes
+	offArgBytes  = offBody                     // uint32, bytes that were copied
+	offArgTotal  = offBody + 4                 // uint32, bytes that the process has
+	offEnvBytes  = offBody + 8                 // uint32
+	offEnvTotal  = offBody + 12                // uint32
+	offAreaSize  = offBody + 16                // uint32, room for arguments in this record
+	offEUID      = offBody + 20                // uint32
+	offCwdBytes  = offBody + 24                // uint32, bytes that were written
+	offCwdWhole  = offBody + 28                // uint32, 1 when the way ended at the root
+	offFilename  = offBody + 32                // text
+	offCwd       = offFilename + filenameBytes // names with their NULs, the last one first
+	offArguments = offCwd + cwdBytes
 
 	filenameBytes = 1024
+	cwdBytes      = 1280
 	shortArea     = 512
 	longArea      = 4096
 )

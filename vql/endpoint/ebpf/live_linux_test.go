@@ -33,6 +33,9 @@ func TestAProgramThatStartsIsSeen(t *testing.T) {
 	if got := field(t, e, "env"); !slices.Equal(got.([]string), cmd.Env) {
 		t.Errorf("env %q", got)
 	}
+	if got := field(t, e, "cwd"); got != "/" {
+		t.Errorf("cwd %q", got)
+	}
 	if got := field(t, e, "filename"); got != "/bin/true" {
 		t.Errorf("filename %q", got)
 	}
@@ -55,6 +58,35 @@ func TestAProgramThatStartsIsSeen(t *testing.T) {
 	s.wait("sched_process_fork", func(f *Event) bool {
 		return field(t, f, "child_pid") == int64(e.PID) && f.PID == e.PPID && int(f.LocalPID) == os.Getpid()
 	})
+}
+
+func TestTheWorkingDirectoryIsSeenAcrossMounts(t *testing.T) {
+	s := watch(t, Options{}, ignore)
+	deep := t.TempDir()
+	for range 30 { // more than the steps that are gone
+		deep = filepath.Join(deep, "d")
+	}
+	long := filepath.Join(t.TempDir(), strings.Repeat("n", 255), strings.Repeat("ü", 127))
+	for dir, want := range map[string]string{
+		t.TempDir(): "", long: "", "/proc/sys/net": "", "/dev": "",
+		deep: "..." + strings.Repeat("/d", cwdSteps),
+	} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if want == "" {
+			want = dir
+		}
+		cmd := exec.Command("/bin/true", "in", dir)
+		cmd.Dir = dir
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err)
+		}
+		e := s.wait("sched_process_exec", func(e *Event) bool { return int(e.LocalPID) == cmd.Process.Pid })
+		if got := field(t, e, "cwd"); got != want {
+			t.Errorf("cwd %q, want %q", got, want)
+		}
+	}
 }
 
 func TestLongArgumentsAreCut(t *testing.T) {
@@ -190,11 +222,7 @@ func TestSeveralWatchersSeeTheSame(t *testing.T) {
 	}
 	ours := func(e *Event) bool { return int(e.LocalPID) == cmd.Process.Pid }
 	a, b := first.wait("sched_process_exec", ours), second.wait("sched_process_exec", ours)
-	inKernel := func(e *Event) string { // cwd is asked for later, when the process may be gone
-		text, _, _ := strings.Cut(e.Text(), " cwd=")
-		return text
-	}
-	if inKernel(a) != inKernel(b) {
+	if a.Text() != b.Text() {
 		t.Errorf("%s\n%s", a.Text(), b.Text())
 	}
 }

@@ -46,6 +46,7 @@ func (b *builder) execRecord(event int, area int32, env bool) {
 	if env {
 		b.copyArea(b.kernel.envStart, b.kernel.envEnd, offEnvBytes, offArguments+area, longArea)
 	}
+	b.cwd()
 	b.submit()
 }
 

@@ -125,7 +125,6 @@ func (w *Watcher) take(raw []byte, each func(*Event) error) error {
 		return nil
 	}
 	e.Time = w.booted.Add(time.Duration(e.SinceBoot))
-	e.addCwd()
 	return each(e)
 }
 
