@@ -49,6 +49,10 @@ type Spec struct {
 	// Platforms lists the GOOS values on which the primitive works; nil is all.
 	// Elsewhere the name exists and answers "NAME: not available on GOOS".
 	Platforms []string
+	// Available tells whether this machine can do it, nil when it can; without it
+	// every one of Platforms can. Its error is what a call answers, as for Platforms,
+	// and version() is NULL. It is asked often and must be cheap.
+	Available func() error
 	// Columns names the columns of a plugin's rows, for documentation.
 	Columns []string
 	// Version is what version(function=...) answers; 0 counts as 1.

@@ -113,8 +113,11 @@ func (e *Engine) Plugin(name string) (*Plugin, bool) {
 }
 
 func (e *Engine) available(spec *Spec) error {
-	if len(spec.Platforms) == 0 || slices.Contains(spec.Platforms, e.goos) {
-		return nil
+	if len(spec.Platforms) > 0 && !slices.Contains(spec.Platforms, e.goos) {
+		return fmt.Errorf("not available on %s", e.goos)
 	}
-	return fmt.Errorf("not available on %s", e.goos)
+	if spec.Available != nil {
+		return spec.Available()
+	}
+	return nil
 }

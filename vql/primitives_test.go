@@ -58,6 +58,12 @@ func testFunctions() []*vql.Function {
 		vql.NewFunction(vql.Spec{Name: "elsewhere", Platforms: []string{"plan9"}}, func(context.Context, *vql.Scope, *noArgs) (vql.Value, error) {
 			return 1, nil
 		}),
+		vql.NewFunction(vql.Spec{Name: "unable", Available: func() error { return errors.New("this machine cannot") }}, func(context.Context, *vql.Scope, *noArgs) (vql.Value, error) {
+			return 1, nil
+		}),
+		vql.NewFunction(vql.Spec{Name: "able", Available: func() error { return nil }}, func(context.Context, *vql.Scope, *noArgs) (vql.Value, error) {
+			return 1, nil
+		}),
 		vql.NewFunction(vql.Spec{Name: "guarded", Permission: "EXECVE"}, func(context.Context, *vql.Scope, *noArgs) (vql.Value, error) {
 			return 1, nil
 		}),

@@ -54,6 +54,18 @@ func TestErrorsBecomeLogLinesAndNull(t *testing.T) {
 	}
 }
 
+func TestWhatAMachineCannotHasNoVersion(t *testing.T) {
+	scope, l := session(t, vql.SessionOptions{})
+	got, err := query(t, scope, "SELECT unable() AS A, version(function='unable') AS B, able() AS C, version(function='able') AS D FROM scope()")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, got, `{"A":null,"B":null,"C":1,"D":1}`)
+	if !slices.Contains(l.all(), "DEFAULT:unable: this machine cannot") {
+		t.Errorf("the log says %q", l.all())
+	}
+}
+
 type noPermissions struct{}
 
 func (noPermissions) Allowed(string) bool { return false }

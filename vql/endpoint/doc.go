@@ -17,6 +17,9 @@
 // shares; compiled rules belong to the session. What a build does not have is not
 // declared, so that version(plugin=...) is NULL, which is how artifacts ask.
 //
+// watch_ebpf turns the events of package vql/endpoint/ebpf into rows. Where the
+// kernel cannot run its programs, it is declared and not available.
+//
 // Files may be written by an attacker. Parsers of foreign formats are ours where a
 // library's could end the process or never end (ADR 18); each has budgets for
 // work, depth and memory, tells damage in the log, and is fuzzed. What belongs to

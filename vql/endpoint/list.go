@@ -21,11 +21,11 @@ func Functions() []*vql.Function {
 // Plugins lists the plugins of this package for vql.NewEngine.
 func Plugins() []*vql.Plugin {
 	return append([]*vql.Plugin{
-		adxUploadPlugin, auditPlugin, connectionsPlugin, efiPlugin, elasticUploadPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
+		adxUploadPlugin, auditPlugin, connectionsPlugin, ebpfEventsPlugin, efiPlugin, elasticUploadPlugin, environPlugin, execvePlugin, filesystemsPlugin, globPlugin, httpClientPlugin,
 		infoPlugin, interfacesPlugin, leveldbPlugin, logscaleUploadPlugin, mailPlugin, netcatPlugin, netstatPlugin, parseCSVPlugin, parseEvtxPlugin,
 		parseJSONArrayPlugin, parseJSONLPlugin, parseJournaldPlugin, parseLinesPlugin, parseRecordsPlugin,
 		partitionsPlugin, procYaraPlugin, profileGoroutinesPlugin, profileMemoryPlugin, profilePlugin, pslistPlugin, readFilePlugin,
-		splitRecordsPlugin, splunkUploadPlugin, sqlitePlugin, statPlugin, trackerPslistPlugin, unzipPlugin, vfsListPlugin, watchEvtxPlugin,
+		splitRecordsPlugin, splunkUploadPlugin, sqlitePlugin, statPlugin, trackerPslistPlugin, unzipPlugin, vfsListPlugin, watchEBPFPlugin, watchEvtxPlugin,
 		watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin, yaraPlugin,
 	}, knownPlugins()...)
 }
