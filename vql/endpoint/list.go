@@ -15,7 +15,7 @@ func Functions() []*vql.Function {
 		sysinfoFunction, tempdirFunction, tempfileFunction, trackerAllFunction, trackerCallchainFunction,
 		trackerChildrenFunction, traceFunction, trackerGetFunction, trackerTreeFunction, uploadAzureFunction,
 		uploadDirectoryFunction, uploadFunction, uploadGCSFunction, uploadS3Function, xattrFunction,
-	}, knownFunctions()...)
+	}, append(knownFunctions(), laterFunctions()...)...)
 }
 
 // Plugins lists the plugins of this package for vql.NewEngine.
@@ -27,5 +27,5 @@ func Plugins() []*vql.Plugin {
 		partitionsPlugin, procYaraPlugin, profileGoroutinesPlugin, profileMemoryPlugin, profilePlugin, pslistPlugin, readFilePlugin,
 		splitRecordsPlugin, splunkUploadPlugin, sqlitePlugin, statPlugin, trackerPslistPlugin, unzipPlugin, vfsListPlugin, watchEBPFPlugin, watchEvtxPlugin,
 		watchJournaldPlugin, watchSyslogPlugin, writeCSVPlugin, writeJSONLPlugin, yaraPlugin,
-	}, knownPlugins()...)
+	}, append(knownPlugins(), laterPlugins()...)...)
 }

@@ -21,10 +21,10 @@
 // shown as long as their flow and client are in the ledger; what of a hunt this
 // version does not keep (flows that were started otherwise) is refused.
 //
-// Not declared, because what they work on does not exist yet, so that
-// version(plugin="timelines") is NULL and artifacts choose another way:
-// notebook_delete, timeline, timelines, timeline_add, timeline_delete (there are no
-// notebooks yet); deb_create, rpm_create.
+// Known by name alone, with the endpoint's (vql/endpoint, later.go), because what they
+// work on does not exist yet, so that version(plugin="timelines") is NULL and artifacts
+// choose another way: notebook_delete, timeline, timelines, timeline_add,
+// timeline_delete (there are no notebooks yet); link_to, logging, deb_create, rpm_create.
 // org_create and org_delete are there to say that there is one org.
 //
 // Locking rule: none is needed. Rooms hand out immutable records, a Host is not
