@@ -38,6 +38,10 @@ func TestHostileOperatorInputIsRefused(t *testing.T) {
 		files, err := filepath.Glob(filepath.Join(p.store, "clients", "*", "*", "*", "collections", "*", "flow.json"))
 		return err == nil && len(files) >= 2, strings.Join(files, " ")
 	})
+	wait(t, "the queues to be written", func() (bool, string) { // of the artifact, the client, its interrogation and the ends of flows
+		files, err := filepath.Glob(filepath.Join(p.store, "events", "*", "*", "*"))
+		return err == nil && len(files) >= 4, strings.Join(files, " ")
+	})
 	before := p.paths()
 	long := strings.Repeat("A", 8000)
 	ids := []string{
