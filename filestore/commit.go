@@ -29,7 +29,7 @@ type Class uint8
 
 const (
 	Interactive Class = iota // somebody waits: 2 ms at most
-	Bulk                     // hunts and events: up to 240 ms, or half of it if it is large
+	Bulk                     // hunts and events: up to 250 ms, or half of it if it is large
 	classes
 )
 
@@ -71,7 +71,7 @@ type CommitterOptions struct {
 	Outbox      OutboxWriter
 
 	InteractiveWindow time.Duration // 2 ms
-	BulkWindow        time.Duration // 240 ms
+	BulkWindow        time.Duration // 250 ms
 	RoundBytes        int64         // a round starts when so much waits: 8 MiB
 	QueueBytes        int64         // Submit returns ErrBusy beyond: 128 MiB
 	SegmentBytes      int64         // a longer segment gets a new part: 1 GiB
@@ -137,7 +137,7 @@ func (o *CommitterOptions) setDefaults() {
 		o.Logger = slog.Default()
 	}
 	orDefault(&o.InteractiveWindow, 2*time.Millisecond)
-	orDefault(&o.BulkWindow, 240*time.Millisecond)
+	orDefault(&o.BulkWindow, 250*time.Millisecond)
 	orDefault(&o.RoundBytes, 8<<20)
 	orDefault(&o.QueueBytes, 128<<20)
 	orDefault(&o.SegmentBytes, 1<<30)
