@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -188,15 +187,8 @@ func benchStore(b *testing.B) *filestore.Store {
 // cpu reports the processor time of each op besides the wall's, as the machine may be
 // busy with other things.
 func cpu(b *testing.B) func() {
-	used := func() time.Duration {
-		var u syscall.Rusage
-		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-			b.Fatal(err)
-		}
-		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	}
-	begin := used()
-	return func() { b.ReportMetric((used()-begin).Seconds()*1000/float64(b.N), "cpu-ms/op") }
+	begin := cpuUsed()
+	return func() { b.ReportMetric((cpuUsed()-begin).Seconds()*1000/float64(b.N), "cpu-ms/op") }
 }
 
 func BenchmarkResultsPage(b *testing.B) {
