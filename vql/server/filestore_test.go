@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,24 +51,26 @@ func TestFileStoreDeletesOnlyWhatNobodyOwns(t *testing.T) {
 	key := w.flowWithUpload()
 	uploads, err := w.flows.Uploads(t.Context(), key)
 	must(t, err)
-	dir := strings.TrimSuffix(filestore.ClientDir(ids.RootOrg, w.one), "/")
-	today, yesterday := time.Now().UTC(), time.Now().UTC().AddDate(0, 0, -1)
+	in := func(name string) string { return path.Join(filestore.ClientDir(ids.RootOrg, w.one), name) }
+	day := func(ago int) string {
+		return "events/Old.Artifact/" + time.Now().UTC().AddDate(0, 0, ago).Format(time.DateOnly) + "/n9-1.jsonl.gz"
+	}
 	w.watchLogins()
 	for name, gone := range map[string]bool{
-		"public/0123456789abcdef":                                                   true,
-		"public/deeper/0123":                                                        false,
-		dir + "/uploads/F.AAAAAAAAAAAAA/auto/x":                                     true,
-		dir + "/uploads/.tmp-1":                                                     true,
-		dir + "/collections/F.AAAAAAAAAAAAA/results/A/n1-1.jsonl.gz":                false,
-		dir + "/key":                                                                false,
-		"hunts/H.AAAAAAAAAAAAA/hunt.json":                                           false,
-		"events/Old.Artifact/2020-01-01/n1-1.jsonl.gz":                              true,
-		"eventlogs/Old.Artifact/Source/2020-01-01/n1-1.jsonl.gz":                    true,
-		"events/Old.Artifact/" + today.Format(time.DateOnly) + "/n9-1.jsonl.gz":     false,
-		"events/Old.Artifact/" + yesterday.Format(time.DateOnly) + "/n9-1.jsonl.gz": false,
-		"events/Old.Artifact/x":                                                     false,
-		"events/Linux.Test.Logins/SSH/2020-01-01/n1-1.jsonl.gz":                     false,
-		uploads[0].StoredPath:                                                       false,
+		"public/0123456789abcdef":                                 true,
+		"public/deeper/0123":                                      false,
+		in("uploads/F.AAAAAAAAAAAAA/auto/x"):                      true,
+		in("uploads/.tmp-1"):                                      true,
+		in("collections/F.AAAAAAAAAAAAA/results/A/n1-1.jsonl.gz"): false,
+		in("key"):                         false,
+		"hunts/H.AAAAAAAAAAAAA/hunt.json": false,
+		"events/Old.Artifact/2020-01-01/n1-1.jsonl.gz":           true,
+		"eventlogs/Old.Artifact/Source/2020-01-01/n1-1.jsonl.gz": true,
+		day(0):                  false,
+		day(-1):                 false,
+		"events/Old.Artifact/x": false,
+		"events/Linux.Test.Logins/SSH/2020-01-01/n1-1.jsonl.gz": false,
+		uploads[0].StoredPath: false,
 	} {
 		full := w.aged(name)
 		s.want(`SELECT file_store_delete(path='/`+name+`') AS P FROM scope()`, `{"P":null}`)
