@@ -28,7 +28,7 @@ demo: build ## a pack of three nodes with real and simulated agents on loopback:
 	scripts/demo.sh
 
 test: bin/gotestsum ## vet, every test with the race detector, documents fresh: what CI runs
-	scripts/need.sh gcc:gcc
+	scripts/need.sh gcc:gcc unzip:unzip openssl:openssl mke2fs:e2fsprogs
 	$(GO) vet ./...
 	bin/gotestsum --format pkgname --hide-summary=skipped -- -race -p $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
 	$(GO) run scripts/docs/*.go -check
