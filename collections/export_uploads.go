@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -95,12 +93,12 @@ func (x *export) upload(ctx context.Context, u *flows.Upload) error {
 }
 
 func (x *export) bytes(ctx context.Context, u *flows.Upload, member string, file *filestore.UploadFile, trouble func(string, ...any)) error {
-	in, kind := &faultReader{r: file.Stored(ctx)}, container.KindFile
+	in, kind := &archive.FaultReader{R: file.Stored(ctx)}, container.KindFile
 	if u.Sparse && x.o.Expand {
 		if file.Size() > MaxExpanded {
 			trouble("%d bytes with its holes are more than %d: it is as it is stored", file.Size(), int64(MaxExpanded))
 		} else {
-			in, kind = &faultReader{r: file.Expanded(ctx)}, container.KindWhole
+			in, kind = &archive.FaultReader{R: file.Expanded(ctx)}, container.KindWhole
 		}
 	}
 	at, err := time.Parse(time.RFC3339Nano, u.Finished)
@@ -109,7 +107,7 @@ func (x *export) bytes(ctx context.Context, u *flows.Upload, member string, file
 	}
 	m, err := x.zip.Member(container.Member{Path: member, Kind: kind}, at, func(w io.Writer) error {
 		_, err := io.CopyBuffer(w, in, make([]byte, exportBuffer))
-		if in.err != nil && ctx.Err() == nil {
+		if in.Err != nil && ctx.Err() == nil {
 			return nil // told below; the writer is fine
 		}
 		return err
@@ -117,8 +115,8 @@ func (x *export) bytes(ctx context.Context, u *flows.Upload, member string, file
 	switch {
 	case err != nil:
 		return err
-	case in.err != nil:
-		trouble("only %d of %d bytes can be read: %v", m.Size, u.StoredSize, in.err)
+	case in.Err != nil:
+		trouble("only %d of %d bytes can be read: %v", m.Size, u.StoredSize, in.Err)
 	case kind == container.KindFile && (m.SHA256 != u.SHA256 || m.Size != u.StoredSize):
 		trouble("%d bytes with SHA-256 %s, but %d with %s were stored", m.Size, m.SHA256, u.StoredSize, u.SHA256)
 	}
@@ -143,19 +141,4 @@ func (x *export) index(ctx context.Context, u *flows.Upload, member string, at t
 		return err
 	})
 	return err
-}
-
-// faultReader remembers what went wrong with reading.
-type faultReader struct {
-	r   io.Reader
-	err error
-}
-
-// Read implements io.Reader.
-func (f *faultReader) Read(p []byte) (int, error) {
-	n, err := f.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.err = fmt.Errorf("read: %w", err)
-	}
-	return n, err
 }

@@ -143,17 +143,17 @@ func (z *zipWriter) stored(ctx context.Context, u *zipUpload, file *filestore.Up
 	if err != nil {
 		at = z.h.Created
 	}
-	in, kind := &faultReader{r: file.Stored(ctx)}, kindFile
+	in, kind := &archive.FaultReader{R: file.Stored(ctx)}, kindFile
 	if u.Sparse && z.manifest.Options.Expand {
 		if file.Size() > MaxExpanded {
 			trouble(fmt.Sprintf("%d bytes with its holes are more than %d: it is as it is stored", file.Size(), int64(MaxExpanded)))
 		} else {
-			in, kind = &faultReader{r: file.Expanded(ctx)}, kindWhole
+			in, kind = &archive.FaultReader{R: file.Expanded(ctx)}, kindWhole
 		}
 	}
 	m, err := z.member(ZipMember{Path: u.member, Kind: kind}, at, func(w io.Writer) error {
 		_, err := io.CopyBuffer(w, in, make([]byte, exportBuffer))
-		if in.err != nil && ctx.Err() == nil {
+		if in.Err != nil && ctx.Err() == nil {
 			return nil // told below; the writer is fine
 		}
 		return err
@@ -161,8 +161,8 @@ func (z *zipWriter) stored(ctx context.Context, u *zipUpload, file *filestore.Up
 	switch {
 	case err != nil:
 		return err
-	case in.err != nil:
-		trouble(fmt.Sprintf("only %d of %d bytes can be read: %s", m.Size, u.StoredSize, in.err.Error()))
+	case in.Err != nil:
+		trouble(fmt.Sprintf("only %d of %d bytes can be read: %s", m.Size, u.StoredSize, in.Err.Error()))
 	case kind == kindWhole:
 		return nil
 	case m.SHA256 != u.SHA256 || m.Size != u.StoredSize:
@@ -184,19 +184,4 @@ func (z *zipWriter) stored(ctx context.Context, u *zipUpload, file *filestore.Up
 		return err
 	})
 	return err
-}
-
-// faultReader remembers what went wrong with reading.
-type faultReader struct {
-	r   io.Reader
-	err error
-}
-
-// Read implements io.Reader.
-func (f *faultReader) Read(p []byte) (int, error) {
-	n, err := f.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.err = err
-	}
-	return n, err
 }
