@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"raptorpack/vql/endpoint"
@@ -20,7 +21,8 @@ var _ endpoint.Rekeyer = (*rekeyer)(nil)
 // rekeyer takes the order to become another client.
 type rekeyer struct {
 	writeback *Writeback         // nil: the identity was handed in
-	order     chan time.Duration // one slot: the first order stands, others are refused
+	ordered   atomic.Bool        // the first order stands, others are refused
+	order     chan time.Duration // one slot
 }
 
 // Rekey implements endpoint.Rekeyer.
@@ -28,12 +30,11 @@ func (r *rekeyer) Rekey(wait time.Duration) error {
 	if r.writeback == nil {
 		return errNoKeyFile
 	}
-	select {
-	case r.order <- wait:
-		return nil
-	default:
+	if !r.ordered.CompareAndSwap(false, true) {
 		return errRekeying
 	}
+	r.order <- wait
+	return nil
 }
 
 // run waits for the order and its time, then ends the agent with ErrRekeyed.
@@ -42,7 +43,6 @@ func (r *rekeyer) run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case wait := <-r.order:
-		r.order <- wait // so that others are told that it is under way
 		sleep(ctx, wait, nil)
 	}
 	if ctx.Err() != nil {

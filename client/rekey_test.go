@@ -1,9 +1,11 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -51,6 +53,28 @@ func TestRekeyMakesTheNextStartAnotherClients(t *testing.T) {
 	}
 	if err := again.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The second order may come at any time, also while the first is being taken.
+func TestOneOrderToRekeyStands(t *testing.T) {
+	for range 2000 {
+		r := rekeyer{writeback: &Writeback{}, order: make(chan time.Duration, 1)}
+		ended := make(chan error, 1)
+		go func() { ended <- r.run(context.Background()) }()
+		taken := 0
+		for range 20 {
+			if r.Rekey(0) == nil {
+				taken++
+			}
+			runtime.Gosched()
+		}
+		if taken != 1 {
+			t.Fatalf("%d orders were taken", taken)
+		}
+		if err := <-ended; !errors.Is(err, ErrRekeyed) {
+			t.Fatal(err)
+		}
 	}
 }
 
