@@ -151,7 +151,7 @@ func (w *walk) start(r *globRoot) error {
 		info, err := w.accessor.Lstat(w.ctx, w.scope, r.path)
 		if err != nil {
 			w.failed(err)
-		} else if err := w.emit(vql.HostObject(&globRow{info, []string{p.source}})); err != nil {
+		} else if err := w.emit(vql.HostObject(&globRow{w.scope, info, []string{p.source}})); err != nil {
 			return err
 		}
 	}
@@ -244,7 +244,7 @@ func (w *walk) entry(at *place, info vql.FileInfo, cursors []cursor, literal boo
 		}
 	}
 	if len(matched) > 0 {
-		if err := w.emit(vql.HostObject(&globRow{info, matched})); err != nil {
+		if err := w.emit(vql.HostObject(&globRow{w.scope, info, matched})); err != nil {
 			return nil, err
 		}
 	}
@@ -350,6 +350,7 @@ func (w *walk) report() {
 
 // globRow is the row of a file. Its columns are worked out when a query reads them.
 type globRow struct {
+	scope *vql.Scope
 	info  vql.FileInfo
 	globs []string
 }
@@ -386,6 +387,9 @@ func (r *globRow) Member(name string) (vql.Value, bool) {
 		return r.info.Data(), true
 	case "Globs":
 		return r.globs, true
+	case "FullPath": // answers who asks for it, and is not in SELECT *
+		r.scope.Log("WARN", "glob: the column FullPath is deprecated, use OSPath")
+		return r.info.OSPath().String(), true
 	}
 	return nil, false
 }

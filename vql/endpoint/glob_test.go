@@ -171,6 +171,25 @@ func TestGlobRefusesTooManyAlternatives(t *testing.T) {
 	s.wantLog("more than 4096 alternatives")
 }
 
+// Artifacts of old ask for FullPath, by name and through stored queries.
+func TestGlobAnswersToFullPath(t *testing.T) {
+	root := tree(t, map[string]string{"a/one.txt": "1", "b/two.txt": "2"})
+	for _, query := range []string{
+		`SELECT FullPath FROM glob(root=Root, globs='*/*.txt') WHERE FullPath =~ 'o'`,
+		`LET files = SELECT FullPath, Size FROM glob(root=Root, globs='*/*.txt') SELECT FullPath FROM files`,
+		`SELECT * FROM foreach(row={SELECT FullPath FROM glob(root=Root, globs='*/*.txt')}, query={SELECT FullPath FROM stat(filename=FullPath)})`,
+	} {
+		s := newSession(t, map[string]any{"Root": root})
+		s.want(query, fmt.Sprintf(`{"FullPath":%q}`, root+"/a/one.txt"), fmt.Sprintf(`{"FullPath":%q}`, root+"/b/two.txt"))
+		s.wantLog("FullPath is deprecated")
+		if strings.Contains(s.log(), "ERROR") {
+			t.Errorf("%s: %s", query, s.log())
+		}
+	}
+	s := newSession(t, map[string]any{"Root": root})
+	s.want(`SELECT * FROM items(item={SELECT * FROM glob(root=Root, globs='a/*.txt') LIMIT 1}) WHERE _key =~ 'FullPath'`)
+}
+
 func TestGlobUnknownAccessorIsALogLine(t *testing.T) {
 	s := newSession(t, nil)
 	s.want(`SELECT * FROM glob(globs='/*', accessor='nosuch')`)
