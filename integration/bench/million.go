@@ -21,16 +21,12 @@ import (
 
 // million measures how a node starts and is searched that has very many clients.
 func (b *bench) million(ctx context.Context) error {
-	dir := filepath.Join(b.out, "million")
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	p, err := openLedgers(ctx, dir, 1)
+	p, err := b.newLedger(ctx, "million")
 	if err != nil {
 		return err
 	}
 	begin := time.Now()
-	if err := errors.Join(p.settle(ctx, b.settings.known), p.end()); err != nil {
+	if err := errors.Join(p.settle(ctx, b.settings.known, unownedKey), p.end()); err != nil {
 		return err
 	}
 	b.note("million: ledger of %d clients written in %.0f s", b.settings.known, time.Since(begin).Seconds())
@@ -92,23 +88,35 @@ func (b *bench) searches(ctx context.Context, s *server, when string, many, few 
 	return nil
 }
 
-// settle enrols many clients and tells of their hosts.
-func (p *ledgers) settle(ctx context.Context, count int) error {
+// newLedger opens the ledger of an empty store, which a node or a pack of that name
+// may run on when it has ended.
+func (b *bench) newLedger(ctx context.Context, name string) (*ledgers, error) {
+	dir := filepath.Join(b.out, name)
+	if err := os.RemoveAll(dir); err != nil {
+		return nil, err
+	}
+	return openLedgers(ctx, dir, 1)
+}
+
+// settle enrols many clients with their keys, and has them interrogated.
+func (p *ledgers) settle(ctx context.Context, count int, key func(n int) (*rsa.PublicKey, error)) error {
 	const each = 500
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(32)
 	for first := 0; first < count; first += each {
-		g.Go(func() error { return p.nodes[0].settle(ctx, first, min(each, count-first)) })
+		g.Go(func() error { return p.nodes[0].settle(ctx, first, min(each, count-first), key) })
 	}
 	return g.Wait()
 }
 
-func (l *ledger) settle(ctx context.Context, first, count int) error {
-	r := rand.New(rand.NewPCG(1, uint64(first)))
+func (l *ledger) settle(ctx context.Context, first, count int, key func(n int) (*rsa.PublicKey, error)) error {
 	var enrolments []clients.Enrolment
 	var fleet []ids.Client
-	for range count {
-		key := publicKey(r)
+	for n := first; n < first+count; n++ {
+		key, err := key(n)
+		if err != nil {
+			return err
+		}
 		client := ids.ClientOfKey(key)
 		enrolments, fleet = append(enrolments, clients.Enrolment{Client: client, Key: key}), append(fleet, client)
 	}
@@ -119,9 +127,16 @@ func (l *ledger) settle(ctx context.Context, first, count int) error {
 	if err := l.node.Propose(ctx, m); err != nil {
 		return err
 	}
+	flow := ids.NewFlow(time.Now())
+	if m, err = l.room.PlanInterrogated(ids.RootOrg, fleet, flow); err != nil {
+		return err
+	}
+	if err := l.node.Propose(ctx, m); err != nil {
+		return err
+	}
 	g, work := errgroup.WithContext(ctx)
 	for i, client := range fleet {
-		g.Go(func() error { return l.inform(work, client, first+i) })
+		g.Go(func() error { return l.inform(work, client, flow, first+i) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -132,15 +147,16 @@ func (l *ledger) settle(ctx context.Context, first, count int) error {
 	return l.node.Propose(ctx, m)
 }
 
-// publicKey looks like that of an agent; nobody has the other half.
-func publicKey(r *rand.Rand) *rsa.PublicKey {
-	n := make([]byte, 256)
-	for i := range n {
-		n[i] = byte(r.Uint32())
+// unownedKey looks like an agent's, another for each n; nobody has the other half.
+func unownedKey(n int) (*rsa.PublicKey, error) {
+	r := rand.New(rand.NewPCG(1, uint64(n)))
+	digits := make([]byte, 256)
+	for i := range digits {
+		digits[i] = byte(r.Uint32())
 	}
-	n[0] |= 0x80
-	n[255] |= 1
-	return &rsa.PublicKey{N: new(big.Int).SetBytes(n), E: 65537}
+	digits[0] |= 0x80
+	digits[255] |= 1
+	return &rsa.PublicKey{N: new(big.Int).SetBytes(digits), E: 65537}, nil
 }
 
 var (
@@ -149,11 +165,11 @@ var (
 	users = []string{"ada", "alan", "grace", "edsger", "barbara"}
 )
 
-func (l *ledger) inform(ctx context.Context, client ids.Client, i int) error {
+func (l *ledger) inform(ctx context.Context, client ids.Client, flow ids.Flow, i int) error {
 	host := fmt.Sprintf("%s-%s-%07d", roles[i%len(roles)], sites[i%len(sites)], i)
 	row := fmt.Sprintf(`{"Hostname":%q,"Fqdn":"%s.example.com","OS":"linux","Platform":"debian","PlatformVersion":"12.%d","Architecture":"amd64",`+
 		`"Version":"0.7%d","Name":"velociraptor","MACAddresses":["52:54:00:%02x:%02x:%02x"]}`, host, host, i%9, i%4, i>>16&0xff, i>>8&0xff, i&0xff)
-	m, err := l.room.PlanInfo(ids.RootOrg, client, []byte(row), ids.Flow{}, []string{"root", users[i%len(users)]})
+	m, err := l.room.PlanInfo(ids.RootOrg, client, []byte(row), flow, []string{"root", users[i%len(users)]})
 	if err != nil {
 		return err
 	}

@@ -21,10 +21,15 @@ const portsOfNode = 10
 // startPack runs several nodes on one empty store, each a process of its own, and
 // waits until all are ready. The first may lead, and so may a second.
 func (b *bench) startPack(ctx context.Context, name string, nodes int) ([]*server, error) {
-	folder := filepath.Join(b.out, name)
-	if err := os.RemoveAll(folder); err != nil { // a store of an earlier run knows the clients already
+	if err := os.RemoveAll(filepath.Join(b.out, name)); err != nil { // a store of an earlier run knows the clients already
 		return nil, err
 	}
+	return b.startPackOn(ctx, name, nodes)
+}
+
+// startPackOn runs a pack on the store that is there, if there is one.
+func (b *bench) startPackOn(ctx context.Context, name string, nodes int) ([]*server, error) {
+	folder := filepath.Join(b.out, name)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ func (r *packRun) loaded(ctx context.Context, name, artifact string, clients []s
 
 // churning hunts over clients that come and go and of which some are slow or misbehave.
 func (r *packRun) churning(ctx context.Context) error {
-	return r.alone(ctx, "churn", r.clients, func(h *herd) {
+	return r.alone(ctx, "churn", r.clients, false, func(h *herd) {
 		h.churn = pool.Churn{Offline: 0.3, Wave: r.wave}
 		h.manners = pool.Manners{Slow: 0.03, Cut: 0.02, Resend: 0.02, Garbage: 0.02, Forge: 0.02}
 	}, func(h hunted, samples string) {
@@ -88,21 +88,23 @@ func (r *packRun) churning(ctx context.Context) error {
 	})
 }
 
-// waves hunts over clients of which a tenth is online at a time.
+// waves hunts over clients that were there before, of which a tenth is online at a
+// time.
 func (r *packRun) waves(ctx context.Context) error {
-	return r.alone(ctx, "waves", r.waving, func(h *herd) { h.churn = pool.Churn{Offline: 0.9, Wave: r.wave} }, func(h hunted, samples string) {
+	return r.alone(ctx, "waves", r.waving, true, func(h *herd) { h.churn = pool.Churn{Offline: 0.9, Wave: r.wave} }, func(h hunted, samples string) {
 		r.add(figure{what: "hunt over clients of which 90 % are away, memory of the master at most", aim: 300, unit: "MB", measured: float64(h.maximum) / 1e6, samples: samples})
 		r.add(figure{what: "  to the last", unit: "s", measured: h.took.Seconds(), samples: samples})
 	})
 }
 
 // alone runs a pack of its own with clients that edit makes, and one hunt over all of
-// them: it begins before the first client comes, and each that enrols joins.
-func (r *packRun) alone(ctx context.Context, name string, clients int, edit func(*herd), tell func(h hunted, samples string)) error {
+// them: it begins before the first client comes, and each joins that is known and comes
+// or enrols.
+func (r *packRun) alone(ctx context.Context, name string, clients int, known bool, edit func(*herd), tell func(h hunted, samples string)) error {
 	if err := r.end(); err != nil {
 		return err
 	}
-	w, err := r.raise(ctx, name, clients, edit)
+	w, err := r.raise(ctx, name, clients, known, edit)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"flag"
 	"fmt"
@@ -104,7 +105,7 @@ func (r *packRun) standing(ctx context.Context) error {
 	if len(r.nodes()) > 0 {
 		return nil
 	}
-	w, err := r.raise(ctx, "pack", r.clients, func(h *herd) { h.bulk = map[string]int64{"noise.bin": r.bulkUpload << 20} })
+	w, err := r.raise(ctx, "pack", r.clients, false, func(h *herd) { h.bulk = map[string]int64{"noise.bin": r.bulkUpload << 20} })
 	if err != nil {
 		return err
 	}
@@ -134,10 +135,17 @@ func (r *packRun) standing(ctx context.Context) error {
 	return nil
 }
 
-// raise starts nodes on an empty store, and count clients that edit may change, and
-// begins to watch them.
-func (r *packRun) raise(ctx context.Context, name string, count int, edit func(*herd)) (*watch, error) {
-	pack, err := r.startPack(ctx, name, nodesOfRun)
+// raise starts nodes on a store that is empty or knows the clients, and count clients
+// that edit may change, and begins to watch them.
+func (r *packRun) raise(ctx context.Context, name string, count int, known bool, edit func(*herd)) (*watch, error) {
+	start := r.startPack
+	if known {
+		if err := r.acquaint(ctx, name, count); err != nil {
+			return nil, err
+		}
+		start = r.startPackOn
+	}
+	pack, err := start(ctx, name, nodesOfRun)
 	if err != nil {
 		return nil, err
 	}
@@ -164,6 +172,27 @@ func (r *packRun) raise(ctx context.Context, name string, count int, edit func(*
 		r.swarms = append(r.swarms, one)
 	}
 	return w, nil
+}
+
+// acquaint writes a store that knows the clients from before.
+func (r *packRun) acquaint(ctx context.Context, name string, count int) error {
+	begin := time.Now()
+	p, err := r.newLedger(ctx, name)
+	if err != nil {
+		return err
+	}
+	err = p.settle(ctx, count, func(n int) (*rsa.PublicKey, error) {
+		identity, err := r.identities.At(n)
+		if err != nil {
+			return nil, err
+		}
+		return &identity.Key.PublicKey, nil
+	})
+	if err := errors.Join(err, p.end()); err != nil {
+		return err
+	}
+	r.note("%s: ledger of %d clients written in %.0f s", name, count, time.Since(begin).Seconds())
+	return nil
 }
 
 // end stops clients and nodes, if there are any.
