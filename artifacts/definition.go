@@ -178,7 +178,12 @@ func (p Problem) String() string {
 	if p.Warning {
 		kind = "warning: "
 	}
-	return fmt.Sprintf("%s:%d: %s%s (%s)", p.File, p.Line, kind, p.Message, p.Rule)
+	first, rest, more := strings.Cut(p.Message, "\n") // a syntax error shows the line
+	text := fmt.Sprintf("%s:%d: %s%s (%s)", p.File, p.Line, kind, first, p.Rule)
+	if more {
+		text += "\n" + rest
+	}
+	return text
 }
 
 // Invalid is the error for a file with problems.

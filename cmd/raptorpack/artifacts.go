@@ -357,7 +357,7 @@ func (v *verifier) count() {
 func (v *verifier) print(c *cobra.Command, g *globals) error {
 	if g.format == "" {
 		for _, p := range v.problems {
-			if _, err := fmt.Fprintln(c.OutOrStdout(), harmless(p.String())); err != nil {
+			if _, err := fmt.Fprintln(c.OutOrStdout(), harmlessLines(p.String())); err != nil {
 				return err
 			}
 		}

@@ -72,7 +72,7 @@ func (g *globals) printer(c *cobra.Command, columns ...column) (*printer, error)
 func (g *globals) noter(c *cobra.Command) func(string, ...any) {
 	return func(format string, args ...any) {
 		if !g.quiet {
-			fmt.Fprintln(c.ErrOrStderr(), harmless(fmt.Sprintf(format, args...)))
+			fmt.Fprintln(c.ErrOrStderr(), harmlessLines(fmt.Sprintf(format, args...)))
 		}
 	}
 }

@@ -36,6 +36,16 @@ func harmless(s string) string {
 	return out.String()
 }
 
+// harmlessLines is harmless for text of several lines; all but the first are set in, so
+// that they cannot pass for lines of ours.
+func harmlessLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = harmless(line)
+	}
+	return strings.Join(lines, "\n    ")
+}
+
 func harmful(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == 0x2028 || r == 0x2029
 }
