@@ -15,6 +15,7 @@ import (
 type record struct {
 	names  []string
 	values []Value
+	behind Object // what * took the columns of, for names that it does not list; or nil
 }
 
 func (r *record) index(name string) int { return slices.Index(r.names, name) }
@@ -25,7 +26,10 @@ func (r *record) AddColumn(string, func(context.Context, types.Scope) types.Any)
 }
 
 // Has implements the engine's lazy row.
-func (r *record) Has(name string) bool { return r.index(name) >= 0 }
+func (r *record) Has(name string) bool {
+	_, ok := r.Get(name)
+	return ok
+}
 
 // Columns implements the engine's lazy row.
 func (r *record) Columns() []string { return r.names }
@@ -34,6 +38,9 @@ func (r *record) Columns() []string { return r.names }
 func (r *record) Get(name string) (types.Any, bool) {
 	if i := r.index(name); i >= 0 {
 		return r.values[i], true
+	}
+	if r.behind != nil {
+		return r.behind.Member(name)
 	}
 	return nil, false
 }
@@ -164,7 +171,21 @@ func (l *lazyRecord) finish() record {
 			l.values[i] = l.evaluate(i)
 		}
 	}
-	return record{names: l.names, values: l.values}
+	return record{names: l.names, values: l.values, behind: l.behind()}
+}
+
+// behind is the object that * took columns of, if one did.
+func (l *lazyRecord) behind() Object {
+	if l.layout.source == nil {
+		return nil
+	}
+	switch t := l.source.(type) {
+	case *hostObject:
+		return t.Object
+	case *record:
+		return t.behind
+	}
+	return nil
 }
 
 // finishRepeated evaluates a repeated name's last cell once for each time that the

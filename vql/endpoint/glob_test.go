@@ -177,6 +177,8 @@ func TestGlobAnswersToFullPath(t *testing.T) {
 	for _, query := range []string{
 		`SELECT FullPath FROM glob(root=Root, globs='*/*.txt') WHERE FullPath =~ 'o'`,
 		`LET files = SELECT FullPath, Size FROM glob(root=Root, globs='*/*.txt') SELECT FullPath FROM files`,
+		`LET files = SELECT * FROM glob(root=Root, globs='*/*.txt') SELECT FullPath FROM files WHERE FullPath =~ 'o'`,
+		`SELECT * FROM foreach(row={SELECT * FROM glob(root=Root, globs='*/*.txt')}, query={SELECT FullPath FROM stat(filename=FullPath)})`,
 		`SELECT * FROM foreach(row={SELECT FullPath FROM glob(root=Root, globs='*/*.txt')}, query={SELECT FullPath FROM stat(filename=FullPath)})`,
 	} {
 		s := newSession(t, map[string]any{"Root": root})
