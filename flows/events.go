@@ -88,7 +88,7 @@ func (p *packet) info(text []byte) string {
 	if p.room.o.Info == nil {
 		return "nobody takes self-reports"
 	}
-	chunks, rows, err := checkLines(text, nil)
+	chunks, rows, err := checkLines(text, nil, false)
 	if err != nil || rows != 1 || len(text) > maxInfo {
 		return "self-report is not one JSON object"
 	}
@@ -177,7 +177,7 @@ func (e *eventLines) digest(peer Peer) filestore.Digest {
 // seconds, in front of each.
 func (p *packet) eventBatch(e eventLines) (eventBatch, string) {
 	splice := []byte(`"ClientId":"` + p.peer.Client.String() + `","_ts":` + strconv.FormatInt(p.peer.Received.Unix(), 10))
-	chunks, rows, err := checkLines(e.text, splice)
+	chunks, rows, err := checkLines(e.text, splice, false)
 	if err != nil {
 		return eventBatch{}, "events: " + err.Error()
 	}

@@ -7,16 +7,25 @@ import (
 
 // CheckLines exposes the line checker.
 func CheckLines(text, splice []byte) (lines []byte, rows int64, err error) {
-	chunks, rows, err := checkLines(text, splice)
+	chunks, rows, err := checkLines(text, splice, false)
 	for _, c := range chunks {
 		lines = append(lines, c.lines...)
 	}
 	return lines, rows, err
 }
 
+// CheckOwnLines is CheckLines for rows of queries on the server.
+func CheckOwnLines(text []byte) (lines []byte, err error) {
+	chunks, _, err := checkLines(text, nil, true)
+	for _, c := range chunks {
+		lines = append(lines, c.lines...)
+	}
+	return lines, err
+}
+
 // CheckOnly runs the line checker and keeps nothing.
 func CheckOnly(text, splice []byte) (int64, error) {
-	_, rows, err := checkLines(text, splice)
+	_, rows, err := checkLines(text, splice, false)
 	return rows, err
 }
 

@@ -194,7 +194,7 @@ type Lines struct {
 // be one object within bounds, and names that only the server may use get a prefix.
 // The error wraps ErrBadLine. The text belongs to the result.
 func ReadLines(text []byte) ([]Lines, int64, error) {
-	chunks, rows, err := checkLines(text, nil)
+	chunks, rows, err := checkLines(text, nil, false)
 	out := make([]Lines, len(chunks))
 	for i, c := range chunks {
 		out[i] = Lines{c.rows, c.lines}

@@ -146,7 +146,7 @@ func (p *packet) takeAnswer(flow ids.Flow, m *wirepb.VeloMessage) {
 		piece.first = int64(min(m.VqlResponse.QueryStartRow, 1<<40))
 		text, reason := p.plainRows(m.VqlResponse)
 		if reason == "" {
-			chunks, _, err := checkLines(text, nil)
+			chunks, _, err := checkLines(text, nil, false)
 			if err != nil {
 				reason = err.Error()
 			}

@@ -31,9 +31,10 @@ type chunk struct {
 // checkLines reads JSON lines. Every line must be one object. Without splice and
 // without reserved names the chunks are parts of text itself; else they are
 // copies in which splice (`"ClientId":"C.…"`, without a comma) stands first in
-// each object and reserved names carry reservedPrefix.
-func checkLines(text, splice []byte) (chunks []chunk, rows int64, err error) {
-	w := lineWriter{text: text, splice: splice}
+// each object and reserved names carry reservedPrefix. Rows of our own queries, on the
+// server, may name clients and flows.
+func checkLines(text, splice []byte, own bool) (chunks []chunk, rows int64, err error) {
+	w := lineWriter{text: text, splice: splice, scan: scanner{own: own}}
 	for at := 0; at < len(text); {
 		end, err := w.scan.object(text, at)
 		if err != nil {
@@ -153,6 +154,7 @@ func emptyObject(rest []byte) bool {
 
 // scanner checks one object by RFC 8259 in one pass and without allocating.
 type scanner struct {
+	own      bool  // the server made the rows
 	reserved []int // where reserved top-level names begin, after their quote
 	kinds    [(maxDepth + 63) / 64]uint64
 }
@@ -250,7 +252,7 @@ func (s *scanner) name(text []byte, at int, top bool) (int, bool) {
 	if !ok {
 		return end, false
 	}
-	if top && isReserved(text[at:end+1], escaped) {
+	if top && s.isReserved(text[at:end+1], escaped) {
 		s.reserved = append(s.reserved, at+1)
 	}
 	at = skip(text, end+1)
@@ -261,20 +263,22 @@ func (s *scanner) name(text []byte, at int, top bool) (int, bool) {
 }
 
 // isReserved judges a quoted name.
-func isReserved(quoted []byte, escaped bool) bool {
+func (s *scanner) isReserved(quoted []byte, escaped bool) bool {
 	if escaped {
 		var plain string
 		if json.Unmarshal(quoted, &plain) != nil {
 			return false
 		}
-		return reservedName(plain)
+		return s.reservedName(plain)
 	}
-	return reservedName(string(quoted[1 : len(quoted)-1])) // the compiler does not copy here
+	return s.reservedName(string(quoted[1 : len(quoted)-1])) // the compiler does not copy here
 }
 
-func reservedName(name string) bool {
+func (s *scanner) reservedName(name string) bool {
 	switch name {
-	case "ClientId", "FlowId", "_ts", "_Source":
+	case "ClientId", "FlowId":
+		return !s.own
+	case "_ts", "_Source":
 		return true
 	}
 	return false

@@ -40,6 +40,15 @@ func TestCheckLinesKeepsBytesAndRenamesReserved(t *testing.T) {
 	}
 }
 
+// Queries on the server tell of clients and flows by these names.
+func TestCheckLinesLeavesTheServerItsNames(t *testing.T) {
+	const in = `{"ClientId":"C.1","FlowId":"F.1","_ts":1,"_Source":"x"}` + "\n"
+	got, err := flows.CheckOwnLines([]byte(in))
+	if want := `{"ClientId":"C.1","FlowId":"F.1","client__ts":1,"client__Source":"x"}` + "\n"; err != nil || string(got) != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
+	}
+}
+
 func TestCheckLinesRefuses(t *testing.T) {
 	deep := strings.Repeat(`{"a":`, flows.MaxDepth+1) + "1" + strings.Repeat("}", flows.MaxDepth+1)
 	for _, in := range []string{

@@ -197,7 +197,7 @@ func (p *packet) takeRows(part *part, r *wirepb.VQLResponse) string {
 	if reason != "" || len(text) == 0 && r.TotalRows == 0 {
 		return reason
 	}
-	chunks, rows, err := checkLines(text, part.splice())
+	chunks, rows, err := checkLines(text, part.splice(), part.key.Client == ids.Server)
 	switch {
 	case err != nil:
 		return "rows: " + err.Error()
@@ -244,7 +244,7 @@ func (p *packet) takeLog(part *part, m *wirepb.LogMessage) string {
 		return ""
 	}
 	text := part.named(m.Jsonl)
-	chunks, rows, err := checkLines(text, part.splice())
+	chunks, rows, err := checkLines(text, part.splice(), part.key.Client == ids.Server)
 	switch {
 	case err != nil:
 		return "log: " + err.Error()
