@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"sort"
 	"time"
 
 	"raptorpack/filestore"
+	"raptorpack/internal/retry"
 )
 
 // seekRows is how exactly a start is looked for: so many rows may be read and left out.
@@ -37,16 +39,51 @@ func (f *Files) open(ctx context.Context, key Key, timeline string, child *Child
 		c.done = true
 		return c, nil
 	}
-	set := filestore.TimelineRows(key.Org, key.Notebook, timeline, child.Folder)
-	var err error
-	if c.pinned, _, err = f.o.Reader.Pin(ctx, set, filestore.RowsFilter{}, ""); err != nil {
+	if err := f.pin(ctx, filestore.TimelineRows(key.Org, key.Notebook, timeline, child.Folder), c); err != nil {
 		return nil, err
 	}
-	c.lost = max(0, child.Rows-c.pinned.Total())
+	var err error
 	if !start.IsZero() {
 		c.place, err = c.seek(ctx)
 	}
 	return c, err
+}
+
+// errUnseen means that less is there than the ledger says.
+var errUnseen = errors.New("rows are not visible yet")
+
+// visible is how long a network filesystem may take to show what another node wrote.
+var visible = retry.Policy{Tries: 4, First: 40 * time.Millisecond, Cap: 250 * time.Millisecond}
+
+// pin looks at the rows as they are now. Where some are missing it looks again, as a
+// client of a network filesystem may remember for a while that a folder was not there,
+// until it reads the one above anew.
+func (f *Files) pin(ctx context.Context, set filestore.Set, c *cursor) error {
+	again := func(err error) bool { return errors.Is(err, errUnseen) && f.freshen(ctx, set.String()) }
+	err := retry.Do(ctx, visible, again, func() (err error) {
+		if c.pinned, _, err = f.o.Reader.Pin(ctx, set, filestore.RowsFilter{}, ""); err != nil {
+			return err
+		}
+		if c.lost = max(0, c.child.Rows-c.pinned.Total()); c.lost > 0 {
+			return errUnseen
+		}
+		return nil
+	})
+	if errors.Is(err, errUnseen) {
+		return nil // they are lost, and told
+	}
+	return err
+}
+
+// freshen reads the folders above anew, from the top. What of them cannot be read is for
+// who reads the rows.
+func (f *Files) freshen(ctx context.Context, dir string) bool {
+	if dir == "." {
+		return true
+	}
+	f.freshen(ctx, path.Dir(dir))
+	_, _ = f.o.Store.ReadDir(ctx, dir)
+	return true
 }
 
 // seek finds a place at or before the first row that counts, by halving: a look takes
