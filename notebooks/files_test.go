@@ -5,13 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"raptorpack/filestore"
 	"raptorpack/notebooks"
 )
 
@@ -335,4 +339,40 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// forgetful is a mount that remembers that a folder was not there, until the one above
+// is read anew, as NFS does.
+type forgetful struct {
+	filestore.FS
+	dir   string
+	fresh atomic.Bool
+}
+
+func (f *forgetful) ReadDir(name string) ([]fs.DirEntry, error) {
+	switch {
+	case name == path.Dir(f.dir):
+		f.fresh.Store(true)
+	case name == f.dir && !f.fresh.Load():
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return f.FS.ReadDir(name)
+}
+
+func TestRowsThatAMountDoesNotShowYetAreLookedForAgain(t *testing.T) {
+	w := newWorld(t)
+	n := w.node("a-1")
+	n.add("S", "x", 1)
+	line, err := n.room.Timeline(w.key, "S")
+	must(t, err)
+	disk, err := filestore.OpenOS(w.dir)
+	must(t, err)
+	mount := &forgetful{FS: disk, dir: filestore.TimelineRows(w.key.Org, w.key.Notebook, "S", line.Children[0].Folder).String()}
+	store, err := filestore.Open("", filestore.Options{FS: mount})
+	must(t, err)
+	b := &node{w: w, room: n.room, store: store, files: notebooks.NewFiles(notebooks.FilesOptions{
+		Store: store, Reader: filestore.NewReader(filestore.ReaderOptions{Store: store}),
+	})}
+	b.want("S", time.Time{}, `1 x {"N":"x0"}`)
+	must(t, errors.Join(store.Close(context.Background()), disk.Close()))
 }
