@@ -63,7 +63,9 @@ func TestTimelinesAreReadAfterAFailOver(t *testing.T) {
 	leader := p.Master()
 	leader.Kill()
 	leads(p, p.Others(leader, minion)[0])
-	var back struct{ Items []struct{ Rows, First, Last int64 } }
+	var back struct {
+		Items []struct{ Rows, First, Last int64 }
+	}
 	onServer(p, m.op, minion, "Custom.Story.Recall", &back)
 	if got := fmt.Sprint(back.Items); got != "[{5000 1700002500 1700004999}]" {
 		t.Errorf("read back %s", got)
@@ -72,7 +74,9 @@ func TestTimelinesAreReadAfterAFailOver(t *testing.T) {
 	p.WaitReady()
 	for _, n := range p.Nodes {
 		p.Wait("the queue at "+n.Name, func() (bool, string) {
-			var told struct{ Items []struct{ NotebookId, Timeline, Name string } }
+			var told struct {
+				Items []struct{ NotebookId, Timeline, Name string }
+			}
 			err := m.op.Ask(n, http.MethodGet, "/events/Server.Internal.TimelineAdd?limit=100", nil, &told)
 			times := map[string]int{}
 			for _, row := range told.Items {
