@@ -258,3 +258,23 @@ func TestABrokenOffQueryAddsNothing(t *testing.T) {
 		t.Errorf("files: %v", files)
 	}
 }
+
+// Rows that do not fit into the session's memory come back from its temporary file as
+// they were.
+func TestTimelinesAreSortedBeyondMemory(t *testing.T) {
+	w := newWorld(t)
+	s := &session{t: t, scope: w.engine.NewScope(vql.SessionOptions{
+		Env: vql.NewDict().Set("NotebookId", "N.ONE"), Services: []any{w.host("ada")}, Limits: vql.Limits{TempDir: t.TempDir(), SpillBytes: 3000},
+	})}
+	defer s.scope.Close()
+	s.want(`SELECT timeline_add(timeline='S', name='a', key='T', query={
+		SELECT 1700000000.25 + (500 - _value) AS T, _value AS N FROM range(end=500)}).timelines[0].rows AS Rows FROM scope()`, `{"Rows":500}`)
+	if s.scope.Stats().BytesSpilled == 0 {
+		t.Error("nothing was spilled")
+	}
+	got := s.rows(`SELECT Timestamp, N FROM timeline(timeline='S') WHERE N > 497 OR N < 1`)
+	want := `{"Timestamp":"2023-11-14T22:13:21.25Z","N":499} {"Timestamp":"2023-11-14T22:13:22.25Z","N":498} {"Timestamp":"2023-11-14T22:21:40.25Z","N":0}`
+	if strings.Join(got, " ") != want {
+		t.Errorf("%s", got)
+	}
+}
