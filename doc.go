@@ -11,7 +11,7 @@
 //	roof      cmd/raptorpack -> cmd/node                        integration (tests)
 //	doors     frontend   api        roles  master   minion      agent  client
 //	rooms     flows -> artifacts -> vql <- vql/endpoint         clients   users
-//	          runner -> flows          inventory -> artifacts
+//	          runner -> flows          inventory -> artifacts     notebooks
 //	services  replication -> filestore     wire   cluster   notifier   config
 //	ground    ids   proto/wirepb   proto/buspb   internal/...
 //

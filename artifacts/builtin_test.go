@@ -111,7 +111,7 @@ func TestBuiltInNamesAreThere(t *testing.T) {
 		Linux.Ssh.KnownHosts Linux.Sys.LastUserLogin Linux.Sys.SUID Linux.Debian.Packages Linux.Proc.Modules
 		Linux.Proc.Arp Linux.Syslog.SSHLogin System.Flow.Completion System.Hunt.Creation System.Upload.Completion
 		Server.Internal.ArtifactModification Server.Internal.ClientDelete Server.Internal.Enrollment
-		Server.Internal.Interrogation Server.Internal.Label Server.Internal.MetadataModifications
+		Server.Internal.Interrogation Server.Internal.Label Server.Internal.MetadataModifications Server.Internal.TimelineAdd
 		Linux.Utils.InstallDeb Generic.Utils.SendEmail Server.Enrichment.Virustotal Server.Monitor.Health
 		Server.Utils.DeleteMonitoringData Generic.Detection.Yara.Glob Linux.Detection.Yara.Process`) {
 		if _, err := repo.Lookup(name); err != nil {

@@ -122,6 +122,20 @@ func EventLogs(org ids.Org, name string, day time.Time) Set {
 	return Set(path.Join(orgDir(org), "eventlogs", resultPath(name), day.UTC().Format(time.DateOnly)))
 }
 
+// NotebookDir is the directory of what a notebook has.
+func NotebookDir(org ids.Org, n ids.Notebook) string {
+	return path.Join(orgDir(org), NotebooksTop, EscapeName(n.String()))
+}
+
+// NotebooksTop is the folder of an org that holds what notebooks have.
+const NotebooksTop = "notebooks"
+
+// TimelineRows is where the rows of one child of a super timeline lie. The folder is a
+// name of ours and begins with "~", which no escaped name does.
+func TimelineRows(org ids.Org, n ids.Notebook, timeline, folder string) Set {
+	return Set(path.Join(NotebookDir(org, n), "timelines", EscapeName(timeline), folder))
+}
+
 // DeadLetters is where messages lie that can never be processed.
 func DeadLetters(org ids.Org) Set { return Set(path.Join(orgDir(org), "deadletters")) }
 

@@ -1,4 +1,4 @@
-// Package ids names things: clients, flows, hunts, orgs, nodes.
+// Package ids names things: clients, flows, hunts, notebooks, orgs, nodes.
 //
 // Every identifier is a closed type: a value can only be made by Parse or New,
 // so code that holds one need not check it again. The zero value of each type
@@ -187,6 +187,32 @@ func (f Flow) Attempt(h Hunt) (int, bool) {
 	n, err := strconv.Atoi(number)
 	return n, err == nil && h.Flow(n) == f
 }
+
+// Notebook is the identity of one notebook: "N." and a word of its own, or what it
+// belongs to: "N.<hunt>" of a hunt, "N.<flow>-<client>" of a collection.
+type Notebook struct{ text string }
+
+// ParseNotebook reads a notebook id.
+func ParseNotebook(text string) (Notebook, error) {
+	rest, ok := strings.CutPrefix(text, "N.")
+	if at := strings.LastIndexByte(rest, '-'); ok && at >= 0 {
+		_, flow := ParseFlow(rest[:at])
+		_, client := ParseClient(rest[at+1:])
+		ok = flow == nil && client == nil
+	} else {
+		ok = ok && word(rest)
+	}
+	if !ok {
+		return Notebook{}, fmt.Errorf("notebook id %.40q: %w", text, ErrInvalid)
+	}
+	return Notebook{text}, nil
+}
+
+// String returns the text form, empty for the zero value.
+func (n Notebook) String() string { return n.text }
+
+// IsZero reports whether n is none.
+func (n Notebook) IsZero() bool { return n.text == "" }
 
 // Org is a tenant: "" is the root org, others are "O" and base32hex characters.
 type Org struct{ text string }

@@ -25,11 +25,12 @@ func TestClientOfKeyMatchesVector(t *testing.T) {
 
 func TestParseAcceptsAndRefuses(t *testing.T) {
 	parsers := map[string]func(string) error{
-		"client": func(s string) error { _, err := ids.ParseClient(s); return err },
-		"flow":   func(s string) error { _, err := ids.ParseFlow(s); return err },
-		"hunt":   func(s string) error { _, err := ids.ParseHunt(s); return err },
-		"org":    func(s string) error { _, err := ids.ParseOrg(s); return err },
-		"node":   func(s string) error { _, err := ids.ParseNode(s); return err },
+		"client":   func(s string) error { _, err := ids.ParseClient(s); return err },
+		"flow":     func(s string) error { _, err := ids.ParseFlow(s); return err },
+		"hunt":     func(s string) error { _, err := ids.ParseHunt(s); return err },
+		"notebook": func(s string) error { _, err := ids.ParseNotebook(s); return err },
+		"org":      func(s string) error { _, err := ids.ParseOrg(s); return err },
+		"node":     func(s string) error { _, err := ids.ParseNode(s); return err },
 	}
 	cases := []struct {
 		kind, text string
@@ -50,6 +51,16 @@ func TestParseAcceptsAndRefuses(t *testing.T) {
 		{"flow", "F." + strings.Repeat("A", 41), false},
 		{"hunt", "H.D4K8M2O9P1Q3R", true},
 		{"hunt", "F.D4K8M2O9P1Q3R", false},
+		{"notebook", "N.D4K8M2O9P1Q3R", true},
+		{"notebook", "N.H.D4K8M2O9P1Q3R", true},
+		{"notebook", "N.F.D4K8M2O9P1Q3R-C.7a840418cf635f31", true},
+		{"notebook", "N.F.D4K8M2O9P1Q3R.H-server", true},
+		{"notebook", "N.H.D4K8M2O9P1Q3R-C.7a840418cf635f31", false},
+		{"notebook", "N.F.D4K8M2O9P1Q3R-", false},
+		{"notebook", "N.F./..-server", false},
+		{"notebook", "N.../x", false},
+		{"notebook", "N.", false},
+		{"notebook", "D4K8M2O9P1Q3R", false},
 		{"org", "", true},
 		{"org", "root", true},
 		{"org", "O1234", true},
@@ -92,6 +103,7 @@ func FuzzParse(f *testing.F) {
 			func(s string) (string, error) { v, err := ids.ParseClient(s); return v.String(), err },
 			func(s string) (string, error) { v, err := ids.ParseFlow(s); return v.String(), err },
 			func(s string) (string, error) { v, err := ids.ParseHunt(s); return v.String(), err },
+			func(s string) (string, error) { v, err := ids.ParseNotebook(s); return v.String(), err },
 			func(s string) (string, error) { v, err := ids.ParseNode(s); return v.String(), err },
 		} {
 			got, err := parse(text)

@@ -12,6 +12,7 @@ import (
 	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/internal/testkit"
+	"raptorpack/notebooks"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 	"raptorpack/queues"
@@ -47,6 +48,12 @@ func TestTheLeaderWritesWhatEntriesTell(t *testing.T) {
 	w.propose(m, err)
 	w.propose(a.artifacts.PlanDelete(ids.RootOrg, "Custom.A", "bob"))
 	hunt := w.hunt(a)
+	notebook, err := ids.ParseNotebook("N.ONE")
+	w.must(err)
+	w.propose(a.notebooks.PlanAdd(
+		notebooks.Wish{Key: notebooks.Key{Notebook: notebook}, Timeline: "Super", Name: "logins", Column: "Time"},
+		notebooks.Stored{Folder: "~0-" + strings.Repeat("0", 32), Rows: 3},
+	))
 	w.propose(a.flows.PlanDelete(key, "ada"))
 	w.propose(a.clients.PlanDelete(ids.RootOrg, w.client))
 	a.leads()
@@ -65,6 +72,7 @@ func TestTheLeaderWritesWhatEntriesTell(t *testing.T) {
 			`{"_ts":T,"Timestamp":T,"definition":"name: Custom.A\nsources:\n- query: SELECT 1 FROM scope()\n","name":"Custom.A","op":"set","setter":"ada"}`,
 			`{"_ts":T,"Timestamp":T,"definition":"","name":"Custom.A","op":"delete","setter":"bob"}`)
 		n.want(queues.HuntCreation, `{"_ts":T,"Timestamp":T,"Hunt":{"hunt_id":"`+hunt+`","creator":"ada","hunt_description":"all","create_time":T,"expires":T,"artifacts":["Test.A"],"client_limit":7},"HuntId":"`+hunt+`"}`)
+		n.want(queues.TimelineAdd, `{"_ts":T,"Timestamp":T,"Name":"logins","NotebookId":"N.ONE","Principal":"ada","Rows":3,"Timeline":"Super"}`)
 		n.want(queues.ClientDelete, `{"ClientId":"`+id+`","_ts":T,"Timestamp":T,"Principal":"ada"}`)
 	}
 }

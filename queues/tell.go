@@ -10,6 +10,7 @@ import (
 	"raptorpack/clients"
 	"raptorpack/flows"
 	"raptorpack/hunts"
+	"raptorpack/notebooks"
 	"raptorpack/proto/buspb"
 )
 
@@ -24,6 +25,7 @@ const (
 	Interrogation        = "Server.Internal.Interrogation"
 	Label                = "Server.Internal.Label"
 	Metadata             = "Server.Internal.MetadataModifications"
+	TimelineAdd          = "Server.Internal.TimelineAdd"
 )
 
 // maxText bounds a definition in a row; a longer one is left to artifact_definitions().
@@ -70,6 +72,14 @@ func (r *Room) HuntCreated(c hunts.Creation) {
 		Limit       int64    `json:"client_limit"`
 	}{c.Hunt.String(), c.Creator, c.Description, c.At.UnixMicro(), c.Settings.Expires.UnixMicro(), names, c.Limit}
 	r.Tell(c.Index, c.At, Item{Org: c.Org, Queue: HuntCreation, Row: object(map[string]any{"HuntId": c.Hunt.String(), "Hunt": hunt})})
+}
+
+// TimelineAdded tells of rows that a notebook keeps (notebooks.Options.Added).
+func (r *Room) TimelineAdded(a notebooks.Added) {
+	row := map[string]any{
+		"NotebookId": a.Notebook.String(), "Timeline": a.Timeline, "Name": a.Child.Name, "Rows": a.Child.Rows, "Principal": a.Child.By,
+	}
+	r.Tell(a.Index, a.At, Item{Org: a.Org, Queue: TimelineAdd, Row: object(row)})
 }
 
 // ArtifactModified tells of a definition (artifacts.Room.Follow).

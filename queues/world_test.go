@@ -21,6 +21,7 @@ import (
 	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/internal/testkit"
+	"raptorpack/notebooks"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 	"raptorpack/queues"
@@ -44,6 +45,7 @@ type node struct {
 	flows     *flows.Room
 	hunts     *hunts.Room
 	artifacts *artifacts.Room
+	notebooks *notebooks.Room
 	queues    *queues.Room
 	writer    *queues.Writer
 	outbox    *outbox
@@ -120,6 +122,7 @@ func (w *world) node(incarnation string) *node {
 	n.artifacts.Follow(n.queues.ArtifactModified)
 	n.hunts = hunts.New(hunts.Options{Clients: n.clients, Created: n.queues.HuntCreated})
 	n.clients.Follow(n.hunts.ClientChanged)
+	n.notebooks = notebooks.New(notebooks.Options{Added: n.queues.TimelineAdded})
 	store, err := filestore.Open(w.dir, filestore.Options{})
 	w.must(err)
 	committer, err := filestore.NewCommitter(filestore.CommitterOptions{
@@ -135,7 +138,7 @@ func (w *world) node(incarnation string) *node {
 	n.flows = flows.New(flows.Options{
 		Committer: committer, Reader: reader, Tails: reader, Store: store, Incarnation: incarnation, Hunts: n.hunts, Finished: n.queues.FlowsFinished,
 	})
-	w.must(w.ledger.Join(n.clients, n.artifacts, n.hunts, n.flows.Table, n.queues))
+	w.must(w.ledger.Join(n.clients, n.artifacts, n.hunts, n.flows.Table, n.notebooks, n.queues))
 	n.writer = queues.NewWriter(queues.WriterOptions{
 		Room: n.queues, Committer: committer, Flows: n.flows, Record: func(key flows.Key) []byte {
 			f, err := n.flows.Flow(key)

@@ -48,6 +48,7 @@ func (n *Node) duties() []master.Duty {
 		plain("remove", n.remove),
 		plain("first events", n.firstEvents),
 		plain("tools", n.fetchTools().Run),
+		plain("timelines", n.sweepTimelines().Run),
 		{Name: "collections on the server", Run: n.collectHere},
 		plain("bury", n.bury),
 		plain("queues", func(ctx context.Context) error { return n.queue.Run(ctx) }),

@@ -29,6 +29,7 @@ import (
 	"raptorpack/master"
 	"raptorpack/minion"
 	"raptorpack/monitoring"
+	"raptorpack/notebooks"
 	"raptorpack/notifier"
 	"raptorpack/queues"
 	"raptorpack/replication"
@@ -101,6 +102,8 @@ type Node struct {
 	hunts       *hunts.Room
 	tools       *inventory.Room
 	toolFiles   *inventory.Files
+	notebooks   *notebooks.Room
+	timelines   *notebooks.Files
 	flowZips    *collections.Exporter
 	downloads   *collections.Downloads
 	runner      *runner.Runner
@@ -244,6 +247,7 @@ func (n *Node) wire(ctx context.Context) error {
 	n.artifacts = artifacts.NewRoom(builtIn)
 	n.wireTools()
 	n.queues = queues.New()
+	n.notebooks = notebooks.New(notebooks.Options{Added: n.queues.TimelineAdded})
 	n.artifacts.Follow(n.queues.ArtifactModified)
 	n.clients = clients.New(n.clientChanged)
 	n.clients.Follow(n.queues.ClientChanged)
@@ -262,7 +266,7 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	n.ledger, err = replication.New(replication.Options{
 		Store: n.store, Incarnation: n.incarnation.Name(), Bus: bus, Registerer: n.registry, Logger: n.component("replication"),
-		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.flows.Erased, n.hunts, n.tools, n.queues},
+		States: []replication.State{n.clients, n.users, n.artifacts, n.flows.Table, n.flows.Events, n.flows.Server, n.flows.Erased, n.hunts, n.tools, n.notebooks, n.queues},
 		Level:  ledgerLevel, Living: n.livingNodes,
 		SnapshotEntries: n.o.Tune.SnapshotEntries, TailEvery: n.o.Tune.WatchEvery,
 	})
@@ -278,6 +282,7 @@ func (n *Node) wire(ctx context.Context) error {
 	}
 	late.Committer = n.committer
 	n.wireQueues()
+	n.wireTimelines()
 	if err := n.ledger.Load(ctx); err != nil {
 		return err
 	}

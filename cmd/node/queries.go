@@ -27,7 +27,7 @@ func Engine() (*vql.Engine, error) {
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 	return &server.Host{
 		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
-		Ledger: proposer{d.api, &who}, Tools: n.tools, Inventory: toolKeeper{n, d.api, &who}, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(), Downloads: downloadMaker{n}, Imports: importsFor{d.api, &who},
+		Ledger: proposer{d.api, &who}, Tools: n.tools, Inventory: toolKeeper{n, d.api, &who}, Notebooks: n.notebooks, Timelines: n.timelines, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(), Downloads: downloadMaker{n}, Imports: importsFor{d.api, &who},
 		Repack: func(to io.Writer, program io.ReaderAt, size int64, text []byte) error {
 			return config.Repack(to, program, size, text, nil)
 		},

@@ -106,7 +106,7 @@ func (o *storeFlags) check(ctx context.Context, c *cobra.Command, store *filesto
 }
 
 // rowFolders are the folders at the top of a store that hold rows.
-var rowFolders = []string{"clients", "hunts", "events", "eventlogs", "deadletters", "orgs"}
+var rowFolders = []string{"clients", "hunts", "events", "eventlogs", filestore.NotebooksTop, "deadletters", "orgs"}
 
 // checkWhere are the folders to look at: all that hold rows, or one client's or
 // flow's.

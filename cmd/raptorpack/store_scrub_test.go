@@ -133,6 +133,7 @@ func fill(t *testing.T) stored {
 	for _, args := range [][]string{
 		{"collect", p.client, "Linux.Mounts", "--wait"},
 		{"collect", p.client, "Linux.Search.FileFinder", "--param", "SearchFilesGlob=" + files + "/*", "--param", "Upload_File=Y", "--wait"},
+		{"query", `SELECT timeline_add(notebook_id="N.ONE", timeline="S", name="a", key="T", query={SELECT 1700000000 + _value AS T FROM range(end=500)}) AS X FROM scope()`},
 	} {
 		var errs bytes.Buffer
 		if code := run(append(args, "--config", filepath.Join(p.dir, "server.yaml")), nil, &errs, &errs); code != 0 {
@@ -179,6 +180,7 @@ func TestScrubFindsEachKindOfDamage(t *testing.T) {
 			s.seal(map[string]int64{"clients/00/00/server/collections/F.X/results/A/" + s.incarnation + ".jsonl.gz": 100})
 		}, ""},
 		{"rows", func(s stored) { s.flip(rowsFile) }, "checksum missing_rows"},
+		{"rows of a timeline", func(s stored) { s.flip("notebooks/N.ONE/timelines/S/*/*.gz") }, "checksum"},
 		{"garbage after rows", func(s stored) { s.extend(rowsFile, bytes.Repeat([]byte("garbage"), 100)) }, "checksum"},
 		{"a segment is gone", func(s stored) { s.remove(rowsFile) }, "missing_rows"},
 		{"a segment is shorter than its seal says", func(s stored) {

@@ -26,7 +26,7 @@ func TestPrimitivesOfOtherPlatformsAreKnown(t *testing.T) {
 	for name := range strings.FieldsSeq(`authenticode crypto_rc4 describe_address encode entropy environ eval gunzip lookupSID lru
 		parse_ntfs parse_pe parse_pkcs7 parse_x509 pe_dump plist reg_rm_key reg_rm_value reg_set_value relpath rot13
 		sigma_log_sources srum_lookup_id starl tlsh_hash token winpmem xattr
-		link_to process_tracker shell_session shell_session_control timeline_add timeline_delete`) {
+		link_to process_tracker shell_session shell_session_control`) {
 		if _, ok := engine.Function(name); !ok {
 			t.Errorf("function %s is not known", name)
 		}
@@ -34,7 +34,7 @@ func TestPrimitivesOfOtherPlatformsAreKnown(t *testing.T) {
 	for name := range strings.FieldsSeq(`batch carve_usn certificates environ handles modules olevba parse_ese parse_mft
 		parse_ntfs_i30 parse_pst parse_recyclebin parse_usn plist proc_dump read_reg_key sigma threads vad watch_etw
 		watch_evtx watch_usn winobj wmi wmi_events yarax
-		deb_create rpm_create logging notebook_delete process_tracker_updates timeline timelines write_crypto_file`) {
+		deb_create rpm_create logging process_tracker_updates write_crypto_file`) {
 		if _, ok := engine.Plugin(name); !ok {
 			t.Errorf("plugin %s is not known", name)
 		}

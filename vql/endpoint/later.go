@@ -2,9 +2,9 @@ package endpoint
 
 import "raptorpack/vql"
 
-// laterFunctions are functions that need what this version does not have: notebooks
-// and the GUI, or something that outlives a query on the agent. Artifacts that call
-// them load and are checked.
+// laterFunctions are functions that need what this version does not have: the GUI, or
+// something that outlives a query on the agent. Artifacts that call them load and are
+// checked.
 func laterFunctions() []*vql.Function {
 	return []*vql.Function{
 		knownFunction[struct {
@@ -43,20 +43,6 @@ func laterFunctions() []*vql.Function {
 			CloseStdin bool   `vql:"close_stdin" doc:"Send no more."`
 			Kill       bool   `vql:"kill" doc:"End the program."`
 		}]("shell_session_control", "Talks to a program that shell_session started."),
-		knownFunction[struct {
-			Timeline      string    `vql:"timeline,required" doc:"The super timeline."`
-			Name          string    `vql:"name,required" doc:"The timeline."`
-			Query         vql.Query `vql:"query,required" doc:"Its rows."`
-			Key           string    `vql:"key,required" doc:"The column with the time."`
-			MessageColumn string    `vql:"message_column" doc:"The column with the message."`
-			TSDescColumn  string    `vql:"ts_desc_column" doc:"The column that says what the time is."`
-			NotebookID    string    `vql:"notebook_id" doc:"The notebook."`
-		}]("timeline_add", "Adds rows to a timeline of a notebook."),
-		knownFunction[struct {
-			Timeline   string `vql:"timeline,required" doc:"The super timeline."`
-			NotebookID string `vql:"notebook_id" doc:"The notebook."`
-			Name       string `vql:"name" doc:"The timeline (all)."`
-		}]("timeline_delete", "Deletes a timeline of a notebook."),
 	}
 }
 
@@ -84,21 +70,7 @@ func laterPlugins() []*vql.Plugin {
 			Component []string `vql:"component" doc:"Only of these parts."`
 			Prelog    bool     `vql:"prelog" doc:"Begin with what was logged before."`
 		}]("logging", "Follows the log of the server."),
-		knownPlugin[struct {
-			NotebookID string `vql:"notebook_id,required" doc:"The notebook."`
-			ReallyDoIt bool   `vql:"really_do_it" doc:"Delete; otherwise only list what would go."`
-		}]("notebook_delete", "Deletes a notebook."),
 		knownPlugin[noArguments]("process_tracker_updates", "Follows starts and ends of processes as the tracker knows them."),
-		knownPlugin[struct {
-			Timeline   string    `vql:"timeline,required" doc:"The super timeline."`
-			Components []string  `vql:"components" doc:"Only these timelines."`
-			Skip       []string  `vql:"skip" doc:"But none of these."`
-			Start      vql.Value `vql:"start" doc:"Where to begin."`
-			NotebookID string    `vql:"notebook_id" doc:"The notebook."`
-		}]("timeline", "Reads a super timeline of a notebook by time."),
-		knownPlugin[struct {
-			NotebookID string `vql:"notebook_id" doc:"The notebook."`
-		}]("timelines", "Lists the timelines of a notebook."),
 		knownPlugin[struct {
 			Filename *vql.Path `vql:"filename,required" doc:"The file."`
 			Query    vql.Query `vql:"query,required" doc:"The rows."`

@@ -15,11 +15,10 @@ import (
 	"raptorpack/vql"
 )
 
-// storeTops are the folders of an org that hold what clients sent, and zips of that.
-// Ledger,
-// snapshots, leases and the audit trail are not among them: they hold accounts
+// storeTops are the folders of an org that hold what clients sent, zips of that, and
+// what notebooks keep. Ledger, snapshots, leases and the audit trail are not among them: they hold accounts
 // and keys.
-var storeTops = []string{"clients", filestore.DownloadsTop, "events", "eventlogs", "hunts"}
+var storeTops = []string{"clients", filestore.DownloadsTop, "events", "eventlogs", "hunts", filestore.NotebooksTop}
 
 // storeAccessor reads what clients sent, by its path below the org's folder on
 // the filestore: the vfs_path of uploads() and enumerate_flow(). A sparse upload

@@ -1,5 +1,5 @@
 // Package server holds the query primitives of a server: functions, plugins and
-// accessors over clients, flows, hunts, artifacts and users.
+// accessors over clients, flows, hunts, notebooks, artifacts and users.
 //
 // It owns how these are named and shaped in queries, and which permission each
 // needs. It never keeps state of its own, never applies a change (it plans one
@@ -22,9 +22,8 @@
 // version does not keep (flows that were started otherwise) is refused.
 //
 // Known by name alone, with the endpoint's (vql/endpoint, later.go), because what they
-// work on does not exist yet, so that version(plugin="timelines") is NULL and artifacts
-// choose another way: notebook_delete, timeline, timelines, timeline_add,
-// timeline_delete (there are no notebooks yet); link_to, logging, deb_create, rpm_create.
+// work on does not exist yet, so that version(function="link_to") is NULL and artifacts
+// choose another way: link_to, logging, deb_create, rpm_create.
 // org_create and org_delete are there to say that there is one org.
 //
 // Locking rule: none is needed. Rooms hand out immutable records, a Host is not

@@ -13,6 +13,7 @@ import (
 	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/inventory"
+	"raptorpack/notebooks"
 	"raptorpack/proto/buspb"
 	"raptorpack/users"
 	"raptorpack/vql"
@@ -70,6 +71,11 @@ type Host struct {
 	// none of both.
 	Tools     *inventory.Room
 	Inventory Inventory
+
+	// Notebooks are what notebooks have, Timelines the rows of their timelines; nil:
+	// none of both.
+	Notebooks *notebooks.Room
+	Timelines *notebooks.Files
 
 	// Events reads and changes event tables; nil: neither works.
 	Events *EventTables

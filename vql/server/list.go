@@ -11,7 +11,7 @@ func Functions() []*vql.Function {
 		createFlowDownloadFunction, createHuntDownloadFunction, importCollectionFunction, repackFunction,
 		getClientMonitoringFunction, getFlowFunction, getServerMonitoringFunction, huntAddFunction, huntFunction,
 		huntInfoFunction, huntUpdateFunction, inventoryAddFunction, inventoryGetFunction, killFunction, labelFunction, orgCreateFunction, orgDeleteFunction, orgFunction, passwdFunction, rmClientMonitoringFunction,
-		rmServerMonitoringFunction, frontendCertFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction,
+		rmServerMonitoringFunction, frontendCertFunction, serverMetadataFunction, serverSetMetadataFunction, setClientMonitoringFunction, setServerMonitoringFunction, timelineAddFunction, timelineDeleteFunction,
 		userCreateFunction, userDeleteFunction, userGrantFunction, userMessageFunction, userOptionsFunction, newVerifyFunction(), whoamiFunction,
 	}
 }
@@ -21,7 +21,7 @@ func Plugins() []*vql.Plugin {
 	return []*vql.Plugin{
 		artifactDefinitionsPlugin, clientDeletePlugin, clientsPlugin, deleteEventsPlugin, deleteFlowPlugin, enumerateFlowPlugin, favoritesListPlugin,
 		flowLogsPlugin, flowResultsPlugin, flowsPlugin, guiUsersPlugin, huntDeletePlugin, huntFlowsPlugin,
-		huntResultsPlugin, huntsPlugin, inventoryPlugin, monitoringLogsPlugin, monitoringPlugin, orgsPlugin, sourcePlugin, uploadsPlugin,
+		huntResultsPlugin, huntsPlugin, inventoryPlugin, monitoringLogsPlugin, monitoringPlugin, notebookDeletePlugin, orgsPlugin, sourcePlugin, timelinePlugin, timelinesPlugin, uploadsPlugin,
 		userMessagesPlugin, usersPlugin, watchMonitoringPlugin,
 	}
 }

@@ -24,7 +24,7 @@ type sourceArgs struct {
 	Source              string    `vql:"source" doc:"The source of the artifact."`
 	StartTime           vql.Value `vql:"start_time" doc:"Of events: taken by the server at this time or later (the variable StartTime)."`
 	EndTime             vql.Value `vql:"end_time" doc:"Of events: taken by the server before this time (the variable EndTime)."`
-	NotebookID          string    `vql:"notebook_id" doc:"A notebook; this version has none."`
+	NotebookID          string    `vql:"notebook_id" doc:"A notebook; of one, this version keeps timelines only."`
 	NotebookCellID      string    `vql:"notebook_cell_id" doc:"A notebook's cell; this version has none."`
 	NotebookCellVersion string    `vql:"notebook_cell_version" doc:"A notebook's cell; this version has none."`
 	NotebookCellTable   int64     `vql:"notebook_cell_table" doc:"A notebook's cell; this version has none."`

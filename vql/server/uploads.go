@@ -17,7 +17,7 @@ type uploadsArgs struct {
 	ClientID   string `vql:"client_id" doc:"The client (the variable ClientId)."`
 	FlowID     string `vql:"flow_id" doc:"The flow (the variable FlowId)."`
 	HuntID     string `vql:"hunt_id" doc:"All flows of a hunt."`
-	NotebookID string `vql:"notebook_id" doc:"A notebook; this version has none."`
+	NotebookID string `vql:"notebook_id" doc:"A notebook; of one, this version keeps timelines only."`
 }
 
 var uploadsPlugin = vql.NewPlugin(vql.Spec{

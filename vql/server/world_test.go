@@ -21,6 +21,7 @@ import (
 	"raptorpack/flows/flowstest"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/notebooks"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
 	"raptorpack/users"
@@ -54,6 +55,8 @@ type world struct {
 	hunts     *hunts.Room
 	artifacts *artifacts.Room
 	users     *users.Room
+	notebooks *notebooks.Room
+	timelines []*notebooks.Files // of each node
 	engine    *vql.Engine
 
 	other    *flows.Room // of a second node on the same files
@@ -94,6 +97,7 @@ func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, ledger: flowstest.NewLedger(), clients: clients.New(nil), users: users.New()}
 	w.hunts = hunts.New(hunts.Options{Clients: w.clients})
+	w.notebooks = notebooks.New(notebooks.Options{})
 	w.clients.Follow(w.hunts.ClientChanged)
 	dir := t.TempDir()
 	w.store, w.flows = w.node(dir, "n1-1", w.hunts)
@@ -106,7 +110,7 @@ func newWorld(t testing.TB) *world {
 		must(t, builtIn.Add(d))
 	}
 	w.artifacts = artifacts.NewRoom(builtIn)
-	must(t, w.ledger.Join(w.clients, w.hunts, w.flows.Table, w.flows.Events, w.flows.Server, w.flows.Erased, w.artifacts, w.users))
+	must(t, w.ledger.Join(w.clients, w.hunts, w.flows.Table, w.flows.Events, w.flows.Server, w.flows.Erased, w.artifacts, w.users, w.notebooks))
 	functions, plugins := server.Guard(endpoint.Functions(), endpoint.Plugins())
 	var err error
 	w.engine, err = vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
@@ -134,6 +138,7 @@ func (w *world) node(dir, incarnation string, room *hunts.Room) (*filestore.Stor
 		must(w.t, store.Close(context.Background()))
 	})
 	reader := filestore.NewReader(filestore.ReaderOptions{Store: store})
+	w.timelines = append(w.timelines, notebooks.NewFiles(notebooks.FilesOptions{Store: store, Reader: reader, Committer: committer}))
 	return store, flows.New(flows.Options{
 		Committer: committer, Reader: reader, Tails: reader, Store: store, Incarnation: incarnation, Hunts: room,
 	})
@@ -263,6 +268,7 @@ func (r roles) Allowed(permission string) bool {
 func (w *world) host(name string) *server.Host {
 	return &server.Host{
 		Principal: name, Clients: w.clients, Flows: w.flows, Artifacts: w.artifacts, Users: w.users, Ledger: w, Files: w.store,
+		Notebooks: w.notebooks, Timelines: w.timelines[0],
 		Hunts: w.hunts, Rows: filestore.NewReader(filestore.ReaderOptions{Store: w.store}),
 		Collect: w.collect, CreateHunt: w.createHunt, Unasked: []string{"Linux.Test.Procs"},
 		Audit: func(_ context.Context, operation, object string, details map[string]string) {

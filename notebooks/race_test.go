@@ -1,0 +1,5 @@
+//go:build race
+
+package notebooks_test
+
+func init() { raceEnabled = true }
