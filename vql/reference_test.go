@@ -65,3 +65,18 @@ SELECT every(need='', pp=(dict(a=1, b=2), 'x')) AS A FROM scope()`)
 		t.Errorf("the log says %q", l.all())
 	}
 }
+
+func TestAlertsNameTheArtifactThatRaisesThem(t *testing.T) {
+	scope, l := session(t, vql.SessionOptions{Artifacts: nested{"SELECT alert(name='inner') FROM scope()"}})
+	program, err := vql.Parse("SELECT alert(name='outer', n=1) FROM scope() SELECT alert(name='none', condition=FALSE) FROM scope() SELECT * FROM Artifact.X()")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := scope.RunProgram(vql.InArtifact(t.Context(), "My.Artifact/Source"), program, func(*vql.Dict) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	log := l.all()
+	if len(log) != 2 || !strings.Contains(log[1], `"artifact":"X"`) || !strings.HasPrefix(log[0], `ALERT:{"name":"outer","timestamp":"`) || !strings.HasSuffix(log[0], `Z","artifact":"My.Artifact","event_data":{"n":1}}`) {
+		t.Errorf("the log says %q", log)
+	}
+}
