@@ -233,7 +233,7 @@ func (q *query) statement(ctx context.Context, scope *vql.Scope, i int, request 
 	q.mu.Lock()
 	q.rows, q.flushed = out, time.Now()
 	q.mu.Unlock()
-	err := q.each(ctx, scope, request.GetVql(), func(row *vql.Dict) error {
+	err := q.each(vql.InArtifact(ctx, name), scope, request.GetVql(), func(row *vql.Dict) error {
 		q.touch()
 		return out.add(ctx, row)
 	})

@@ -112,7 +112,7 @@ func (r *run) statement(ctx context.Context, scope *vql.Scope, name, text string
 	if err != nil {
 		return fmt.Errorf("compiled query: %w", err)
 	}
-	return scope.RunProgram(ctx, program, func(row *vql.Dict) error {
+	return scope.RunProgram(vql.InArtifact(ctx, name), program, func(row *vql.Dict) error {
 		if name == "" {
 			return nil
 		}

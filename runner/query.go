@@ -140,7 +140,7 @@ func (q *query) statement(term, ctx context.Context, scope *vql.Scope, index int
 	rows := newRows(q, index, request, first[request.GetName()])
 	q.job.show(q.index, rows)
 	defer q.job.show(q.index, nil)
-	err := each(ctx, scope, request.GetVql(), func(row *vql.Dict) error { return rows.add(term, scope, row) })
+	err := each(vql.InArtifact(ctx, request.GetName()), scope, request.GetVql(), func(row *vql.Dict) error { return rows.add(term, scope, row) })
 	if flushErr := rows.flush(term, 0); err == nil {
 		err = flushErr
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -176,6 +177,9 @@ func (f *argField) setPaths(ctx context.Context, scope *Scope, field reflect.Val
 		return nil
 	}
 	var paths []*Path
+	if q, ok := v.(types.StoredQuery); ok {
+		v = scope.rowsOf(ctx, q)
+	}
 	for _, item := range argList(v) {
 		p, err := scope.ToPath(ctx, item, accessor)
 		if err != nil {
@@ -189,8 +193,9 @@ func (f *argField) setPaths(ctx context.Context, scope *Scope, field reflect.Val
 	return nil
 }
 
-// ToPath makes a path of a value: a path as it is, a pathspec dict, or a text
-// that the named accessor parses ("" is auto). NULL gives nil.
+// ToPath makes a path of a value: a path as it is, a pathspec dict, a row of one
+// column that holds either, or a text that the named accessor parses ("" is auto).
+// NULL gives nil.
 func (s *Scope) ToPath(ctx context.Context, v Value, accessor string) (*Path, error) {
 	v = s.force(ctx, v)
 	switch t := v.(type) {
@@ -199,7 +204,14 @@ func (s *Scope) ToPath(ctx context.Context, v Value, accessor string) (*Path, er
 	case *PathSpec:
 		return s.ToPath(ctx, t.String(), accessor)
 	case *Dict:
-		return s.ToPath(ctx, string(AppendJSON(nil, t)), accessor)
+		if isPathSpec(t) {
+			return s.ToPath(ctx, string(AppendJSON(nil, t)), accessor)
+		}
+		if t.Len() != 1 {
+			return nil, fmt.Errorf("Expecting a path arg type, not %s", typeName(v)) //nolint:staticcheck // the words that make a collection fail
+		}
+		member, _ := t.Get(t.Keys()[0])
+		return s.ToPath(ctx, member, accessor)
 	}
 	if IsNull(v) {
 		return nil, nil
@@ -212,6 +224,17 @@ func (s *Scope) ToPath(ctx context.Context, v Value, accessor string) (*Path, er
 		return nil, err
 	}
 	return a.ParsePath(s.String(ctx, v))
+}
+
+// isPathSpec reports whether a dict has a member of a pathspec.
+func isPathSpec(d *Dict) bool {
+	return slices.ContainsFunc(d.Keys(), func(key string) bool {
+		switch strings.ToLower(key) {
+		case "path", "delegate", "delegatepath", "delegateaccessor":
+			return true
+		}
+		return false
+	})
 }
 
 func argString(ctx context.Context, scope *Scope, v Value) string {

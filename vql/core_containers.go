@@ -293,7 +293,10 @@ type sliceArgs struct {
 	End   int64 `vql:"end,required" doc:"Index after the last; negative from the end."`
 }
 
-func sliceFunction(_ context.Context, scope *Scope, args *sliceArgs) (Value, error) {
+func sliceFunction(ctx context.Context, scope *Scope, args *sliceArgs) (Value, error) {
+	if q, ok := args.List.(types.StoredQuery); ok {
+		args.List = scope.rowsOf(ctx, q)
+	}
 	v, ok := scope.inner.Associative(args.List, []*int64{&args.Start, &args.End})
 	if !ok {
 		return nil, fmt.Errorf("list should be a list or a string not %s", typeName(args.List))

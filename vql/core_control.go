@@ -1,6 +1,7 @@
 package vql
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,6 +114,21 @@ type alertArgs struct {
 	Rest      Rest
 }
 
+type inArtifact struct{}
+
+// InArtifact makes the context of what runs for an artifact: alert() names it.
+// name may be that of a result, as Linux.Sys.Users/Local.
+func InArtifact(ctx context.Context, name string) context.Context {
+	name, _, _ = strings.Cut(name, "/")
+	return context.WithValue(ctx, inArtifact{}, name)
+}
+
+// artifactOf is the innermost artifact that runs, "" when none does.
+func artifactOf(ctx context.Context) string {
+	name, _ := ctx.Value(inArtifact{}).(string)
+	return name
+}
+
 func alertFunction(ctx context.Context, scope *Scope, args *alertArgs) (Value, error) {
 	if args.Condition != nil && !scope.Truth(args.Condition) {
 		return false, nil
@@ -121,11 +137,11 @@ func alertFunction(ctx context.Context, scope *Scope, args *alertArgs) (Value, e
 		return true, nil
 	}
 	data := args.Rest.Dict(ctx, scope)
-	event := NewDict().Set("name", args.Name).Set("timestamp", time.Now().UTC()).
-		Set("event_data", json.RawMessage(scope.JSON().Append(nil, data)))
-	if artifact := scope.LookupString("ArtifactName"); artifact != "" {
+	event := NewDict().Set("name", args.Name).Set("timestamp", time.Now().UTC())
+	if artifact := cmp.Or(artifactOf(ctx), scope.LookupString("ArtifactName")); artifact != "" {
 		event.Set("artifact", artifact)
 	}
+	event.Set("event_data", json.RawMessage(scope.JSON().Append(nil, data)))
 	scope.LogAlways(LevelAlert, "%s", AppendJSON(nil, event))
 	return true, nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -86,7 +87,7 @@ func typeofFunction(ctx context.Context, scope *Scope, args *restArgs) (Value, e
 	if len(args.Rest) == 0 {
 		return nil, fmt.Errorf("an argument is needed")
 	}
-	v := scope.force(ctx, args.Rest[0].lazy.raw)
+	v := scope.Real(ctx, args.Rest[0].lazy.raw)
 	switch v.(type) {
 	case nil, types.Null, *types.Null:
 		return "types.Null", nil
@@ -186,8 +187,8 @@ func (s *Scope) csv(ctx context.Context, v Value) (Value, error) {
 		}
 		record := make([]string, len(columns))
 		for i, name := range columns {
-			if cell, ok := d.Get(name); ok && !IsNull(cell) {
-				record[i] = s.cellText(ctx, cell)
+			if cell, ok := d.Get(name); ok {
+				record[i] = s.CellText(ctx, cell)
 			}
 		}
 		return w.Write(record)
@@ -196,11 +197,15 @@ func (s *Scope) csv(ctx context.Context, v Value) (Value, error) {
 	return out.String(), err
 }
 
-// cellText prints a cell for CSV: containers as JSON.
-func (s *Scope) cellText(ctx context.Context, v Value) string {
-	switch v.(type) {
-	case *Dict, []any, []string:
-		return string(s.JSON().Append(nil, s.Real(ctx, v)))
+// CellText prints a value for a cell of CSV: NULL as nothing, containers as JSON.
+func (s *Scope) CellText(ctx context.Context, v Value) string {
+	v = s.Real(ctx, v)
+	if IsNull(v) {
+		return ""
+	}
+	_, isDict := v.(*Dict)
+	if list, ok := asSlice(v); isDict || ok && list.Type().Elem().Kind() != reflect.Uint8 {
+		return string(s.JSON().Append(nil, v))
 	}
 	return s.String(ctx, v)
 }

@@ -53,6 +53,7 @@ func clockPlugin(ctx context.Context, scope *Scope, args *clockArgs, emit Emit) 
 }
 
 func clockRow(t time.Time) *Dict {
+	t = t.Round(0) // without the reading of the monotonic clock, which String would show
 	zone, _ := t.Zone()
 	return NewDict().Set("Unix", t.Unix()).Set("UnixNano", t.UnixNano()).Set("UTC", t.UTC()).
 		Set("Year", int64(t.Year())).Set("Month", int64(t.Month())).Set("Day", int64(t.Day())).

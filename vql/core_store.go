@@ -91,6 +91,7 @@ func (m *memo) load(ctx context.Context, scope *Scope) map[string]*Dict {
 
 func (m *memo) reload(ctx context.Context, scope *Scope) {
 	rows := map[string]*Dict{}
+	without := 0
 	defer func() { // also when the goroutine is ended in the middle
 		m.mu.Lock()
 		m.rows, m.when = rows, time.Now()
@@ -102,9 +103,14 @@ func (m *memo) reload(ctx context.Context, scope *Scope) {
 		d := scope.Row(ctx, row)
 		if key, ok := d.Get(m.key); ok {
 			rows[scope.String(ctx, key)] = d
+		} else {
+			without++
 		}
 		return nil
 	})
+	if without > 0 {
+		scope.Log(LevelWarn, "memoize: left out %d rows without the column %s", without, m.key)
+	}
 	if err != nil {
 		scope.fail(ctx, "memoize", err)
 	}

@@ -233,6 +233,7 @@ func (n *artifactName) Call(ctx context.Context, inner types.Scope, args *ordere
 		defer scope.session.recovered(name)
 		ctx, leave := scope.session.join(ctx)
 		defer leave()
+		ctx = InArtifact(ctx, n.name)
 		call := ArtifactCall{Name: n.name, Args: scope.artifactArgs(ctx, args), Depth: scope.depth}
 		if err := n.session.options.Artifacts.CallArtifact(ctx, scope, call, emit); err != nil {
 			scope.fail(ctx, name, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -186,11 +187,25 @@ func (s *Scope) Close() {
 
 // Allowed returns a *PermissionError unless the session may use permission.
 func (s *Scope) Allowed(permission string) error {
-	p := s.session.options.Permissions
-	if permission == "" || p == nil || p.Allowed(permission) {
+	if permission == "" {
+		return nil
+	}
+	p, only := s.session.options.Permissions, s.session.only.Load()
+	if (p == nil || p.Allowed(permission)) && (only == nil || slices.Contains(*only, permission)) {
 		return nil
 	}
 	return &PermissionError{Permission: permission}
+}
+
+// Restrict leaves the session, of the permissions it has, only those named; nil
+// gives all of them back. It never adds one.
+func (s *Scope) Restrict(permissions []string) {
+	if permissions == nil {
+		s.session.only.Store(nil)
+		return
+	}
+	only := slices.Clone(permissions)
+	s.session.only.Store(&only)
 }
 
 // Engine returns the engine, for primitives that report on primitives.

@@ -35,6 +35,8 @@ type session struct {
 	end    context.CancelCauseFunc
 	limits *limiter
 
+	only atomic.Pointer[[]string] // see Scope.Restrict; nil restricts nothing
+
 	spilled atomic.Uint64
 	emitted atomic.Int64
 	nesting atomic.Int64   // the deepest nesting of the statements so far

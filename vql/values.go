@@ -55,6 +55,8 @@ func (s *Scope) real(ctx context.Context, v any, depth int) Value {
 		return s.realDict(ctx, t, depth)
 	case []any:
 		return s.realList(ctx, t, depth)
+	case []types.Any:
+		return s.realArray(ctx, t, depth)
 	}
 	return v
 }
@@ -62,7 +64,7 @@ func (s *Scope) real(ctx context.Context, v any, depth int) Value {
 // tooDeep keeps plain containers and drops what is still lazy.
 func tooDeep(v any) Value {
 	switch v.(type) {
-	case *Dict, []any:
+	case *Dict, []any, []types.Any:
 		return v
 	}
 	if mayBeLazy(v) {
@@ -85,6 +87,19 @@ func (s *Scope) realDict(ctx context.Context, d *Dict, depth int) Value {
 
 func (s *Scope) realList(ctx context.Context, list []any, depth int) Value {
 	if !holdsLazy(list, depth) {
+		return list
+	}
+	out := make([]any, len(list))
+	for i, item := range list {
+		out[i] = s.real(ctx, item, depth+1)
+	}
+	return out
+}
+
+// realArray makes an array of the engine, which is of a type of its own, one of
+// ours. Its nil array stands for an absent one, which prints as NULL.
+func (s *Scope) realArray(ctx context.Context, list []types.Any, depth int) Value {
+	if list == nil {
 		return list
 	}
 	out := make([]any, len(list))
@@ -127,7 +142,7 @@ func mayBeLazy(v any) bool {
 		return v == nil
 	case *spilledObject:
 		return false
-	case types.LazyExpr, types.StoredExpression, types.StoredQuery, types.LazyRow, func() types.Any, *Dict, []any:
+	case types.LazyExpr, types.StoredExpression, types.StoredQuery, types.LazyRow, func() types.Any, *Dict, []any, []types.Any:
 		return true
 	}
 	return false

@@ -130,6 +130,9 @@ func (q *queryFlags) local(c *cobra.Command, g *globals, text string) (err error
 	if _, given := env.Get("config"); !given {
 		env.Set("config", localConfig())
 	}
+	if _, given := env.Get("_SessionId"); !given {
+		env.Set("_SessionId", "") // no flow runs here; queries may name it all the same
+	}
 	repository, err := definitions(c, g, q.definitions)
 	if err != nil {
 		return err

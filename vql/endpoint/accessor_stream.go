@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 
 	"raptorpack/vql"
 )
@@ -220,7 +221,8 @@ func (sparseAccessor) ReadDir(_ context.Context, _ *vql.Scope, path *vql.Path) (
 
 func (sparseAccessor) Open(ctx context.Context, scope *vql.Scope, path *vql.Path) (vql.ReadSeekCloser, error) {
 	var list []struct{ Offset, Length int64 }
-	if err := json.Unmarshal([]byte(path.Path()), &list); err != nil || !path.HasDelegate() {
+	text := strings.TrimPrefix(path.Path(), "/") // which pathspec() puts in front
+	if err := json.Unmarshal([]byte(text), &list); err != nil || !path.HasDelegate() {
 		return nil, fmt.Errorf("a list of ranges and a container are needed: %w", errors.Join(err, fs.ErrInvalid))
 	}
 	var ranges []vql.Range

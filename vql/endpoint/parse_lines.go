@@ -23,13 +23,21 @@ var parseLinesPlugin = vql.NewPlugin(vql.Spec{
 }, func(ctx context.Context, scope *vql.Scope, args *parseLinesArgs, emit vql.Emit) error {
 	emit = stopping(emit)
 	return eachFile(ctx, scope, "parse_lines", args.Accessor, args.Filename, func(_ *vql.Path, file vql.ReadSeekCloser) error {
-		return eachRecord(ctx, scope, file, nil, blockSize(args.BufferSize), func(line string) error {
+		return eachRecord(ctx, scope, file, nil, recordLimit(args.BufferSize), func(line string) error {
 			row := vql.NewDict()
 			row.Set("Line", line)
 			return emit(row)
 		})
 	})
 })
+
+// recordLimit is how long a line or record may be, in bytes.
+func recordLimit(asked int64) int {
+	if asked <= 0 {
+		return defaultBlock
+	}
+	return int(min(asked, maxBlock))
+}
 
 // eachRecord hands on the parts of a stream between the matches of an expression;
 // nil stands for line ends. A part longer than limit comes in pieces.
@@ -125,7 +133,7 @@ var splitRecordsPlugin = vql.NewPlugin(vql.Spec{
 	emit = stopping(emit)
 	return eachFile(ctx, scope, "split_records", args.Accessor, args.Filenames, func(_ *vql.Path, file vql.ReadSeekCloser) error {
 		columns, first := args.Columns, args.FirstRowIsHeaders
-		return eachRecord(ctx, scope, file, records, blockSize(args.BufferSize), func(record string) error {
+		return eachRecord(ctx, scope, file, records, recordLimit(args.BufferSize), func(record string) error {
 			if record == "" {
 				return nil
 			}

@@ -189,6 +189,7 @@ var parseRecordsPlugin = vql.NewPlugin(vql.Spec{
 	return eachFile(ctx, scope, "parse_records_with_regex", args.Accessor, args.File, func(path *vql.Path, file vql.ReadSeekCloser) error {
 		s := newBlockSearch(all, blockSize(args.BufferSize), func(names []string, buf []byte, match []int) error {
 			row := vql.NewDict()
+			row.Set("FullPath", shortPath(path))
 			for i, name := range names {
 				value := ""
 				if from := match[2*i+2]; from >= 0 {
@@ -199,7 +200,6 @@ var parseRecordsPlugin = vql.NewPlugin(vql.Spec{
 				}
 				row.Set(name, value)
 			}
-			row.Set("FullPath", shortPath(path))
 			return emit(row)
 		})
 		return s.run(ctx, scope, file)

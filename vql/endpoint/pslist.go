@@ -54,27 +54,72 @@ type trackerArgs struct {
 	MaxItems int64  `vql:"max_items" doc:"At most so many entries."`
 }
 
-// trackerEntry makes an entry of a pslist row.
-func trackerEntry(row *vql.Dict) *vql.Dict {
-	text := func(key string) string {
-		v, _ := row.Get(key)
-		n, ok := v.(int64)
-		if !ok {
-			return ""
-		}
-		return strconv.FormatInt(n, 10)
+// trackerID is a process id of a pslist row as the tracker writes it.
+func trackerID(row *vql.Dict, key string) string {
+	v, _ := row.Get(key)
+	n, ok := v.(int64)
+	if !ok {
+		return ""
 	}
+	return strconv.FormatInt(n, 10)
+}
+
+// trackerEntry makes an entry of a pslist row. children lists the ids of the
+// processes that it has started; it is called when somebody reads them.
+func trackerEntry(row *vql.Dict, children func(id string) []string) *vql.Dict {
+	id := trackerID(row, "Pid")
 	created, _ := row.Get("CreateTime")
 	d := vql.NewDict()
-	d.Set("Id", text("Pid"))
-	d.Set("ParentId", text("Ppid"))
+	d.Set("Id", id)
+	d.Set("ParentId", trackerID(row, "Ppid"))
 	d.Set("StartTime", created)
 	d.Set("EndTime", time.Time{})
 	d.Set("Data", row)
+	d.Set("Children", vql.LazyCell(func() vql.Value { return nonNilStrings(children(id)) }))
 	return d
 }
 
-func trackedProcess(ctx context.Context, id string) *vql.Dict {
+func nonNilStrings(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+// trackerEntries makes entries of all processes of one moment.
+func trackerEntries(rows []*vql.Dict) []*vql.Dict {
+	below := map[string][]string{}
+	for _, row := range rows {
+		parent := trackerID(row, "Ppid")
+		below[parent] = append(below[parent], trackerID(row, "Pid"))
+	}
+	out := make([]*vql.Dict, len(rows))
+	for i, row := range rows {
+		out[i] = trackerEntry(row, func(id string) []string { return below[id] })
+	}
+	return out
+}
+
+// childrenNow asks the system for the children of a process: one listing for each
+// entry whose Children are read.
+func childrenNow(ctx context.Context, scope *vql.Scope) func(id string) []string {
+	return func(id string) []string {
+		rows, err := allProcesses(ctx)
+		if err != nil {
+			scope.Log(vql.LevelWarn, "process_tracker: the children of %s: %v", id, err)
+			return nil
+		}
+		var out []string
+		for _, row := range rows {
+			if trackerID(row, "Ppid") == id {
+				out = append(out, trackerID(row, "Pid"))
+			}
+		}
+		return out
+	}
+}
+
+func trackedProcess(ctx context.Context, scope *vql.Scope, id string) *vql.Dict {
 	pid, err := strconv.ParseInt(id, 10, 64)
 	if err != nil || pid <= 0 {
 		return nil
@@ -83,13 +128,13 @@ func trackedProcess(ctx context.Context, id string) *vql.Dict {
 	if row == nil {
 		return nil
 	}
-	return trackerEntry(row)
+	return trackerEntry(row, childrenNow(ctx, scope))
 }
 
 var trackerGetFunction = vql.NewFunction(vql.Spec{
 	Name: "process_tracker_get", Doc: "Gives the tracked process of an id, or NULL.",
-}, func(ctx context.Context, _ *vql.Scope, args *trackerArgs) (vql.Value, error) {
-	entry := trackedProcess(ctx, args.ID)
+}, func(ctx context.Context, scope *vql.Scope, args *trackerArgs) (vql.Value, error) {
+	entry := trackedProcess(ctx, scope, args.ID)
 	if entry == nil {
 		return nil, nil
 	}
@@ -110,7 +155,7 @@ var trackerCallchainFunction = vql.NewFunction(vql.Spec{
 		if err := scope.Charge(ctx); err != nil {
 			return nil, err
 		}
-		entry := trackedProcess(ctx, id)
+		entry := trackedProcess(ctx, scope, id)
 		if entry == nil {
 			break
 		}
@@ -133,8 +178,7 @@ var trackerChildrenFunction = vql.NewFunction(vql.Spec{
 		return nil, err
 	}
 	out := []vql.Value{}
-	for _, row := range rows {
-		entry := trackerEntry(row)
+	for _, entry := range trackerEntries(rows) {
 		if parent, _ := entry.Get("ParentId"); parent == args.ID && int64(len(out)) < limit {
 			out = append(out, entry)
 		}
@@ -150,8 +194,8 @@ var trackerAllFunction = vql.NewFunction(vql.Spec{
 		return nil, err
 	}
 	out := []vql.Value{}
-	for _, row := range rows {
-		out = append(out, trackerEntry(row))
+	for _, entry := range trackerEntries(rows) {
+		out = append(out, entry)
 	}
 	return out, nil
 })
@@ -204,8 +248,7 @@ func newProcessTree(ctx context.Context, scope *vql.Scope, args *trackerTreeArgs
 		t.left = 1000
 	}
 	var ids []string
-	for _, row := range rows {
-		entry := trackerEntry(row)
+	for _, entry := range trackerEntries(rows) {
 		id, _ := entry.Get("Id")
 		text, _ := id.(string)
 		t.entries[text] = entry
@@ -264,13 +307,10 @@ var trackerPslistPlugin = vql.NewPlugin(vql.Spec{
 		return err
 	}
 	for _, row := range rows {
-		entry := trackerEntry(row)
-		id, _ := entry.Get("Id")
-		parent, _ := entry.Get("ParentId")
-		created, _ := entry.Get("StartTime")
+		created, _ := row.Get("CreateTime")
 		out := vql.NewDict()
-		out.Set("Pid", id)
-		out.Set("Ppid", parent)
+		out.Set("Pid", trackerID(row, "Pid"))
+		out.Set("Ppid", trackerID(row, "Ppid"))
 		for _, key := range row.Keys() {
 			if key == "Pid" || key == "Ppid" {
 				continue

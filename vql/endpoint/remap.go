@@ -60,7 +60,7 @@ var (
 
 var remapFunction = vql.NewFunction(vql.Spec{
 	Name: "remap", Permission: "FILESYSTEM_READ",
-	Doc: "Puts a remapping in place of the session's accessors, as for the disk of another machine: mounts, shadows, impersonation. " +
+	Doc: "Puts a remapping in place of the session's accessors, as for the disk of another machine: mounts, shadows, impersonation, the permissions that are left. " +
 		"What it does not name can no longer be opened.",
 }, func(_ context.Context, scope *vql.Scope, args *remapArgs) (vql.Value, error) {
 	var config remapConfig
@@ -96,6 +96,8 @@ type remapping struct {
 	os       string
 	hostname string
 	env      map[string]string
+
+	permissions []string // the only ones left; nil leaves all
 }
 
 // newRemapping starts from the one that the session has, unless that is cleared.
@@ -114,7 +116,7 @@ func newRemapping(scope *vql.Scope, clear bool) (*remapping, error) {
 			for key, value := range before.env {
 				m.env[key] = value
 			}
-			m.os, m.hostname = before.os, before.hostname
+			m.os, m.hostname, m.permissions = before.os, before.hostname, before.permissions
 		}
 		return m, nil
 	}
@@ -158,7 +160,10 @@ func (m *remapping) add(rule *remapRule) error {
 		}
 		return nil
 	case "permissions":
-		m.host.Log(vql.LevelWarn, "remap: permissions stay as they are: a session's permissions cannot be changed")
+		m.permissions = append(slices.Clip(m.permissions), rule.Permissions...)
+		if m.permissions == nil {
+			m.permissions = []string{} // a list without names allows none
+		}
 		return nil
 	}
 	return fmt.Errorf("unknown type %q", rule.Type)
@@ -228,6 +233,7 @@ func (m *remapping) install(scope *vql.Scope, stays []string) error {
 		scope.SetAccessor(name, &mountAccessor{host: m.host, syntax: m.syntax[name], points: points})
 	}
 	scope.Cache().Set(remappingKey{}, m)
+	scope.Restrict(m.permissions)
 	return nil
 }
 

@@ -67,11 +67,24 @@ func TestRemapTellsBadInput(t *testing.T) {
 		"{remappings: [{type: mount, from: {accessor: none}}]}":                                                    "from: unknown accessor none",
 		"{remappings: [{type: mount, from: {accessor: file}}]}":                                                    "on: the accessor is missing",
 		"{remappings: [{type: mount, from: {accessor: file}, on: {accessor: file, path_type: odd}}]}":              `unknown path_type "odd"`,
-		"{remappings: [{type: permissions, permissions: [EXECVE]}, {type: shadow, from: {accessor: file}}]}":       "permissions stay as they are",
 		"{remappings: [{type: impersonation, disabled_plugins: [execve]}, {type: shadow, from: {accessor: zip}}]}": "1 disabled primitives stay",
 	} {
 		s := newSession(t, map[string]any{"Config": config})
 		s.rows(`SELECT remap(config=Config) FROM scope()`)
 		s.wantLog(want)
 	}
+}
+
+func TestRemapLeavesOnlyThePermissionsThatItNames(t *testing.T) {
+	s := newSession(t, map[string]any{
+		"Few":  "{remappings: [{type: permissions, permissions: [FILESYSTEM_READ]}, {type: shadow, from: {accessor: file}}]}",
+		"More": "{remappings: [{type: shadow, from: {accessor: file}}]}",
+	})
+	s.rows(`SELECT remap(config=Few) FROM scope()`)
+	s.want(`SELECT getpid() AS A, stat(filename='/').IsDir AS B FROM scope()`, `{"A":null,"B":null}`)
+	s.wantLog("getpid: permission denied: MACHINE_STATE is needed")
+	s.rows(`SELECT remap(config=More) FROM scope()`)
+	s.want(`SELECT getpid() AS A FROM scope()`, `{"A":null}`)
+	s.rows(`SELECT remap(config=More, clear=TRUE) FROM scope()`)
+	s.want(`SELECT getpid() > 0 AS A FROM scope()`, `{"A":true}`)
 }

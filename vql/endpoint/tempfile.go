@@ -127,6 +127,9 @@ var copyFunction = vql.NewFunction(vql.Spec{
 		return nil, err
 	}
 	defer from.Close()
+	if isSameFile(scope, args) { // before its content is cut off
+		return nil, fmt.Errorf("%s: %w", args.Dest, errSameFile)
+	}
 	to, err := createDest(args)
 	if err != nil {
 		return nil, err
@@ -137,6 +140,23 @@ var copyFunction = vql.NewFunction(vql.Spec{
 	}
 	return args.Dest, nil
 })
+
+var errSameFile = errors.New("the destination is the file itself")
+
+// isSameFile reports whether a file of this machine would be copied onto itself,
+// also by another name.
+func isSameFile(scope *vql.Scope, args *copyArgs) bool {
+	a, path, err := resolve(scope, args.Accessor, args.Filename)
+	if _, plain := a.(fileAccessor); err != nil || !plain {
+		return false
+	}
+	from, err := os.Stat(osName(path))
+	if err != nil {
+		return false // opening it tells
+	}
+	to, err := os.Stat(args.Dest)
+	return err == nil && os.SameFile(from, to)
+}
 
 func createDest(args *copyArgs) (io.WriteCloser, error) {
 	if args.CreateDirectories {
@@ -212,8 +232,8 @@ var writeCSVPlugin = vql.NewPlugin(vql.Spec{
 		}
 		cells := make([]string, len(columns))
 		for i, name := range columns {
-			if v, ok := row.Get(name); ok && !vql.IsNull(v) {
-				cells[i] = scope.String(ctx, v)
+			if v, ok := row.Get(name); ok {
+				cells[i] = scope.CellText(ctx, v)
 			}
 		}
 		return writeCells(w, cells)
