@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"raptorpack/ids"
@@ -41,8 +42,7 @@ func (v *visit) answered(id ids.Flow, answer question) bool {
 }
 
 func (v *visit) here(a *Attachment) bool {
-	_, here := v.attachments[a]
-	return a != nil && here
+	return a != nil && slices.Contains(v.attachments, a)
 }
 
 // offers reports whether this connection's node is to offer the task: it asked and

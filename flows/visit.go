@@ -2,6 +2,7 @@ package flows
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"raptorpack/ids"
@@ -23,8 +24,8 @@ const (
 // visit is what this node knows of a client beside the ledger: its connections,
 // and what was said about each open flow. It is soft and never leaves the node.
 type visit struct {
-	attachments map[*Attachment]struct{}
-	errands     map[ids.Flow]*errand
+	attachments []*Attachment        // of most clients one
+	errands     map[ids.Flow]*errand // nil: none, as of most clients
 	table       tableNews
 	number      uint64 // of the newest connection
 	used        time.Time
@@ -59,7 +60,7 @@ type errand struct {
 func (s *shard) visitOf(o owner, now time.Time) *visit {
 	v := s.visits[o]
 	if v == nil {
-		v = &visit{attachments: map[*Attachment]struct{}{}, errands: map[ids.Flow]*errand{}}
+		v = &visit{}
 		s.visits[o] = v
 	}
 	v.used = now
@@ -70,6 +71,9 @@ func (v *visit) errand(f *Flow) *errand {
 	e := v.errands[f.Flow]
 	if e == nil {
 		e = &errand{turn: f.Turn}
+		if v.errands == nil {
+			v.errands = map[ids.Flow]*errand{}
+		}
 		v.errands[f.Flow] = e
 	}
 	return e
@@ -79,12 +83,19 @@ func (v *visit) errand(f *Flow) *errand {
 // running flow is a sign of life.
 func (v *visit) note(id ids.Flow, f *Flow, incarnation string, now time.Time) {
 	if f == nil || !f.open() {
-		delete(v.errands, id)
+		v.forget(id)
 		return
 	}
 	v.turned(f, incarnation)
 	if f.State == Running {
 		v.errand(f).heard = now
+	}
+}
+
+// forget drops an errand.
+func (v *visit) forget(id ids.Flow) {
+	if delete(v.errands, id); len(v.errands) == 0 {
+		v.errands = nil // even an empty map takes room, and most clients rest
 	}
 }
 
@@ -99,7 +110,7 @@ func (v *visit) heard(p *part, at time.Time) {
 
 func (v *visit) wakes() []chan struct{} {
 	out := make([]chan struct{}, 0, len(v.attachments))
-	for a := range v.attachments {
+	for _, a := range v.attachments {
 		out = append(out, a.wake)
 	}
 	return out
@@ -130,7 +141,7 @@ func (r *Room) Attach(org ids.Org, client ids.Client) *Attachment {
 	v := s.visitOf(o, a.at)
 	v.number++
 	a.number = v.number
-	v.attachments[a] = struct{}{}
+	v.attachments = append(v.attachments, a)
 	_, a.began = r.open(o)
 	if a.since = a.began; r.o.Fresh != nil {
 		a.since = math.MaxUint64 // older than all tasks, until the master was asked
@@ -153,7 +164,7 @@ func (a *Attachment) Close() {
 	v := s.visits[a.owner]
 	var owed []Key
 	if v != nil {
-		delete(v.attachments, a)
+		v.attachments = slices.DeleteFunc(v.attachments, func(one *Attachment) bool { return one == a })
 		v.used = time.Now()
 		if len(v.attachments) == 0 {
 			owed = s.owed(a.room, a.owner)
@@ -223,9 +234,7 @@ func (r *Room) rouse(now time.Time) {
 func (s *shard) forget(now time.Time) []*Attachment {
 	var all []*Attachment
 	for o, v := range s.visits {
-		for a := range v.attachments {
-			all = append(all, a)
-		}
+		all = append(all, v.attachments...)
 		if len(v.attachments) == 0 && now.Sub(v.used) > forgetVisit {
 			delete(s.visits, o)
 		}

@@ -9,7 +9,7 @@
 // for control ingested; only when the bytes are durable is anything answered.
 // A reader registers on the notifier's board, then asks for work, then waits;
 // over HTTP a goroutine waits, over WebSocket a bell puts the connection on a
-// list that a few pushers serve.
+// list that a few pushers serve, and for its frames one Watcher waits for all.
 //
 // Status codes: 200 after the commit; 406 only when the client's key is known to
 // be absent; 403 for what is not authentic; 503, delayed, for everything that

@@ -33,6 +33,7 @@ type Frontend struct {
 	newcomers *sources // WebSockets that did not say who they are
 	pushes    *pushes
 	wheel     *wheel
+	watcher   *wire.Watcher // of WebSockets that have nothing to say
 	draining  atomic.Bool
 	polls     atomic.Int64
 	paced     atomic.Int64
@@ -79,6 +80,7 @@ func New(o Options) (*Frontend, error) {
 		return nil, fmt.Errorf("frontend: %w", err)
 	}
 	f.wheel = newWheel(o.PingWait, f.visit)
+	f.watcher = wire.NewWatcher(f.silence())
 	f.handler = f.routes()
 	return f, nil
 }
@@ -95,6 +97,11 @@ func (f *Frontend) Run(ctx context.Context) error {
 	defer end()
 	helpers.Go(func() { f.wheel.run(life) })
 	helpers.Go(func() { f.pushes.run(life) })
+	helpers.Go(func() {
+		if err := f.watcher.Run(life); err != nil { // then connections are read as they come
+			f.log.Error("idle connections take a goroutine each", "err", err)
+		}
+	})
 
 	server := f.server()
 	served := make(chan error, 1) // one slot: the server's end never waits

@@ -110,6 +110,9 @@ func (p *idlePlan) idle(transport *wire.Transport, server *wire.ServerIdentity, 
 	if err != nil {
 		return err
 	}
+	if packet, err = session.SealMessages(checkIn(0)); err != nil { // what came before takes no place
+		return err
+	}
 	go reader.Exchange(context.Background(), wire.Request{Packet: packet}) // until the process ends
 	return nil
 }

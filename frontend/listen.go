@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -142,6 +143,15 @@ type guest struct {
 	net.Conn
 	door *door
 	once sync.Once
+}
+
+// SyscallConn implements syscall.Conn: it is how the connection may rest.
+func (g *guest) SyscallConn() (syscall.RawConn, error) {
+	inner, ok := g.Conn.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("connection without a descriptor: %w", errors.ErrUnsupported)
+	}
+	return inner.SyscallConn()
 }
 
 // Close implements net.Conn.

@@ -15,8 +15,8 @@ import (
 	"raptorpack/wire"
 )
 
-// connection is one WebSocket of a client. Its goroutine reads; work is pushed
-// by others.
+// connection is one WebSocket of a client. A goroutine reads what comes, and is there
+// only then; work is pushed by others.
 type connection struct {
 	wire.Conn
 	route   string
@@ -45,8 +45,7 @@ const (
 )
 
 // conversation is what one route does with the frames of a connection. Waiting
-// for a frame happens outside, on a shallow stack, since that is what thousands
-// of goroutines do.
+// for a frame happens outside.
 type conversation interface {
 	// frame takes one frame and reports whether to go on.
 	frame(ctx context.Context, r io.Reader) bool
@@ -79,7 +78,7 @@ func (f *Frontend) upgrade(w http.ResponseWriter, r *http.Request, route string,
 		MaxMessage: f.options.MaxBody, PingWait: f.options.PingWait,
 		// A client drops us after 1.1 intervals; we are more patient, since
 		// one late pong of a loaded machine is no reason to begin anew.
-		Silence: f.options.PingWait * 3 / 2,
+		Silence: f.silence(), Watcher: f.watcher,
 	})
 	if err != nil {
 		f.newcomers.give(source, 1)
@@ -89,7 +88,8 @@ func (f *Frontend) upgrade(w http.ResponseWriter, r *http.Request, route string,
 	c := &connection{Conn: conn, route: route, address: address}
 	c.newcomer.Store(true)
 	// The request ends when the handler returns. Nothing ends the new context:
-	// closing the connection does, and every wait beside reading has its limit.
+	// closing the connection does, and every wait beside reading has its limit. It
+	// serves until the connection rests for the first time; then that of Run does.
 	ctx := context.WithoutCancel(r.Context())
 	if !f.sockets.add(c) {
 		f.welcome(c)
@@ -99,22 +99,26 @@ func (f *Frontend) upgrade(w http.ResponseWriter, r *http.Request, route string,
 	f.serveSocket(ctx, c, begin(c))
 }
 
-// serveSocket starts the connection's goroutine, which sockets waits for. Its
-// loop stands in the goroutine's first function and waits for a frame with next
-// to nothing above it on the stack: some hundred bytes more would make each idle
-// connection's stack 8 KB instead of 4.
+// serveSocket starts the connection's goroutine, which sockets waits for. Between two
+// frames there is none if the connection can rest, as thousands do; where it cannot,
+// the loop waits with next to nothing above it on the stack, since some hundred bytes
+// more would make that of each idle connection 8 KB instead of 4.
 func (f *Frontend) serveSocket(ctx context.Context, c *connection, talk conversation) {
 	f.enter(c)
-	go func() {
-		var err error
-		for more := true; more && err == nil; {
-			var r io.Reader
-			if r, err = c.Conn.Next(); err == nil {
-				more = f.converse(ctx, c, talk, r)
+	var listen func(context.Context)
+	listen = func(ctx context.Context) {
+		for {
+			r, err := c.Conn.Next()
+			if err != nil || r != nil && !f.converse(ctx, c, talk, r) {
+				f.leave(ctx, c, talk, err)
+				return
+			}
+			if c.Conn.Rest(listen) {
+				return
 			}
 		}
-		f.leave(ctx, c, talk, err)
-	}()
+	}
+	go listen(ctx)
 }
 
 // converse takes one frame. Whatever goes wrong in it ends this connection only.
@@ -129,6 +133,9 @@ func (f *Frontend) converse(ctx context.Context, c *connection, talk conversatio
 	}()
 	return talk.frame(ctx, r)
 }
+
+// silence is how long a WebSocket may say nothing.
+func (f *Frontend) silence() time.Duration { return f.options.PingWait * 3 / 2 }
 
 // welcome ends a connection's time as a newcomer.
 func (f *Frontend) welcome(c *connection) {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,8 +18,16 @@ import (
 // Conn is one WebSocket. One goroutine may read; any may write or ping.
 type Conn interface {
 	// Next waits for the next message and returns a reader of it, which is
-	// good until the next call. Pings and pongs are answered meanwhile.
+	// good until the next call. Pings and pongs are answered meanwhile; where a
+	// Watcher is, Next returns after each of them with no reader and no error,
+	// since the connection may rest again.
 	Next() (io.Reader, error)
+
+	// Rest gives up the goroutine that reads: resume is called in a new one when
+	// Next has something to say, which is to be called then before another Rest.
+	// False: call Next now. After true the caller must not touch the connection's
+	// reading side any more.
+	Rest(resume func(context.Context)) bool
 
 	// Write sends one message, whole or not at all; after an error the
 	// connection is of no use.
@@ -34,9 +43,10 @@ type Conn interface {
 }
 
 const (
-	// readBuffer serves frame headers and control frames; messages are read
-	// past it. Idle connections keep it, so it is small.
+	// readBuffer serves frame headers and control frames at the agent's side;
+	// messages are read past it. Idle connections keep it, so it is small.
 	readBuffer    = 256
+	inputBuffer   = 4096 // at the server's side, where idle connections have none
 	writeBuffer   = 4096
 	pingPatience  = 500 * time.Millisecond
 	closePatience = 100 * time.Millisecond
@@ -66,6 +76,9 @@ type ConnOptions struct {
 
 	// WriteWait bounds one write; zero is 30 s.
 	WriteWait time.Duration
+
+	// Watcher is where the connection may rest; nil: nowhere.
+	Watcher *Watcher
 }
 
 func (o *ConnOptions) setDefaults() {
@@ -89,10 +102,15 @@ func Upgrade(w http.ResponseWriter, r *http.Request, o ConnOptions) (Conn, error
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: %w", err)
 	}
-	return newSocket(ws, o), nil
+	// The library has read nothing yet. Its connection would keep buffers, and
+	// cannot stop between two frames.
+	return newServed(ws.NetConn(), o), nil
 }
 
-// socket is a Conn on gorilla/websocket.
+// Rest implements Conn: an agent has few connections, and all are read.
+func (s *socket) Rest(func(context.Context)) bool { return false }
+
+// socket is an agent's Conn, on gorilla/websocket.
 type socket struct {
 	ws       *websocket.Conn
 	limit    int64

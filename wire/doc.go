@@ -14,7 +14,11 @@
 // Sealer.Seal makes the answer. On an agent: CheckServer, NewSession,
 // Session.Seal, Endpoint.Exchange, Session.Open.
 //
+// A server's WebSocket is read by a goroutine only while it has something to say;
+// otherwise it rests with a Watcher (DESIGN.md).
+//
 // Locking: caches are safe for concurrent use; each session guards its own
-// memory of packets by a mutex that is held for a few comparisons only. A
+// memory of packets by a mutex that is held for a few comparisons only. A Watcher's
+// mutex is held for a look at its seats, never over a call of the system's. A
 // client's Session and Endpoint say themselves who may call what.
 package wire

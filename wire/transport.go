@@ -235,8 +235,9 @@ func (t *Transport) ServerPEM(ctx context.Context, base string) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	answer, err := t.fetch(ctx, overHTTP(u))
-	if err == nil || !strings.HasPrefix(u.Scheme, "ws") {
+	socket := strings.HasPrefix(u.Scheme, "ws")
+	answer, err := t.fetch(ctx, overHTTP(u), socket)
+	if err == nil || !socket {
 		return answer, err
 	}
 	overSocket, again := t.fetchSocket(ctx, base)
@@ -246,13 +247,16 @@ func (t *Transport) ServerPEM(ctx context.Context, base string) ([]byte, error) 
 	return overSocket, nil
 }
 
-func (t *Transport) fetch(ctx context.Context, u *url.URL) ([]byte, error) {
+// fetch gets a page. If it is the last over HTTP the connection is closed after it: kept,
+// it would cost the server as much as both sockets, for minutes, and serve nobody.
+func (t *Transport) fetch(ctx context.Context, u *url.URL, last bool) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.options.ConnectionTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s: %w", u, err)
 	}
+	request.Close = last
 	// A connection of before may lead to a machine that is there no more, which HTTP/2
 	// would notice minutes later.
 	t.forget(u)

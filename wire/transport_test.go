@@ -18,10 +18,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"raptorpack/internal/testkit"
 	"raptorpack/wire"
 	"raptorpack/wire/wiretest"
 )
@@ -432,4 +434,36 @@ func TestIdentityNeedsItsOwnKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// Where sockets follow, the connection that server.pem came over is closed: a server
+// holds it for minutes otherwise.
+func TestFetchingServerPEMLeavesNoConnection(t *testing.T) {
+	d := wiretest.NewDeployment(t)
+	var mu sync.Mutex
+	open := map[net.Conn]bool{}
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(d.Server) }))
+	s.EnableHTTP2 = true
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{d.TLS(t)}}
+	s.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		mu.Lock()
+		defer mu.Unlock()
+		open[c] = state != http.StateClosed
+	}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	tr := transport(t, wire.TransportOptions{TLS: wire.TLSOptions{CA: d.CA, SelfSigned: true}, Proxy: wire.ProxyOptions{IgnoreEnvironment: true}})
+	if _, err := tr.ServerPEM(t.Context(), "wss"+strings.TrimPrefix(s.URL, "https")+"/"); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the connection's end", func() (any, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, still := range open {
+			if still {
+				return open, false
+			}
+		}
+		return open, len(open) == 1
+	})
 }

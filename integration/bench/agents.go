@@ -16,13 +16,14 @@ type agents struct {
 	ended chan error // one value
 }
 
-func (b *bench) agents(ctx context.Context, s *server, clients int, ramp float64, bulk map[string]int64) (*agents, error) {
+// agents starts a herd in this process, which knows one server.
+func (b *bench) agents(ctx context.Context, s *server, h herd, ramp float64) (*agents, error) {
 	base, err := agent.Options(s.loaded.Client, agent.Settings{Version: "bench", MinBackOff: time.Second})
 	if err != nil {
 		return nil, err
 	}
 	p, err := pool.New(pool.Options{
-		Clients: clients, Identities: b.identities, Base: base, Wire: agent.TransportOptions(s.loaded.Client), Ramp: ramp, Bulk: bulk,
+		First: h.first, Clients: h.count, Identities: b.identities, Base: base, Wire: agent.TransportOptions(s.loaded.Client), Ramp: ramp, Bulk: h.bulk,
 	})
 	if err != nil {
 		return nil, err

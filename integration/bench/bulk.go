@@ -23,7 +23,7 @@ func (b *bench) oneClient(ctx context.Context, name string, bulk map[string]int6
 	if err != nil {
 		return nil, nil, "", err
 	}
-	a, err := b.agents(ctx, s, 1, b.ramp, bulk)
+	a, err := b.agents(ctx, s, herd{count: 1, bulk: bulk}, b.ramp)
 	if err != nil {
 		return nil, nil, "", err
 	}

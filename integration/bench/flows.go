@@ -25,7 +25,7 @@ func (b *bench) smallFlows(ctx context.Context) error {
 		return err
 	}
 	clients := min(flowClients, b.clients)
-	a, err := b.agents(ctx, s, clients, b.ramp, nil)
+	a, err := b.agents(ctx, s, herd{count: clients}, b.ramp)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (b *bench) idleClients(ctx context.Context, tls bool) error {
 		return err
 	}
 	profiled := s.profile(ctx, s.name+"-enrol")
-	a, err := b.agents(ctx, s, b.clients, b.ramp, nil)
+	a, err := b.agents(ctx, s, herd{count: b.clients}, b.ramp)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&s.fleet, "fleet", 20_000, "idle agents of a pack, in several processes")
 	flags.IntVar(&s.drainable, "drained", 5000, "those of them at the node that is drained; the others share the other nodes")
 	flags.IntVar(&s.known, "known", 1_000_000, "clients of the node that has very many")
-	flags.StringVar(&s.only, "only", "plain,tls,flows,rows,upload,labels,cut,wake,newcomers,million,fleet", "what to measure")
+	flags.StringVar(&s.only, "only", "plain,tls,resident,resident-tls,flows,rows,upload,labels,cut,wake,newcomers,million,fleet", "what to measure")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -125,6 +125,7 @@ func serve(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	go obey(os.Stdin, os.Stdout) // until the process ends
 	return n.Run(ctx)
 }
 
@@ -177,6 +178,8 @@ func (b *bench) measure(ctx context.Context) error {
 	return b.each(ctx, []part{
 		{"plain", func(ctx context.Context) error { return b.idleClients(ctx, false) }},
 		{"tls", func(ctx context.Context) error { return b.idleClients(ctx, true) }},
+		{"resident", func(ctx context.Context) error { return b.resident(ctx, "plain") }},
+		{"resident-tls", func(ctx context.Context) error { return b.resident(ctx, "TLS") }},
 		{"flows", b.smallFlows},
 		{"rows", b.manyRows},
 		{"upload", b.largeUpload},

@@ -6,10 +6,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"raptorpack/config"
@@ -86,11 +84,7 @@ func (b *bench) startNode(ctx context.Context, name, path string, i int) (*serve
 	if s.log, err = os.OpenFile(filepath.Join(filepath.Dir(path), node+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644); err != nil {
 		return nil, err
 	}
-	s.command = exec.CommandContext(ctx, os.Args[0], "serve", path, node, strconv.Itoa(offset), strconv.FormatBool(i < 2))
-	s.command.Stderr, s.command.Stdout = s.log, s.log
-	s.command.Cancel = func() error { return s.command.Process.Signal(syscall.SIGTERM) }
-	s.command.WaitDelay = time.Minute
-	return s, s.command.Start()
+	return s, s.launch(ctx, path, node, strconv.Itoa(offset), strconv.FormatBool(i < 2))
 }
 
 // freeRow finds a row of ports for so many nodes, of which none is in use.

@@ -33,6 +33,7 @@ type packRun struct {
 	pack   []*server // those that live; empty: not started yet
 	swarms []*swarm
 	empty  []usage // of the nodes, before the first client
+	some   []usage // with the first quarter of the clients
 }
 
 // runPack is the program's part "pack".
@@ -105,19 +106,14 @@ func (r *packRun) standing(ctx context.Context) error {
 	if len(r.nodes()) > 0 {
 		return nil
 	}
-	w, err := r.raise(ctx, "pack", r.clients, false, func(h *herd) { h.bulk = map[string]int64{"noise.bin": r.bulkUpload << 20} })
+	edit := func(h *herd) { h.bulk = map[string]int64{"noise.bin": r.bulkUpload << 20} }
+	first := max(1, r.clients/4)
+	w, err := r.raise(ctx, "pack", first, false, edit)
 	if err != nil {
 		return err
 	}
-	err = until(ctx, 100*time.Millisecond, 30*time.Minute, func() (bool, error) {
-		s := r.stats().Status
-		return s.Connected == r.clients && s.Delivered == r.clients && s.Flows >= int64(r.clients), nil
-	})
-	if err != nil {
-		return errors.Join(fmt.Errorf("enrol: %w: %+v", err, r.stats().Status), w.end("enrol"))
-	}
-	took := w.since()
-	if err := errors.Join(w.end("enrol"), r.settle(ctx)); err != nil {
+	took, err := r.filled(ctx, first, edit)
+	if err := errors.Join(err, w.end("enrol"), r.settle(ctx)); err != nil {
 		return err
 	}
 	if err := r.door().artifact(ctx, oneRowArtifact, "SELECT Hostname, OS FROM info()"); err != nil {
@@ -128,11 +124,41 @@ func (r *packRun) standing(ctx context.Context) error {
 		return err
 	}
 	clients, stats := float64(r.clients), r.stats()
-	samples := fmt.Sprintf("%d clients, %d nodes, %.0f s", r.clients, nodesOfRun, took)
+	samples := fmt.Sprintf("%d clients, %d nodes, %.0f s", r.clients, nodesOfRun, took.Seconds())
 	r.add(figure{what: "enrol and interrogate, all nodes", unit: "CPU ms a client", measured: (used - cpuOfAll(r.empty)) * 1000 / clients, samples: samples})
 	r.add(figure{what: "  of the clients themselves", unit: "CPU ms a client", measured: stats.CPU * 1000 / clients, samples: samples})
 	r.add(figure{what: "  start to first acknowledged message, 99 of 100", unit: "s", measured: stats.Delivery.Quantile(0.99).Seconds(), samples: samples})
 	return nil
+}
+
+// filled waits for the first clients, looks what the nodes hold for them, and lets the
+// others come.
+func (r *packRun) filled(ctx context.Context, first int, edit func(*herd)) (time.Duration, error) {
+	took, err := r.enrolled(ctx, first)
+	if err != nil {
+		return took, err
+	}
+	if r.some, err = r.least(ctx); err != nil || first == r.clients {
+		return took, err
+	}
+	if err := r.join(ctx, first, r.clients-first, edit); err != nil {
+		return took, err
+	}
+	further, err := r.enrolled(ctx, r.clients)
+	return took + further, err
+}
+
+// enrolled waits until so many clients have been interrogated, and tells how long.
+func (r *packRun) enrolled(ctx context.Context, clients int) (time.Duration, error) {
+	begun := time.Now()
+	err := until(ctx, 100*time.Millisecond, 30*time.Minute, func() (bool, error) {
+		s := r.stats().Status
+		return s.Connected == clients && s.Delivered == clients && s.Flows >= int64(clients), nil
+	})
+	if err != nil {
+		err = fmt.Errorf("enrol: %w: %+v", err, r.stats().Status)
+	}
+	return time.Since(begun), err
 }
 
 // raise starts nodes on a store that is empty or knows the clients, and count clients
@@ -150,28 +176,28 @@ func (r *packRun) raise(ctx context.Context, name string, count int, known bool,
 		return nil, err
 	}
 	r.put(pack)
-	r.empty = nil
-	for _, s := range pack {
-		if err := s.collect(ctx); err != nil {
-			return nil, err
-		}
-		u, err := s.usage(ctx)
-		if err != nil {
-			return nil, err
-		}
-		r.empty = append(r.empty, u)
+	if r.empty, err = r.least(ctx); err != nil {
+		return nil, err
 	}
 	w := r.watch(ctx)
-	for first := 0; first < count; first += perProcess {
-		h := herd{first: first, count: min(perProcess, count-first), nodes: pack}
+	if err := r.join(ctx, 0, count, edit); err != nil {
+		return nil, errors.Join(err, w.end(name))
+	}
+	return w, nil
+}
+
+// join lets count clients come, from first on.
+func (r *packRun) join(ctx context.Context, first, count int, edit func(*herd)) error {
+	for last := first + count; first < last; first += perProcess {
+		h := herd{first: first, count: min(perProcess, last-first), nodes: r.nodes()}
 		edit(&h)
 		one, err := r.swarm(ctx, h, r.ramp*float64(h.count)/float64(count))
 		if err != nil {
-			return nil, errors.Join(err, w.end(name))
+			return err
 		}
 		r.swarms = append(r.swarms, one)
 	}
-	return w, nil
+	return nil
 }
 
 // acquaint writes a store that knows the clients from before.
@@ -245,6 +271,39 @@ func cpuOfAll(all []usage) float64 {
 	return sum
 }
 
+// held tells what the nodes hold for their clients, when free memory was given back.
+func (r *packRun) held(all []usage, samples string) {
+	way, aim := "plain", 20.0
+	if r.tls {
+		way, aim = "TLS", 45
+	}
+	var whole, more, sockets float64
+	for i, u := range all {
+		whole += float64(u.rss - r.empty[i].rss)
+		more += float64(u.rss - r.some[i].rss)
+		sockets += u.sockets() - r.some[i].sockets()
+	}
+	// Each client is connected to one node, and all nodes know it: what is told of one
+	// client has its record at the others in it.
+	r.add(figure{what: "resident memory of all nodes per client of the fleet, with what comes once, " + way, unit: "KiB", measured: whole / float64(r.clients) / 1024, samples: samples})
+	if sockets > 0 {
+		r.add(figure{what: "  of one client more at its node, with its records at the others, " + way, aim: aim, unit: "KiB", measured: more / (sockets / 2) / 1024, samples: samples})
+	}
+}
+
+// least is usages when the nodes are calm and hold no more than they need.
+func (r *packRun) least(ctx context.Context) ([]usage, error) {
+	if err := r.settle(ctx); err != nil {
+		return nil, err
+	}
+	for _, s := range r.nodes() {
+		if err := s.giveBack(); err != nil {
+			return nil, err
+		}
+	}
+	return r.usages(ctx)
+}
+
 // usages reads all nodes.
 func (r *packRun) usages(ctx context.Context) ([]usage, error) {
 	var out []usage
@@ -263,15 +322,7 @@ func (r *packRun) resting(ctx context.Context) error {
 	if err := r.standing(ctx); err != nil {
 		return err
 	}
-	for _, s := range r.nodes() {
-		if err := s.collect(ctx); err != nil { // what the ramp left
-			return err
-		}
-	}
-	if err := r.settle(ctx); err != nil {
-		return err
-	}
-	before, err := r.usages(ctx)
+	before, err := r.least(ctx)
 	if err != nil {
 		return err
 	}
@@ -285,17 +336,9 @@ func (r *packRun) resting(ctx context.Context) error {
 	if err := errors.Join(err, w.end("idle")); err != nil {
 		return err
 	}
-	var rss int64
-	for i, u := range after {
-		rss += u.rss - r.empty[i].rss
-	}
 	now, seconds := r.stats(), after[0].at.Sub(before[0].at).Seconds()
 	samples := fmt.Sprintf("%d clients, %d sockets, %d nodes, %v", r.clients, now.Sockets, nodesOfRun, r.idle)
-	what, aim := "plain", 20.0
-	if r.tls {
-		what, aim = "TLS", 45
-	}
-	r.add(figure{what: "resident memory per connected client, all nodes, " + what, aim: aim, unit: "KiB", measured: float64(rss) / float64(r.clients) / 1024, samples: samples})
+	r.held(before, samples)
 	r.add(figure{what: "CPU of idle clients, all nodes", unit: "% of a core", measured: (cpuOfAll(after) - cpuOfAll(before)) / seconds * 100, samples: samples})
 	r.add(figure{what: "  of the clients themselves", unit: "% of a core", measured: (now.CPU - agents.CPU) / seconds * 100, samples: samples})
 	r.add(figure{what: "  memory of the clients themselves", unit: "KiB a client", measured: float64(now.Memory) / float64(r.clients) / 1024, samples: samples})

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -23,6 +25,8 @@ type server struct {
 	bench   *bench
 	loaded  *config.Loaded
 	command *exec.Cmd
+	orders  io.Writer     // lines are orders to give memory back
+	answers *bufio.Reader // a line each
 	log     *os.File
 	door    *door
 	monitor string
@@ -75,14 +79,27 @@ func (b *bench) startOn(ctx context.Context, name string, tls bool) (*server, er
 	if s.log, err = os.Create(filepath.Join(folder, "server.log")); err != nil {
 		return nil, err
 	}
-	s.command = exec.CommandContext(ctx, os.Args[0], "serve", path)
-	s.command.Stderr, s.command.Stdout = s.log, s.log
-	s.command.Cancel = func() error { return s.command.Process.Signal(syscall.SIGTERM) }
-	s.command.WaitDelay = time.Minute
-	if err := s.command.Start(); err != nil {
+	if err := s.launch(ctx, path); err != nil {
 		return nil, err
 	}
 	return s, s.ready(ctx)
+}
+
+// launch starts the server's process.
+func (s *server) launch(ctx context.Context, args ...string) error {
+	s.command = exec.CommandContext(ctx, os.Args[0], append([]string{"serve"}, args...)...)
+	s.command.Stderr = s.log
+	s.command.Cancel = func() error { return s.command.Process.Signal(syscall.SIGTERM) }
+	s.command.WaitDelay = time.Minute
+	out, err := s.command.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if s.orders, err = s.command.StdinPipe(); err != nil {
+		return err
+	}
+	s.answers = bufio.NewReader(out)
+	return s.command.Start()
 }
 
 func freePorts(n int) ([]int, error) {

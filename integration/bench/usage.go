@@ -25,6 +25,7 @@ type usage struct {
 	at      time.Time
 	cpu     time.Duration
 	rss     int64 // bytes
+	files   int64 // bytes of it that are pages of files: the program, mostly
 	metrics map[string]float64
 }
 
@@ -38,8 +39,20 @@ func (s *server) usage(ctx context.Context) (usage, error) {
 	if u.rss, err = s.rss(); err != nil {
 		return u, err
 	}
+	if u.files, err = s.memory("RssFile:"); err != nil {
+		return u, err
+	}
 	u.metrics, err = s.metrics(ctx)
 	return u, err
+}
+
+// sockets are the WebSockets that were open.
+func (u usage) sockets() float64 {
+	var sum float64
+	for _, kind := range []string{"control", "reader"} {
+		sum += u.metrics[`raptorpack_frontend_connections{kind="`+kind+`_socket"}`]
+	}
+	return sum
 }
 
 func proc(command *exec.Cmd, file string) (string, error) {
