@@ -48,7 +48,7 @@ var deviations = map[string]string{
 	"function client_set_metadata: needs COLLECT_CLIENT not COLLECT_CLIENT+SERVER_ADMIN":  bothAsked,
 	"function hunt: needs START_HUNT not START_HUNT+ORG_ADMIN":                            "ORG_ADMIN is for hunts over several orgs, which are refused",
 	"function import_collection: needs COLLECT_SERVER not COLLECT_SERVER+FILESYSTEM_READ": bothAsked,
-	"function repack: needs COLLECT_SERVER not COLLECT_SERVER+FILESYSTEM_WRITE":           "writes to the store alone",
+	"function repack: needs COLLECT_SERVER not COLLECT_SERVER+FILESYSTEM_WRITE":           bothAsked,
 	"function copy: needs FILESYSTEM_WRITE not FILESYSTEM_WRITE+FILESYSTEM_READ":          byAccessor,
 	"function upload_azure: needs NETWORK not FILESYSTEM_READ+NETWORK":                    byAccessor,
 	"function upload_gcs: needs NETWORK not FILESYSTEM_READ":                              byAccessor,
