@@ -78,7 +78,7 @@ func showArtifact(d *artifacts.Definition) shownArtifact {
 func newArtifactsList(g *globals) *cobra.Command {
 	var folder string
 	c := &cobra.Command{
-		Use: "list [REGEX]", Short: "List artifacts whose names match", Args: cobra.MaximumNArgs(1),
+		Use: "list [REGEX]", Short: "List artifacts whose names match", Args: atMost(1, "a REGEX or none"),
 		Example: "  raptorpack artifacts list '^Linux\\.Sys'",
 		RunE: func(c *cobra.Command, args []string) error {
 			pattern, err := regexp.Compile("(?i)" + strings.Join(args, ""))
@@ -298,7 +298,8 @@ func (v *verifier) read(name string) error {
 	if !info.IsDir() {
 		return v.parse(name)
 	}
-	return filepath.WalkDir(name, func(file string, entry fs.DirEntry, err error) error {
+	before := v.files
+	err = filepath.WalkDir(name, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
@@ -307,6 +308,10 @@ func (v *verifier) read(name string) error {
 		}
 		return v.parse(file)
 	})
+	if err == nil && v.files == before {
+		return fmt.Errorf("%s has no .yaml or .yml file", name)
+	}
+	return err
 }
 
 func (v *verifier) parse(name string) error {
