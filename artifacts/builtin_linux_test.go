@@ -64,3 +64,23 @@ func TestYaraProcessLeavesThreadsOfTheKernelAlone(t *testing.T) {
 		t.Errorf("log: %v", s.logs)
 	}
 }
+
+// On most hosts /bin is a link to /usr/bin.
+func TestSUIDTellsOfEachFileOnce(t *testing.T) {
+	s := newSession(t, builtIn(t))
+	seen := map[string]string{}
+	for _, row := range s.run("SELECT str(str=OSPath) AS Path FROM Artifact.Linux.Sys.SUID(SUIDGlob='/{bin,sbin,usr/bin,usr/sbin}/*')", vql.NewDict()) {
+		path, _ := row.GetString("Path")
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[real] != "" {
+			t.Errorf("%s is %s, too", path, seen[real])
+		}
+		seen[real] = path
+	}
+	if len(seen) == 0 {
+		t.Skip("this machine has no such file at all")
+	}
+}
