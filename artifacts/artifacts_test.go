@@ -679,7 +679,7 @@ func FuzzParse(f *testing.F) {
 func TestQueryMistakesAreShownInTheFile(t *testing.T) {
 	const text = "name: A.B\nsources:\n- query: |\n    -- two lines\n    LET x = 1\n    SELECT x FRM scope()\n"
 	_, err := artifacts.Parse("a.yaml", []byte(text))
-	const want = "a.yaml:6: sources[0].query: found \"FRM\", expected FROM\n    SELECT x FRM scope()\n             ^"
+	const want = "a.yaml:6: sources[0].query: found \"FRM\", expected FROM (artifact_vql_error)\n    SELECT x FRM scope()\n             ^"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
