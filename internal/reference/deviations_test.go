@@ -2,13 +2,12 @@ package reference_test
 
 // Reasons that several deviations share.
 const (
-	wider       = "takes all that the contract has, and more"
-	needed      = "without it the call has nothing to work on; said before anything is looked at"
-	bothAsked   = "declares the first; the call asks for the other itself, or for the one that its target needs"
-	closer      = "the contract asks for none; on a server it tells of the machine, or changes what others use"
-	ownMachine  = "asks for more than the contract on servers: it reads the machine's files or processes"
-	byAccessor  = "declares the one for its own work; reading asks for FILESYSTEM_READ at the accessor"
-	noNotebooks = "needs notebooks, which this version has none of: known by name and arguments, and says so"
+	wider      = "takes all that the contract has, and more"
+	needed     = "without it the call has nothing to work on; said before anything is looked at"
+	bothAsked  = "declares the first; the call asks for the other itself, or for the one that its target needs"
+	closer     = "the contract asks for none; on a server it tells of the machine, or changes what others use"
+	ownMachine = "asks for more than the contract on servers: it reads the machine's files or processes"
+	byAccessor = "declares the one for its own work; reading asks for FILESYSTEM_READ at the accessor"
 )
 
 // deviations are the places where declarations leave the contract by intent, in the
@@ -66,16 +65,4 @@ var deviations = map[string]string{
 	"function process_tracker_get: needs MACHINE_STATE not -":                             ownMachine,
 	"function process_tracker_tree: needs MACHINE_STATE not -":                            ownMachine,
 	"plugin process_tracker_pslist: needs MACHINE_STATE not -":                            ownMachine,
-
-	// Names without a body yet.
-	"function timeline_add: is known by name alone":                     noNotebooks,
-	"function timeline_add: needs MACHINE_STATE not READ_RESULTS":       noNotebooks,
-	"function timeline_delete: is known by name alone":                  noNotebooks,
-	"function timeline_delete: needs MACHINE_STATE not NOTEBOOK_EDITOR": noNotebooks,
-	"plugin notebook_delete: is known by name alone":                    noNotebooks,
-	"plugin notebook_delete: needs MACHINE_STATE not SERVER_ADMIN":      noNotebooks,
-	"plugin timeline: is known by name alone":                           noNotebooks,
-	"plugin timeline: needs MACHINE_STATE not READ_RESULTS":             noNotebooks,
-	"plugin timelines: is known by name alone":                          noNotebooks,
-	"plugin timelines: needs MACHINE_STATE not READ_RESULTS":            noNotebooks,
 }
