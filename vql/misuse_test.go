@@ -66,7 +66,7 @@ func TestFunctionsBearWhatTheyCannotUse(t *testing.T) {
 		"serialize(item=dict(a=1), format='nosuch')":       {"null", "unknown format nosuch"},
 		"join(array=5, sep=',')":                           {`"5"`, ""},
 		"format(format='%v %v', args=1)":                   {`"1 %!v(MISSING)"`, ""},
-		"get(item=memoize(query={SELECT 1 AS X FROM scope()}, key='nosuch'), field='1')": {"null", ""},
+		"get(item=memoize(query={SELECT 1 AS X FROM scope()}, key='nosuch'), field='1')": {"null", "left out 1 rows without the column nosuch"},
 	} {
 		t.Run(call, func(t *testing.T) {
 			scope, l := session(t, vql.SessionOptions{})
