@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -641,6 +643,17 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(two))
 	f.Add([]byte("name: A\nsources:\n- query:\n    x\n- &a\n  name: *a\n"))
 	f.Add([]byte("name: A\nsources:\n- queries:\n  - SELECT\n   x\n"))
+	bad, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil || len(bad) == 0 {
+		f.Fatalf("%d bad files: %v", len(bad), err)
+	}
+	for _, name := range bad {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d, err := artifacts.Parse("f.yaml", text)
 		if err != nil {
@@ -653,6 +666,7 @@ func FuzzParse(f *testing.F) {
 		if err := r.Add(d); err != nil {
 			return
 		}
+		r.Check("f.yaml", d, artifacts.Primitives{})
 		// Whatever parses either compiles or says why.
 		if _, err := r.Compile(artifacts.Collect{Artifacts: []artifacts.Spec{{Name: d.Name}}}); err != nil {
 			return
@@ -665,7 +679,7 @@ func FuzzParse(f *testing.F) {
 func TestQueryMistakesAreShownInTheFile(t *testing.T) {
 	const text = "name: A.B\nsources:\n- query: |\n    -- two lines\n    LET x = 1\n    SELECT x FRM scope()\n"
 	_, err := artifacts.Parse("a.yaml", []byte(text))
-	const want = "a.yaml:6: sources[0].query: found \"FRM\", expected FROM\n    SELECT x FRM scope()\n             ^"
+	const want = "a.yaml:6: sources[0].query: found \"FRM\", expected FROM (artifact_vql_error)\n    SELECT x FRM scope()\n             ^"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}

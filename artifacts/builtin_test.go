@@ -136,21 +136,7 @@ func TestBuiltInsCompile(t *testing.T) {
 // test knows what servers have to call.
 func TestBuiltInsPassTheChecker(t *testing.T) {
 	repo := builtIn(t)
-	known := artifacts.Primitives{Functions: map[string]artifacts.Primitive{}, Plugins: map[string]artifacts.Primitive{}}
-	for _, entry := range engine(t).Reference() {
-		one := artifacts.Primitive{AnyArgs: entry.FreeForm, Permission: entry.Permission}
-		for _, arg := range entry.Args {
-			one.Args = append(one.Args, arg.Name)
-			if arg.Required {
-				one.Required = append(one.Required, arg.Name)
-			}
-		}
-		kind := known.Functions
-		if entry.Kind == "plugin" {
-			kind = known.Plugins
-		}
-		kind[entry.Name] = one
-	}
+	known := endpointPrimitives(t)
 	for _, d := range repo.List() {
 		if _, err := artifacts.Parse(d.Name+".yaml", []byte(d.Text)); err != nil {
 			t.Error(err)
@@ -276,4 +262,25 @@ func TestFindersFindWhatWasLaidOut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// endpointPrimitives is what queries on clients may call.
+func endpointPrimitives(t *testing.T) artifacts.Primitives {
+	t.Helper()
+	known := artifacts.Primitives{Functions: map[string]artifacts.Primitive{}, Plugins: map[string]artifacts.Primitive{}}
+	for _, entry := range engine(t).Reference() {
+		one := artifacts.Primitive{AnyArgs: entry.FreeForm, Permission: entry.Permission}
+		for _, arg := range entry.Args {
+			one.Args = append(one.Args, arg.Name)
+			if arg.Required {
+				one.Required = append(one.Required, arg.Name)
+			}
+		}
+		kind := known.Functions
+		if entry.Kind == "plugin" {
+			kind = known.Plugins
+		}
+		kind[entry.Name] = one
+	}
+	return known
 }

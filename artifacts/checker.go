@@ -26,7 +26,10 @@ type Primitives struct {
 }
 
 // rules are the names of findings, for suppressions.
-var rules = strings.Fields("unknown_plugin unknown_artifact_in_query unknown_parameter_in_call invalid_arg required_arg_missing kwargs_mixed_call call_as_function invalid_import artifact_vql_error yaml_error required_permissions symbol_mask_warn")
+var rules = strings.Fields("unknown_plugin unknown_artifact_in_query unknown_parameter_in_call invalid_arg required_arg_missing kwargs_mixed_call call_as_function invalid_import artifact_vql_error yaml_error duplicate_parameter invalid_default invalid_tool recursive_call required_permissions symbol_mask_warn unknown_type duplicate_source invalid_pattern")
+
+// warnings are the rules whose findings do not make a file wrong.
+var warnings = strings.Fields("required_permissions symbol_mask_warn unknown_type duplicate_source invalid_pattern")
 
 // alwaysImplied permissions need no word of the author.
 var alwaysImplied = []string{"FILESYSTEM_READ", "MACHINE_STATE", "COLLECT_SERVER"}
@@ -64,6 +67,9 @@ func (r *Repository) Judge(file string, d *Definition, known Primitives) *Verdic
 		c.judge(part)
 	}
 	c.permissions()
+	c.parameters()
+	c.sourceNames()
+	c.tools()
 	slices.SortStableFunc(c.problems, func(a, b Problem) int { return a.Line - b.Line })
 	return &Verdict{
 		Problems: c.problems, Permissions: slices.Sorted(maps.Keys(c.needed)), Definitions: slices.Sorted(maps.Keys(own)),
@@ -96,7 +102,8 @@ type checker struct {
 	known      Primitives
 	defined    map[string]*vql.Statement // LETs, wherever they stand
 	suppressed map[string][]*regexp.Regexp
-	needed     map[string]int // permission to the line that needs it
+	needed     map[string]int  // permission to the line that needs it
+	walked     map[string]bool // artifacts that leadsBack has seen
 	problems   []Problem
 }
 
@@ -111,8 +118,7 @@ func (c *checker) report(line int, rule, subject, format string, args ...any) {
 			return
 		}
 	}
-	warning := rule == "required_permissions" || rule == "symbol_mask_warn"
-	c.problems = append(c.problems, Problem{File: c.file, Line: max(line, 1), Rule: rule, Message: fmt.Sprintf(format, args...), Warning: warning})
+	c.problems = append(c.problems, Problem{File: c.file, Line: max(line, 1), Rule: rule, Message: fmt.Sprintf(format, args...), Warning: slices.Contains(warnings, rule)})
 }
 
 // parts parses every VQL text of the file; Parse has checked them already.
@@ -249,6 +255,12 @@ func (c *checker) artifactCall(line int, site vql.CallSite) {
 			return
 		}
 		callee = e.Definition
+		c.walked = map[string]bool{}
+		if c.leadsBack(e) {
+			c.report(line, "recursive_call", name, "calls %s, which calls this artifact again: calls end %d deep", callee.Name, maxDepth)
+		}
+	} else {
+		c.report(line, "recursive_call", name, "calls itself: calls end %d deep", maxDepth)
 	}
 	for _, arg := range site.Args {
 		_, known := callee.Parameter(arg)

@@ -154,6 +154,9 @@ func (d *Definition) ResultName(s *Source) string {
 	return d.Name + "/" + s.Name
 }
 
+// NameLine is the line of the name in the file.
+func (d *Definition) NameLine() int { return d.line("name") }
+
 // Parameter returns the parameter of a name.
 func (d *Definition) Parameter(name string) (*Parameter, bool) {
 	i := slices.IndexFunc(d.Parameters, func(p Parameter) bool { return p.Name == name })

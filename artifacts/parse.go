@@ -80,12 +80,13 @@ func (p *parser) report(line int, rule, format string, args ...any) {
 
 func (p *parser) run(text []byte) {
 	if len(text) > maxFileBytes {
-		p.report(1, "yaml_error", "the file has %d bytes, at most %d are read", len(text), maxFileBytes)
+		p.report(1, "yaml_error", "the file has more than %d bytes", maxFileBytes)
 		return
 	}
-	var document yaml.Node
-	if err := yaml.Unmarshal(normalise(stripBOM(text)), &document); err != nil {
-		p.report(lineOf(err), "yaml_error", "%s", strings.TrimPrefix(err.Error(), "yaml: "))
+	text = normalise(stripBOM(text))
+	document, err := onlyDocument(text)
+	if err != nil {
+		p.report(lineOf(err, text), "yaml_error", "%s", yamlPlace.ReplaceAllString(err.Error(), ""))
 		return
 	}
 	if len(document.Content) != 1 || document.Content[0].Kind != yaml.MappingNode {
@@ -147,20 +148,6 @@ func deeperTextBelow(lines []string, i, than int) bool {
 }
 
 func indent(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
-
-var yamlLine = regexp.MustCompile(`line (\d+)`)
-
-func lineOf(err error) int {
-	m := yamlLine.FindStringSubmatch(err.Error())
-	if m == nil {
-		return 1
-	}
-	line, err := strconv.Atoi(m[1])
-	if err != nil {
-		return 1
-	}
-	return line
-}
 
 // field reads one value; key is its dotted place for messages.
 type field func(node *yaml.Node, key string)

@@ -3,6 +3,7 @@ package artifacts
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"path"
@@ -38,24 +39,40 @@ func NewRepository(parent *Repository) *Repository {
 	return &Repository{parent: parent, definitions: map[string]*entry{}}
 }
 
-// Add takes a definition, replacing one of the same name in this repository.
+// Taken is the error of Add for a definition whose name or alias another one has.
+type Taken struct {
+	Line int // of the name or alias in the definition's file
+	Err  error
+}
+
+// Error implements error.
+func (e *Taken) Error() string { return e.Err.Error() }
+
+// Unwrap gives ErrBuiltIn or ErrInvalid.
+func (e *Taken) Unwrap() error { return e.Err }
+
+// Add takes a definition, replacing one of the same name in this repository. The
+// error is a *Taken.
 func (r *Repository) Add(d *Definition) error {
+	taken := func(key, format string, args ...any) error {
+		return &Taken{d.line(key), fmt.Errorf("add artifact %s: "+format, append([]any{d.Name}, args...)...)}
+	}
 	if r.parent != nil {
-		for _, name := range append([]string{d.Name}, d.Aliases...) {
+		for i, name := range append([]string{d.Name}, d.Aliases...) {
 			if _, err := r.parent.Lookup(name); err == nil {
-				return fmt.Errorf("add artifact %s: %s: %w", d.Name, name, ErrBuiltIn)
+				return taken(nameKey(i), "%s: %w", name, ErrBuiltIn)
 			}
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, alias := range d.Aliases {
+	for i, alias := range d.Aliases {
 		if other := r.definitions[alias]; other != nil && other.Name != d.Name {
-			return fmt.Errorf("add artifact %s: alias %s is taken by %s: %w", d.Name, alias, other.Name, ErrInvalid)
+			return taken(nameKey(i+1), "alias %s is taken by %s: %w", alias, other.Name, ErrInvalid)
 		}
 	}
 	if other := r.definitions[d.Name]; other != nil && other.Name != d.Name {
-		return fmt.Errorf("add artifact %s: the name is an alias of %s: %w", d.Name, other.Name, ErrInvalid)
+		return taken("name", "the name is an alias of %s: %w", other.Name, ErrInvalid)
 	}
 	r.drop(d.Name)
 	r.added++
@@ -65,6 +82,14 @@ func (r *Repository) Add(d *Definition) error {
 		r.definitions[alias] = e
 	}
 	return nil
+}
+
+// nameKey is the field of the name, 0, or of an alias, from 1.
+func nameKey(i int) string {
+	if i == 0 {
+		return "name"
+	}
+	return fmt.Sprintf("aliases[%d]", i-1)
 }
 
 // Remove forgets a definition and its aliases.
@@ -131,7 +156,7 @@ func (r *Repository) load(tree fs.FS, builtIn bool, parse func(string, []byte) (
 		if d.IsDir() || !isYAML(path.Base(name)) {
 			return nil
 		}
-		text, err := fs.ReadFile(tree, name)
+		text, err := readBounded(tree, name)
 		if err != nil {
 			return err
 		}
@@ -151,6 +176,16 @@ func (r *Repository) load(tree fs.FS, builtIn bool, parse func(string, []byte) (
 		return loaded, fmt.Errorf("load artifacts: %w", walkErr)
 	}
 	return loaded, errors.Join(broken...)
+}
+
+// readBounded reads a file, and no more of it than shows that it has too much.
+func readBounded(tree fs.FS, name string) ([]byte, error) {
+	file, err := tree.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
+	return text, errors.Join(err, file.Close())
 }
 
 // StandsFor reports whether d is taken where one of names is asked for with

@@ -352,17 +352,35 @@ func (s *Scope) quantify(ctx context.Context, args *anyArgs, want bool) (Value, 
 		return nil, errors.New("one of filter or regex is needed")
 	}
 	found := false
-	err := s.eachItem(ctx, args.Items, func(_, item Value) error {
+	judge := func(_, item Value) error {
 		if s.accepts(ctx, item, args.Regex, args.Filter) == want {
 			found = true
 			return ErrStop
 		}
 		return nil
-	})
+	}
+	items := s.force(ctx, args.Items)
+	var err error
+	if isSingle(items) {
+		err = judge(nil, items)
+	} else {
+		err = s.eachItem(ctx, items, judge)
+	}
 	if err != nil && !errors.Is(err, ErrStop) {
 		return nil, err
 	}
 	return found == want, nil
+}
+
+// isSingle reports whether v is a text, a number or a bool. Such a value is an item of
+// its own: ['a'] is the text a, since brackets alone make no array.
+func isSingle(v Value) bool {
+	switch k := reflect.ValueOf(v).Kind(); k {
+	case reflect.String, reflect.Bool, reflect.Float32, reflect.Float64:
+		return true
+	default:
+		return k >= reflect.Int && k <= reflect.Uint64
+	}
 }
 
 type joinArgs struct {

@@ -275,5 +275,8 @@ func unlexable(first byte) string {
 	if strings.IndexByte("'\"`", first) >= 0 {
 		return "the string or name that begins here has no end"
 	}
+	if first == ';' {
+		return "statements stand one after the other, without a mark between them"
+	}
 	return "invalid character"
 }

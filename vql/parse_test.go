@@ -93,7 +93,8 @@ func TestCallSites(t *testing.T) {
 func TestSyntaxErrorsHaveTheirPlace(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                       "1:1: there is no statement",
-		"SELECT 1 FROM scope()\nSELECT ; FROM x": "2:8: invalid character",
+		"SELECT 1 FROM scope()\nSELECT ; FROM x": "2:8: statements stand one after the other, without a mark between them",
+		"SELECT 1 FROM scope()\nSELECT ! FROM x": "2:8: invalid character",
 		"SELECT 1 FROM scope()\n SELECT a FRM b": "2:11: ",
 		"LET é = 1":                              "1:5: invalid",
 		"SELECT 'abc FROM scope()":               "1:8: the string or name that begins here has no end",

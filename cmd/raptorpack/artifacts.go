@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -77,7 +78,7 @@ func showArtifact(d *artifacts.Definition) shownArtifact {
 func newArtifactsList(g *globals) *cobra.Command {
 	var folder string
 	c := &cobra.Command{
-		Use: "list [REGEX]", Short: "List artifacts whose names match", Args: cobra.MaximumNArgs(1),
+		Use: "list [REGEX]", Short: "List artifacts whose names match", Args: atMost(1, "a REGEX or none"),
 		Example: "  raptorpack artifacts list '^Linux\\.Sys'",
 		RunE: func(c *cobra.Command, args []string) error {
 			pattern, err := regexp.Compile("(?i)" + strings.Join(args, ""))
@@ -297,7 +298,8 @@ func (v *verifier) read(name string) error {
 	if !info.IsDir() {
 		return v.parse(name)
 	}
-	return filepath.WalkDir(name, func(file string, entry fs.DirEntry, err error) error {
+	before := v.files
+	err = filepath.WalkDir(name, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
@@ -306,17 +308,29 @@ func (v *verifier) read(name string) error {
 		}
 		return v.parse(file)
 	})
+	if err == nil && v.files == before {
+		return fmt.Errorf("%s has no .yaml or .yml file", name)
+	}
+	return err
 }
 
 func (v *verifier) parse(name string) error {
-	text, err := os.ReadFile(name)
-	if err != nil {
+	d, err := artifacts.ParseFile(name)
+	if err != nil && !errors.Is(err, artifacts.ErrInvalid) {
 		return err
 	}
 	v.files++
-	d, err := artifacts.Parse(name, text)
 	if err != nil {
 		v.found(name, err)
+		return nil
+	}
+	// A copy of a built-in artifact takes no place: it is judged as what it is.
+	if own, err := v.repository.Lookup(d.Name); err == nil && own.BuiltIn && own.Text == d.Text {
+		v.parsed = append(v.parsed, parsedFile{name, d})
+		return nil
+	}
+	if same := slices.IndexFunc(v.parsed, func(p parsedFile) bool { return p.definition.Name == d.Name }); same >= 0 {
+		v.found(name, &artifacts.Taken{Line: d.NameLine(), Err: fmt.Errorf("%s is the name of the artifact in %s, too", d.Name, v.parsed[same].name)})
 		return nil
 	}
 	if err := v.repository.Add(d); err != nil {
@@ -329,10 +343,15 @@ func (v *verifier) parse(name string) error {
 // found notes an error as findings.
 func (v *verifier) found(name string, err error) {
 	var invalid *artifacts.Invalid
-	if !errors.As(err, &invalid) {
-		invalid = &artifacts.Invalid{Problems: []artifacts.Problem{{File: name, Line: 1, Message: err.Error()}}}
+	var taken *artifacts.Taken
+	switch {
+	case errors.As(err, &invalid):
+		v.problems = append(v.problems, invalid.Problems...)
+	case errors.As(err, &taken):
+		v.problems = append(v.problems, artifacts.Problem{File: name, Line: taken.Line, Rule: "name_taken", Message: err.Error()})
+	default:
+		v.problems = append(v.problems, artifacts.Problem{File: name, Line: 1, Message: err.Error()})
 	}
-	v.problems = append(v.problems, invalid.Problems...)
 }
 
 func (v *verifier) check() {

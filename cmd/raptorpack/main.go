@@ -123,6 +123,11 @@ func newRoot() *cobra.Command {
 		Long: "Raptorpack collects forensic artifacts from endpoints and hunts across fleets of them.\n" +
 			"One binary: server node (frontend), agent (client), query tool, and operator's command line.",
 		SilenceUsage: true, SilenceErrors: true, Version: version,
+		// Before any work, so that a mistyped level is told of by every command.
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			_, err := g.logger(io.Discard, "")
+			return err
+		},
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error (RAPTORPACK_LOG_LEVEL)")

@@ -123,6 +123,16 @@ func atLeast(n int, names string) cobra.PositionalArgs {
 	}
 }
 
+// atMost wants a number of arguments or fewer.
+func atMost(n int, names string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usage("%s wants %s, not %d arguments; example:\n%s", c.CommandPath(), names, len(args), c.Example)
+		}
+		return nil
+	}
+}
+
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // userWish is an account as a command wants it.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -73,13 +74,19 @@ error, even if there were rows.`,
 }
 
 // queryText is the argument, or what the file has that it names, or standard input
-// for -. No query is the name of a file.
+// for -. No query is the name of a file, and none is a single word: that is the name
+// of a file that is not there.
 func queryText(c *cobra.Command, text string) (string, error) {
 	from := c.InOrStdin()
 	if text != "-" {
 		info, err := os.Stat(text)
-		if err != nil || !info.Mode().IsRegular() {
+		switch {
+		case err != nil && text != "" && !strings.ContainsFunc(text, unicode.IsSpace):
+			return "", usage("%.200q is neither a query nor a file: %w", text, err)
+		case err != nil:
 			return text, nil
+		case info.IsDir():
+			return "", usage("%s is a folder: expected a query or a file", text)
 		}
 		file, err := os.Open(text)
 		if err != nil {
@@ -140,6 +147,9 @@ func (q *queryFlags) local(c *cobra.Command, g *globals, text string) (err error
 	timeout, err := parseSeconds(q.timeout)
 	if err != nil {
 		return err
+	}
+	if q.maxRows < 0 {
+		return usage("--max-rows %d: expected 0, for no limit, or more", q.maxRows)
 	}
 	engine, err := agent.Engine()
 	if err != nil {
@@ -211,7 +221,11 @@ func definitions(c *cobra.Command, g *globals, folder string) (*artifacts.Reposi
 	}
 	repository := artifacts.NewRepository(builtIn)
 	if _, err := repository.LoadFS(os.DirFS(folder), false); err != nil {
-		g.noter(c)("artifact files were left out: %v", err)
+		note := g.noter(c)
+		note("artifact files were left out:")
+		for line := range strings.Lines(err.Error()) {
+			note("%s", strings.TrimRight(line, "\n"))
+		}
 	}
 	return repository, nil
 }

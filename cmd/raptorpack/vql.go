@@ -135,7 +135,7 @@ var referenceColumns = []column{
 
 func newVQLReference(g *globals) *cobra.Command {
 	c := &cobra.Command{
-		Use: "reference [NAME]", Short: "List the functions and plugins of queries, or describe one", Args: cobra.MaximumNArgs(1),
+		Use: "reference [NAME]", Short: "List the functions and plugins of queries, or describe one", Args: atMost(1, "a NAME or none"),
 		Long: `List the functions and plugins that queries may call, on endpoints and on servers, as
 they are declared in this program; docs/vql.md and completion come from the same. With
 a NAME, print what takes which arguments; the exit code is 3 if there is none.`,

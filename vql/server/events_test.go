@@ -72,6 +72,22 @@ func TestEventRowsAreRead(t *testing.T) {
 	nobody.wantLog("permission denied: READ_RESULTS is needed")
 }
 
+func TestLogsOfEventQueriesAreRead(t *testing.T) {
+	w := newWorld(t)
+	w.watchLogins()
+	for _, client := range []ids.Client{w.one, w.two} {
+		m := logLine("watching " + client.String())
+		m.SessionId, m.LogMessage.Artifact = ids.Monitoring.String(), "Linux.Test.Logins/SSH"
+		must(t, w.flows.Ingest(context.Background(), flows.Peer{Client: client, Received: time.Now()}, []*wirepb.VeloMessage{m}))
+	}
+	s := w.as("rex", "reader")
+	at := "client_id='" + w.one.String() + "', artifact='Linux.Test.Logins', source='SSH'"
+	s.want("SELECT level, message FROM monitoring_logs("+at+") WHERE _ts", `{"level":"INFO","message":"watching `+w.one.String()+`"}`)
+	s.want("SELECT level, message FROM monitoring_logs(" + at + ", end_time=now() - 100)")
+	s.want("SELECT level, message FROM monitoring_logs(client_id='nobody', artifact='Linux.Test.Logins/SSH')")
+	s.wantLog("nobody")
+}
+
 func TestWatchMonitoringGivesWhatComes(t *testing.T) {
 	w := newWorld(t)
 	send := w.watchLogins()
