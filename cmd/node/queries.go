@@ -51,7 +51,7 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 		Events: d.eventTables(&who),
 
 		FrontendCertificate: n.o.Config.Frontend.Certificate,
-		OrgInfo:             func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
+		OrgInfo:             n.orgInfo,
 	}
 }
 
