@@ -52,7 +52,23 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 
 		FrontendCertificate: n.o.Config.Frontend.Certificate,
 		OrgInfo:             n.orgInfo,
+		Version:             n.o.Version,
 	}
+}
+
+// orgInfo is what somebody needs who deploys clients.
+func (n *Node) orgInfo(ids.Org) server.OrgInfo {
+	info := server.OrgInfo{Nonce: n.o.Config.Client.Nonce}
+	text, err := n.o.Config.ClientFile()
+	if err == nil {
+		var file vql.Value
+		file, err = endpoint.DecodeYAML(text)
+		info.ClientConfig, _ = file.(*vql.Dict)
+	}
+	if err != nil {
+		n.component("api").Error("client file for queries", "err", err)
+	}
+	return info
 }
 
 // proposer brings the changes of one query into the ledger. They outlast the query,

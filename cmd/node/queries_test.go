@@ -2,11 +2,15 @@ package node
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	"raptorpack/api"
+	"raptorpack/config"
 	"raptorpack/flows"
+	"raptorpack/ids"
+	"raptorpack/vql"
 	"raptorpack/vql/server"
 )
 
@@ -30,5 +34,27 @@ func TestHuntsOfQueriesReachTheDoorWhole(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// Who deploys clients is given the file for them, and nothing of the server.
+func TestOrgsAreDescribedByTheClientsFile(t *testing.T) {
+	text, err := config.Generate(config.GenerateOptions{Now: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := config.Parse("server.yaml", text, config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &Node{o: Options{Config: file}}
+	shown := string(vql.AppendJSON(nil, n.orgInfo(ids.RootOrg).ClientConfig))
+	for _, part := range []string{`"Client":{`, `"server_urls":["https://`, `"ca_certificate":"-----BEGIN`, `"nonce":"`} {
+		if !strings.Contains(shown, part) {
+			t.Errorf("%s is missing in %s", part, shown)
+		}
+	}
+	if strings.Contains(shown, "PRIVATE KEY") || strings.Contains(shown, "Frontend") {
+		t.Errorf("it holds what is the server's: %s", shown)
 	}
 }
