@@ -22,6 +22,14 @@ func Engine() (*vql.Engine, error) {
 	return vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
 }
 
+// queryServices are what one query may use, in the name of who.
+func (n *Node) queryServices(d *doors, who api.Principal) []any {
+	m := n.o.Config.Mail
+	return []any{n.queryHost(d, who), &endpoint.MailSettings{
+		From: m.From, Server: m.Server, Port: m.ServerPort, Username: m.AuthUsername, Password: m.AuthPassword, SkipVerify: m.SkipVerify,
+	}}
+}
+
 // queryHost is what one query's primitives work on, in the name of who. Queries
 // run behind the doors, so these are open by then.
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {

@@ -11,6 +11,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/vql"
+	"raptorpack/vql/endpoint"
 	"raptorpack/vql/server"
 )
 
@@ -57,4 +58,19 @@ func TestOrgsAreDescribedByTheClientsFile(t *testing.T) {
 	if strings.Contains(shown, "PRIVATE KEY") || strings.Contains(shown, "Frontend") {
 		t.Errorf("it holds what is the server's: %s", shown)
 	}
+}
+
+func TestQueriesMailThroughTheServerOfTheFile(t *testing.T) {
+	file := &config.File{Mail: config.Mail{From: "pack@example", Server: "mail.example", ServerPort: 25, AuthUsername: "u", AuthPassword: "p", SkipVerify: true}}
+	n := &Node{o: Options{Config: &config.Loaded{File: file}}}
+	for _, service := range n.queryServices(&doors{}, api.Principal{Name: "ada"}) {
+		if got, ok := service.(*endpoint.MailSettings); ok {
+			want := endpoint.MailSettings{From: "pack@example", Server: "mail.example", Port: 25, Username: "u", Password: "p", SkipVerify: true}
+			if *got != want {
+				t.Errorf("got %+v", *got)
+			}
+			return
+		}
+	}
+	t.Error("queries are told of no mail server")
 }
