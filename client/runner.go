@@ -47,7 +47,8 @@ func newRunner(o Options, b *Buffer, u *urgentQueue) *runner {
 func (r *runner) config() *vql.Dict {
 	version := vql.NewDict().Set("Name", agentName).Set("Version", r.options.Version).Set("BuildTime", r.options.BuildTime).
 		Set("CiBuildUrl", r.options.BuildURL).Set("InstallTime", r.installed.Unix())
-	return vql.NewDict().Set("Version", version).Set("Labels", r.options.Labels)
+	return vql.NewDict().Set("server_urls", r.options.ServerURLs).Set("ca_certificate", string(r.options.CA)).
+		Set("Version", version).Set("Labels", r.options.Labels)
 }
 
 // slot waits for the right to run; urgent flows need none.

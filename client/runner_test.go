@@ -91,11 +91,15 @@ func TestEnvironmentAndStatementsShareOneScope(t *testing.T) {
 			{Vql: "SELECT * FROM numbers(count=3)"}, // unnamed: its rows are discarded
 			{Name: "A", Vql: "SELECT N, Y FROM numbers(count=1)"},
 			{Name: "A", Vql: "SELECT N + 1 AS N, Y FROM numbers(count=1)"},
+			{Name: "B", Vql: "SELECT len(list=config.server_urls) AS U, config.ca_certificate =~ 'BEGIN' AS CA, config.nonce AS S FROM scope()"},
 		}
 	}, "unused")
 	rows := s.results("F.1", "A")
 	if len(rows) != 2 || rows[1] != `{"N":1,"Y":"from env"}`+"\n" {
 		t.Fatalf("rows %q", rows)
+	}
+	if got := s.results("F.1", "B"); len(got) != 1 || got[0] != `{"U":1,"CA":true,"S":null}`+"\n" {
+		t.Errorf("config is seen as %q", got)
 	}
 	for _, m := range s.received() {
 		if m.GetVqlResponse() != nil && m.GetVqlResponse().GetQuery().GetName() == "" {

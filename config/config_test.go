@@ -375,12 +375,16 @@ func TestRotateKeysKeepsTheAuthority(t *testing.T) {
 }
 
 func TestShowHidesEverySecret(t *testing.T) {
-	loaded := parse(t, string(generated), config.Options{})
+	mail := map[string]any{"server": "mail.example", "server_port": 25, "auth_username": "pack", "auth_password": "pass-w0rd"}
+	loaded := parse(t, string(generated), config.Options{MergeJSON: jsonText(map[string]any{"Mail": mail})})
 	shown, err := loaded.Show()
 	if err != nil {
 		t.Fatal(err)
 	}
-	secrets := []string{loaded.Client.Nonce, loaded.Gossip.Key, loaded.ObfuscationNonce, "PRIVATE KEY"}
+	if m := loaded.Mail; m.Server != "mail.example" || m.ServerPort != 25 || m.AuthPassword != "pass-w0rd" || !strings.Contains(string(shown), "mail.example") {
+		t.Errorf("mail is %+v", m)
+	}
+	secrets := []string{"pass-w0rd", loaded.Client.Nonce, loaded.Gossip.Key, loaded.ObfuscationNonce, "PRIVATE KEY"}
 	for _, secret := range secrets {
 		if strings.Contains(string(shown), secret) {
 			t.Errorf("shows %.20q", secret)

@@ -227,7 +227,7 @@ func (f *File) Show() ([]byte, error) {
 	shown := *f
 	hideSecrets(reflect.ValueOf(&shown).Elem())
 	hidden := Ignored{&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "<hidden>"}}
-	for _, part := range []*Ignored{&shown.Nodes, &shown.ExtraFrontends, &shown.APIConfig, &shown.Mail, &shown.GUI.Authenticator, &shown.GUI.InitialUsers, &shown.GUI.InitialOrgs, &shown.Frontend.DynDNS, &shown.Remappings, &shown.Autoexec} {
+	for _, part := range []*Ignored{&shown.Nodes, &shown.ExtraFrontends, &shown.APIConfig, &shown.GUI.Authenticator, &shown.GUI.InitialUsers, &shown.GUI.InitialOrgs, &shown.Frontend.DynDNS, &shown.Remappings, &shown.Autoexec} {
 		if !part.IsZero() {
 			*part = hidden // may hold keys of its own
 		}

@@ -28,7 +28,7 @@ type File struct {
 
 	ExtraFrontends Ignored `yaml:"ExtraFrontends,omitempty"`
 	Minion         Ignored `yaml:"Minion,omitempty" inert:"notebook workers are a later feature"`
-	Mail           Ignored `yaml:"Mail,omitempty" inert:"mail() takes its server as arguments"`
+	Mail           Mail    `yaml:"Mail,omitempty"`
 	APIConfig      Ignored `yaml:"api_config,omitempty" inert:"a file of its own: config api-client"`
 	AutocertCache  string  `yaml:"autocert_cert_cache,omitempty" inert:"ACME is not offered; use a TLS balancer or tls_certificate_filename"`
 	Autoexec       Ignored `yaml:"autoexec,omitempty" inert:"for repacked clients"`
@@ -104,6 +104,17 @@ type LocalBuffer struct {
 	FilenameLinux   string `yaml:"filename_linux,omitempty"`
 	FilenameDarwin  string `yaml:"filename_darwin,omitempty"`
 	FilenameWindows string `yaml:"filename_windows,omitempty"`
+}
+
+// Mail is the server that mail() asks in queries on a server where its arguments name
+// none.
+type Mail struct {
+	From         string `yaml:"from,omitempty"`
+	Server       string `yaml:"server,omitempty"`
+	ServerPort   int    `yaml:"server_port,omitempty"`
+	AuthUsername string `yaml:"auth_username,omitempty"`
+	AuthPassword string `yaml:"auth_password,omitempty" secret:"true"`
+	SkipVerify   bool   `yaml:"skip_verify,omitempty"`
 }
 
 // Proxy says how to reach the outside.

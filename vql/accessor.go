@@ -114,7 +114,7 @@ type UploadResult struct {
 	Components []string `json:"Components,omitempty"`
 	Reference  string   `json:"Reference,omitempty"`
 	Accessor   string   `json:"Accessor,omitempty"`
-	UploadID   int64    `json:"UploadId,omitempty"`
+	UploadID   int64    `json:"UploadId"`
 }
 
 // Accessor returns the session's accessor of a name; "" is auto. The error wraps

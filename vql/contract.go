@@ -222,6 +222,13 @@ func Service[T any](s *Scope) (T, bool) {
 	return none, false
 }
 
+// Variables is a service that adds to the variables of a session, as config where the
+// host has one: names that Env has stay as they are there.
+type Variables interface {
+	// Variables makes values for one session, whose queries may change them.
+	Variables() *Dict
+}
+
 // Artifacts answers calls of artifacts in queries, Artifact.Linux.Sys.Pslist().
 type Artifacts interface {
 	// Known reports whether name, as Linux.Sys.Pslist, is a whole artifact name

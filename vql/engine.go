@@ -76,8 +76,33 @@ func (e *Engine) newTemplate() types.Scope {
 // NewScope makes a session and returns its root scope. The caller closes it.
 func (e *Engine) NewScope(o SessionOptions) *Scope {
 	s := newSession(e, o)
-	s.root = e.newInner(s, o.Env)
+	s.root = e.newInner(s, o.variables())
 	return &Scope{session: s, inner: s.root}
+}
+
+// variables are those of the root scope: Env, and what the services add to it.
+func (o *SessionOptions) variables() *Dict {
+	out, copied := o.Env, false
+	for _, service := range o.Services {
+		more, ok := service.(Variables)
+		if !ok {
+			continue
+		}
+		if !copied { // Env is its owner's
+			out, copied = NewDict(), true
+			if o.Env != nil {
+				out.MergeFrom(o.Env)
+			}
+		}
+		added := more.Variables()
+		for _, name := range added.Keys() {
+			if _, given := out.Get(name); !given {
+				v, _ := added.Get(name)
+				out.Set(name, v)
+			}
+		}
+	}
+	return out
 }
 
 // newInner makes an engine scope that holds nothing but env.

@@ -63,10 +63,13 @@ func (pathMembers) member(p *Path, name string) (types.Any, bool) {
 	case "String":
 		return p.String(), true
 	case "Delegate":
-		if p.inner == nil {
-			return NULL, true
+		switch {
+		case p.inner != nil:
+			return p.inner, true
+		case p.text != "": // the accessor that will read it is not known here
+			return ParsePath(PathGeneric, p.text), true
 		}
-		return p.inner, true
+		return NULL, true
 	}
 	return NULL, false
 }

@@ -56,6 +56,12 @@ func TestPathsInContainers(t *testing.T) {
 		t.Errorf("%s", p.Delegate())
 	}
 	q := vql.NewPath(vql.PathZip, "m").InsideText("file", "/a.zip")
+	scope, _ := session(t, vql.SessionOptions{Env: vql.NewDict().Set("P", p).Set("Q", q).Set("R", vql.NewPath(vql.PathLinux, "x"))})
+	got, err := query(t, scope, `SELECT P.Delegate.DelegatePath AS P, Q.Delegate.Basename AS Q, R.Delegate AS R FROM scope()`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, got, `{"P":"/x.zip","Q":"a.zip","R":null}`)
 	if q.String() != `{"DelegateAccessor":"file","DelegatePath":"/a.zip","Path":"m"}` {
 		t.Errorf("%s", q)
 	}

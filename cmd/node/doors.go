@@ -111,7 +111,7 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 		Status: n.Status, Pack: func() []api.NodeStatus { return api.PackOf(n.ledger.Pack()) }, Order: n.order, Online: n.online, Engine: engine, Authority: authority, ReadStored: n.readStored,
 		Tools: n.tools, ToolVariables: n.toolVariables, ToolFiles: n.toolFiles, ServerURLs: c.Client.ServerURLs,
 		Accessors: server.Accessors(endpoint.Accessors()), Unasked: n.unasked(),
-		Services:    func(who api.Principal) []any { return []any{n.queryHost(d, who)} },
+		Services:    func(who api.Principal) []any { return n.queryServices(d, who) },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.operatorsCertificate.Load(), nil },
 		Allowed:     allowed, ErrorPattern: c.Frontend.CollectionErrorRegex,
 		ClearNames: c.Frontend.DoNotCompressArtifacts, EventWait: n.eventWait, Registerer: n.registry, Logger: n.component("api"),

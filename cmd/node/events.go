@@ -124,7 +124,7 @@ func (n *Node) openEvents(d *doors, o *api.Options) {
 			who := api.Principal{Name: principal, Local: strings.HasPrefix(principal, api.LocalPrefix)}
 			return vql.SessionOptions{
 				Permissions: d.api.Permissions(&who), Accessors: o.Accessors, Artifacts: n.artifacts.Repository(org),
-				Services: []any{n.queryHost(d, who), watch},
+				Services: append(n.queryServices(d, who), watch),
 			}
 		},
 		Registerer: n.registry, Logger: n.component("monitoring"),

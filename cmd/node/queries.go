@@ -22,6 +22,14 @@ func Engine() (*vql.Engine, error) {
 	return vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
 }
 
+// queryServices are what one query may use, in the name of who.
+func (n *Node) queryServices(d *doors, who api.Principal) []any {
+	m := n.o.Config.Mail
+	return []any{n.queryHost(d, who), &endpoint.MailSettings{
+		From: m.From, Server: m.Server, Port: m.ServerPort, Username: m.AuthUsername, Password: m.AuthPassword, SkipVerify: m.SkipVerify,
+	}}
+}
+
 // queryHost is what one query's primitives work on, in the name of who. Queries
 // run behind the doors, so these are open by then.
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
@@ -51,8 +59,24 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 		Events: d.eventTables(&who),
 
 		FrontendCertificate: n.o.Config.Frontend.Certificate,
-		OrgInfo:             func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
+		OrgInfo:             n.orgInfo,
+		Version:             n.o.Version,
 	}
+}
+
+// orgInfo is what somebody needs who deploys clients.
+func (n *Node) orgInfo(ids.Org) server.OrgInfo {
+	info := server.OrgInfo{Nonce: n.o.Config.Client.Nonce}
+	text, err := n.o.Config.ClientFile()
+	if err == nil {
+		var file vql.Value
+		file, err = endpoint.DecodeYAML(text)
+		info.ClientConfig, _ = file.(*vql.Dict)
+	}
+	if err != nil {
+		n.component("api").Error("client file for queries", "err", err)
+	}
+	return info
 }
 
 // proposer brings the changes of one query into the ledger. They outlast the query,

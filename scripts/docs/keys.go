@@ -123,6 +123,13 @@ var meanings = map[string]string{
 	"Datastore.compression":               later + " Rows are always compressed.",
 	"Datastore.min_allowed_file_space_mb": later,
 
+	"Mail.from":          "Who mails of queries are from.",
+	"Mail.server":        "The SMTP server that `mail()` asks on a server where its arguments name none.",
+	"Mail.server_port":   "The server's port (587).",
+	"Mail.auth_username": "The user to sign in as.",
+	"Mail.auth_password": "The user's password.",
+	"Mail.skip_verify":   "Accept any certificate.",
+
 	"Monitoring.bind_address": "Where `/metrics`, `/healthz`, `/readyz` and `/debug/pprof` are.",
 	"Monitoring.bind_port":    "Its port.",
 

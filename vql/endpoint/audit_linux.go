@@ -181,10 +181,24 @@ func auditRow(messages []*auparse.AuditMessage) (*vql.Dict, error) {
 			continue
 		}
 		value, _ := fields.Get(name)
-		if inner, ok := value.(*vql.Dict); ok {
-			inner.SetCaseInsensitive()
-		}
-		row.Set(name, value)
+		row.Set(name, ignoreCase(value))
 	}
 	return row, nil
+}
+
+// ignoreCase gives a value whose dicts take their keys in any case.
+func ignoreCase(v vql.Value) vql.Value {
+	switch v := v.(type) {
+	case *vql.Dict:
+		for _, name := range v.Keys() {
+			inner, _ := v.Get(name)
+			v.Set(name, ignoreCase(inner))
+		}
+		return v.SetCaseInsensitive() // a copy
+	case []any:
+		for i := range v {
+			v[i] = ignoreCase(v[i])
+		}
+	}
+	return v
 }

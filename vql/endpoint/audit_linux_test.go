@@ -63,9 +63,25 @@ func TestAuditEventsAreWhole(t *testing.T) {
 			t.Errorf("%s is missing in\n%s", part, text)
 		}
 	}
-	if v, ok := stream.rows[0].Get("Process"); !ok || v == nil {
-		t.Error("keys are case-sensitive")
+	if got := scope.String(t.Context(), member(t, scope, stream.rows[0], "PROCESS", "Exe")); got != "/usr/bin/grep" {
+		t.Errorf("keys are case-sensitive: exe is %q", got)
 	}
+	if got := member(t, scope, stream.rows[0], "Summary", "actor", "Primary"); got == nil {
+		t.Error("keys of deeper dicts are case-sensitive")
+	}
+}
+
+// member goes down into a value by names.
+func member(t *testing.T, scope *vql.Scope, v vql.Value, names ...string) vql.Value {
+	t.Helper()
+	for _, name := range names {
+		inner, ok := scope.Member(v, name)
+		if !ok {
+			t.Errorf("no %s in %s", name, vql.AppendJSON(nil, v))
+		}
+		v = inner
+	}
+	return v
 }
 
 func FuzzNetlink(f *testing.F) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"raptorpack/vql"
 )
@@ -96,7 +97,8 @@ func TestWatchEvtxGivesNewEvents(t *testing.T) {
 			}
 		}
 		write(log[:4096+64<<10])
-		s := newSession(t, map[string]any{"Log": name})
+		s := newSession(t, map[string]any{"Log": name, "EVTX_FREQUENCY": int64(60)})
+		begin := time.Now()
 		go func() {
 			synctest.Wait() // the end has been found
 			write(log)
@@ -110,6 +112,9 @@ func TestWatchEvtxGivesNewEvents(t *testing.T) {
 		})
 		if n != 3 || err != nil {
 			t.Errorf("%d events, %v\n%s", n, err, s.log())
+		}
+		if took := time.Since(begin); took != 2*time.Minute { // of the bubble: two looks further on
+			t.Errorf("EVTX_FREQUENCY does not count: it took %s", took)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"time"
 
 	"raptorpack/vql"
 )
@@ -20,6 +21,10 @@ var watchEvtxPlugin = vql.NewPlugin(vql.Spec{
 	}
 	defer messages.close(scope)
 	emit = stopping(emit)
+	period := watchPeriod
+	if seconds := scope.LookupInt("EVTX_FREQUENCY", 0); seconds > 0 {
+		period = time.Duration(min(seconds, maxWatchSeconds)) * time.Second
+	}
 	last := make([]uint64, len(args.Filename)) // the newest record of each file
 	for fresh := true; ; fresh = false {
 		for i, path := range args.Filename {
@@ -32,11 +37,14 @@ var watchEvtxPlugin = vql.NewPlugin(vql.Spec{
 			}
 			last[i] = newest
 		}
-		if err := pause(ctx, watchPeriod); err != nil {
+		if err := pause(ctx, period); err != nil {
 			return err
 		}
 	}
 })
+
+// maxWatchSeconds bounds what the variable EVTX_FREQUENCY asks for.
+const maxWatchSeconds = 24 * 3600
 
 // pollEvtx hands on the events of a file that are newer than a record, and returns
 // the newest; at first all are old. A file that ends before that record was

@@ -90,7 +90,6 @@ var httpClientPlugin = vql.NewPlugin(vql.Spec{
 		return emit(httpRow(address, err.Error(), http.StatusInternalServerError, nil))
 	}
 	defer response.Body.Close()
-	c.keepCookies(response)
 	if args.TempfileExtension != "" {
 		return c.store(ctx, response, address, emit)
 	}
@@ -201,7 +200,7 @@ func retriable(err error) bool {
 }
 
 func (c *httpCall) ask(ctx context.Context, address string) (*http.Response, error) {
-	client, target, err := c.client(address)
+	client, target, err := c.client(ctx, address)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +212,7 @@ func (c *httpCall) ask(ctx context.Context, address string) (*http.Response, err
 }
 
 // client makes a client for one URL and says which URL to ask it for.
-func (c *httpCall) client(address string) (*http.Client, *url.URL, error) {
+func (c *httpCall) client(ctx context.Context, address string) (*http.Client, *url.URL, error) {
 	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
 	transport := &http.Transport{
 		DialContext: dialer.DialContext, TLSHandshakeTimeout: 30 * time.Second,
@@ -241,6 +240,9 @@ func (c *httpCall) client(address string) (*http.Client, *url.URL, error) {
 		return nil, nil, err
 	}
 	client := &http.Client{Transport: transport}
+	if c.args.CookieJar != nil {
+		client.Jar = dictJar{func(v vql.Value) string { return c.scope.String(ctx, v) }, c.args.CookieJar}
+	}
 	c.clients = append(c.clients, client)
 	return client, target, nil
 }
@@ -283,7 +285,6 @@ func (c *httpCall) request(ctx context.Context, target *url.URL) (*http.Request,
 			}
 		}
 	}
-	c.addCookies(ctx, request)
 	return request, nil
 }
 
@@ -374,45 +375,6 @@ func (c *httpCall) addFile(ctx context.Context, w *multipart.Writer, buf *bytes.
 	}
 	_, err = part.Write(data)
 	return err
-}
-
-// The cookie jar is a dict of dicts, name to value for each host, so that queries
-// can look into it and keep it.
-
-func (c *httpCall) addCookies(ctx context.Context, request *http.Request) {
-	if c.args.CookieJar == nil {
-		return
-	}
-	v, _ := c.args.CookieJar.Get(request.URL.Hostname())
-	jar, ok := v.(*vql.Dict)
-	if !ok {
-		return
-	}
-	for _, name := range jar.Keys() {
-		value, _ := jar.Get(name)
-		request.AddCookie(&http.Cookie{Name: name, Value: c.scope.String(ctx, value)})
-	}
-}
-
-func (c *httpCall) keepCookies(response *http.Response) {
-	cookies := response.Cookies()
-	if c.args.CookieJar == nil || len(cookies) == 0 {
-		return
-	}
-	hostname := response.Request.URL.Hostname()
-	v, _ := c.args.CookieJar.Get(hostname)
-	jar, ok := v.(*vql.Dict)
-	if !ok {
-		jar = vql.NewDict()
-	}
-	for _, cookie := range cookies {
-		if cookie.MaxAge < 0 {
-			jar.Delete(cookie.Name)
-			continue
-		}
-		jar.Set(cookie.Name, cookie.Value)
-	}
-	c.args.CookieJar.Set(hostname, jar)
 }
 
 // store puts the whole body into a temporary file.

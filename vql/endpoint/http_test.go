@@ -46,6 +46,10 @@ func httpServer(t *testing.T) *httptest.Server {
 		}
 		http.SetCookie(w, &http.Cookie{Name: "id", Value: "seven"})
 	})
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "id", Value: "eight"})
+		http.Redirect(w, r, "/cookie", http.StatusFound)
+	})
 	mux.HandleFunc("/missing", http.NotFound)
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -70,6 +74,7 @@ func TestHTTPClient(t *testing.T) {
 	s.want(`SELECT read_file(filename=Content) =~ 'GET /echo' AS C FROM http_client(url=U + '/echo', tempfile_extension='.bin')`, `{"C":true}`)
 	s.want(`LET Jar <= dict() SELECT * FROM chain(a={SELECT Content FROM http_client(url=U + '/cookie', cookie_jar=Jar)},
 	   b={SELECT Content FROM http_client(url=U + '/cookie', cookie_jar=Jar)})`, `{"Content":""}`, `{"Content":"seven"}`)
+	s.want(`LET Jar <= dict() SELECT Content, len(list=Jar) AS Hosts FROM http_client(url=U + '/login', cookie_jar=Jar)`, `{"Content":"eight","Hosts":1}`)
 }
 
 func TestHTTPClientFailureIsARow(t *testing.T) {

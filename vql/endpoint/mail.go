@@ -43,7 +43,7 @@ type mailArgs struct {
 }
 
 var mailPlugin = vql.NewPlugin(vql.Spec{
-	Name: "mail", Permission: "NETWORK", Doc: "Sends a mail and gives what became of it as a row.", Columns: []string{"ErrorStatus"},
+	Name: "mail", Permission: "NETWORK", Doc: "Sends a mail and gives what became of it as a row.", Columns: []string{"To", "CC", "Subject", "Body", "Period", "ErrorStatus"},
 }, func(ctx context.Context, scope *vql.Scope, args *mailArgs, emit vql.Emit) error {
 	return emit(sendMail(ctx, scope, args))
 })

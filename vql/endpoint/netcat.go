@@ -69,7 +69,10 @@ func netcat(ctx context.Context, scope *vql.Scope, args *netcatArgs, emit vql.Em
 	if _, err := io.WriteString(conn, args.Send); err != nil {
 		return fmt.Errorf("send to %s: %w", args.Address, err)
 	}
-	limit := blockSize(args.ChunkSize)
+	limit := defaultBlock
+	if args.ChunkSize > 0 {
+		limit = int(min(args.ChunkSize, maxBlock))
+	}
 	var rest []byte
 	buf := make([]byte, min(limit, 64<<10))
 	for {

@@ -17,7 +17,7 @@ var netstatPlugin = vql.NewPlugin(vql.Spec{
 
 var connectionsPlugin = vql.NewPlugin(vql.Spec{
 	Name: "connections", Permission: "MACHINE_STATE", Platforms: []string{"linux"},
-	Doc:     "Lists TCP and UDP sockets with the names of the kernel's numbers.",
+	Doc:     "Lists TCP and UDP sockets with the numbers of the kernel. The case of its keys does not count.",
 	Columns: []string{"FD", "Family", "Type", "Laddr", "Raddr", "Status", "Pid", "Uids"},
 }, func(ctx context.Context, scope *vql.Scope, _ *struct{}, emit vql.Emit) error {
 	return eachSocket(ctx, scope, func(s *socket, h holder) error { return emit(connectionRow(s, h)) })
@@ -67,12 +67,12 @@ func netstatRow(s *socket, h holder) *vql.Dict {
 func connectionRow(s *socket, h holder) *vql.Dict {
 	family, _ := s.family()
 	kind, _ := s.kind()
-	row := vql.NewDict()
+	row := vql.NewDict().SetCaseInsensitive() // artifacts write Laddr.IP, and pid
 	row.Set("FD", int64(h.fd))
 	row.Set("Family", family)
 	row.Set("Type", kind)
-	row.Set("Laddr", address(s.local.Addr().String(), s.local.Port(), "ip", "port"))
-	row.Set("Raddr", address(s.remote.Addr().String(), s.remote.Port(), "ip", "port"))
+	row.Set("Laddr", address(s.local.Addr().String(), s.local.Port(), "ip", "port").SetCaseInsensitive())
+	row.Set("Raddr", address(s.remote.Addr().String(), s.remote.Port(), "ip", "port").SetCaseInsensitive())
 	row.Set("Status", s.status())
 	row.Set("Pid", int64(h.pid))
 	row.Set("Uids", []vql.Value{int64(s.uid)})

@@ -112,6 +112,8 @@ func TestNetcat(t *testing.T) {
 		`{"Data":"you said hi"}`, `{"Data":"`+strings.Repeat("x", 256)+`"}`, `{"Data":"`+strings.Repeat("x", 44)+`"}`, `{"Data":""}`, `{"Data":"end"}`)
 	s.want(`SELECT Data FROM netcat(address=Sock, type='unix', send='a,b,c\n', sep=',')`,
 		`{"Data":"you said a"}`, `{"Data":"b"}`, `{"Data":"c\n`+strings.Repeat("x", 300)+`\n\nend"}`)
+	s.want(`SELECT Data FROM netcat(address=Sock, type='unix', send='a,b\n', sep='x', chunk_size=4) LIMIT 4`,
+		`{"Data":"you "}`, `{"Data":"said"}`, `{"Data":" a,b"}`, `{"Data":"\n"}`)
 	s.want(`SELECT Data FROM netcat(address=Sock + 'none', type='unix')`)
 	s.wantLog("netcat: dial unix")
 	s.want(`SELECT Data FROM netcat(address='x', type='carrier pigeon')`)

@@ -50,6 +50,9 @@ func tooManyNodes(data []byte) bool {
 	return separators > maxYAMLNodes
 }
 
+// DecodeYAML gives a document, within the bounds of parse_yaml(), as queries see it.
+func DecodeYAML(data []byte) (vql.Value, error) { return decodeYAML(data) }
+
 func decodeYAML(data []byte) (vql.Value, error) {
 	if tooManyNodes(data) {
 		return nil, fmt.Errorf("%w: too many nodes", errYAML)

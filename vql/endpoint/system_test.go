@@ -105,6 +105,8 @@ func TestNetstatFindsOurSockets(t *testing.T) {
 		`{"FamilyString":"IPv4","TypeString":"TCP","IP":"127.0.0.1","Status":"LISTEN","Me":true}`)
 	s.want(`SELECT Status, Raddr.Port = Port AS R FROM netstat() WHERE Raddr.Port = Port`, `{"Status":"ESTAB","R":true}`)
 	s.want(`SELECT Laddr.ip AS IP FROM connections() WHERE Laddr.port = Port AND Status = 'LISTEN'`, `{"IP":"127.0.0.1"}`)
+	s.want(`SELECT fd > 0 AS F, laddr.IP AS IP, LADDR.Port = Port AS P FROM connections() WHERE Laddr.port = Port AND status = 'LISTEN'`,
+		`{"F":true,"IP":"127.0.0.1","P":true}`)
 }
 
 func TestProcessMemoryAccessor(t *testing.T) {

@@ -34,7 +34,7 @@ func TestUploadS3(t *testing.T) {
 	s := newSession(t, map[string]any{"U": server.URL, "Root": root}, quick())
 	s.want(`SELECT upload_s3(file=Root + '/small', name='a b/../ü+1', s3upload_root='/root/', serverside_encryption='AES256', credentials_token='tok', `+s3Call+`) AS Up FROM scope()`,
 		`{"Up":{"Path":"`+root+`/small","Size":5,"StoredSize":5,"sha256":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","md5":"5d41402abc4b2a76b9719d911017c592",`+
-			`"StoredName":"root/a b/%2E%2E/ü+1","Components":["root","a b","%2E%2E","ü+1"],"Reference":"s3://b/root/a b/%2E%2E/ü+1","Accessor":"auto"}}`)
+			`"StoredName":"root/a b/%2E%2E/ü+1","Components":["root","a b","%2E%2E","ü+1"],"Reference":"s3://b/root/a b/%2E%2E/ü+1","Accessor":"auto","UploadId":0}}`)
 	header := server.headers["root/a b/%2E%2E/ü+1"]
 	if string(server.objects["root/a b/%2E%2E/ü+1"]) != "hello" || header.Get("X-Amz-Server-Side-Encryption") != "AES256" || header.Get("X-Amz-Security-Token") != "tok" {
 		t.Errorf("objects %v, headers %v", server.objects, header)
@@ -172,7 +172,7 @@ func TestUploadDirectory(t *testing.T) {
 	s := newSession(t, map[string]any{"Root": root, "Out": out})
 	s.want(`SELECT upload_directory(file=Root + '/src/f', output=Out) AS Up FROM scope()`,
 		`{"Up":{"Path":"`+root+`/src/f","Size":5,"StoredSize":5,"sha256":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824","md5":"5d41402abc4b2a76b9719d911017c592",`+
-			`"StoredName":"`+out+root+`/src/f","Components":["`+strings.Join(strings.Split(root[1:], "/"), `","`)+`","src","f"],"Accessor":"auto"}}`)
+			`"StoredName":"`+out+root+`/src/f","Components":["`+strings.Join(strings.Split(root[1:], "/"), `","`)+`","src","f"],"Accessor":"auto","UploadId":0}}`)
 	info, err := os.Stat(out + root + "/src/f")
 	if err != nil || !info.ModTime().Equal(at.Add(time.Hour)) {
 		t.Errorf("%v %v", info, err)

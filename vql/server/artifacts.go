@@ -148,7 +148,7 @@ func resourcesDict(r artifacts.Resources) *vql.Dict {
 type artifactSetArgs struct {
 	Definition string   `vql:"definition,required" doc:"The file, YAML."`
 	Prefix     string   `vql:"prefix" doc:"What the name gets in front, unless it begins so."`
-	Tags       []string `vql:"tags" doc:"Tags; this version keeps none."`
+	Tags       []string `vql:"tags" doc:"Tags; this version keeps none, and the log says so."`
 	Repository string   `vql:"repository" doc:"global, the only one there is."`
 }
 
@@ -166,8 +166,8 @@ var artifactSetFunction = vql.NewFunction(vql.Spec{
 	if args.Repository != "" && args.Repository != "global" {
 		return nil, fmt.Errorf("repository %.40q: %w", args.Repository, ErrUnsupported)
 	}
-	if len(args.Tags) > 0 {
-		return nil, fmt.Errorf("tags: %w", ErrUnsupported)
+	if len(args.Tags) > 0 { // what imports artifacts tags them: that is no reason to refuse
+		scope.Log(vql.LevelWarn, "artifact_set: tags are not kept in this version: %s", strings.Join(args.Tags, ", "))
 	}
 	text, err := prefixed(args.Definition, args.Prefix)
 	if err != nil {

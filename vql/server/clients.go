@@ -101,6 +101,7 @@ func (h *Host) client(text string) (*vql.Dict, error) {
 }
 
 func (h *Host) clientRow(r *clients.Record, seen clients.Seen) *vql.Dict {
+	running, hunted := h.flowsNow(r.Client)
 	agent := vql.NewDict().Set("version", r.Version).Set("name", r.Name).Set("build_time", r.BuildTime).Set("build_url", r.BuildURL)
 	host := vql.NewDict().Set("system", r.System).Set("hostname", r.Hostname).Set("release", r.Release).
 		Set("machine", r.Architecture).Set("fqdn", r.FQDN).Set("mac_addresses", list(r.MACs))
@@ -114,10 +115,10 @@ func (h *Host) clientRow(r *clients.Record, seen clients.Seen) *vql.Dict {
 		Set("labels", list(r.Labels)).
 		Set("last_interrogate_flow_id", r.Interrogation.String()).
 		Set("last_interrogate_artifact_name", h.interrogationArtifact(r)).
-		Set("last_hunt_timestamp", int64(0)).
+		Set("last_hunt_timestamp", micros.Of(hunted)).
 		Set("last_event_table_version", int64(0)).
 		Set("last_label_timestamp", micros.Of(r.LabelsChanged)).
-		Set("in_flight_flows", h.inFlight(r.Client))
+		Set("in_flight_flows", running)
 }
 
 // interrogationArtifact is what asked the client about its host last, as far as
@@ -130,15 +131,19 @@ func (h *Host) interrogationArtifact(r *clients.Record) string {
 	return f.Spec.Artifacts[0].Name
 }
 
-// inFlight maps the flows that have not ended to the time they were started.
-func (h *Host) inFlight(client ids.Client) *vql.Dict {
-	out := vql.NewDict()
+// flowsNow maps the flows of a client that have not ended to the time they were
+// started, and tells when a hunt last started one.
+func (h *Host) flowsNow(client ids.Client) (running *vql.Dict, hunted time.Time) {
+	running = vql.NewDict()
 	for _, f := range slices.Backward(h.Flows.List(h.Org, client, ids.Flow{}, 0)) {
 		if !f.State.Final() {
-			out.Set(f.Flow.String(), micros.Of(f.Created))
+			running.Set(f.Flow.String(), micros.Of(f.Created))
+		}
+		if !f.Spec.Hunt.IsZero() {
+			hunted = latest(hunted, f.Created)
 		}
 	}
-	return out
+	return running, hunted
 }
 
 // list makes nil an empty list, not NULL.

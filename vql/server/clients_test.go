@@ -73,6 +73,8 @@ func TestMetadataIsSetModifiedAndRemoved(t *testing.T) {
 	set(`metadata=dict(a='1', b=2)`, `{"a":"1","b":"2"}`)
 	set(`c='3', b=NULL`, `{"a":"1","c":"3"}`)
 	set(`modify="x=>dict(a=x.a + '!')"`, `{"a":"1!","c":"3"}`)
+	set(`modify="x=>dict()"`, `{"a":"1!","c":"3"}`)
+	set(`metadata=dict()`, `{"a":"1!","c":"3"}`)
 	s.want(`SELECT client_set_metadata(client_id='`+id+`') AS T FROM scope()`, `{"T":null}`)
 	s.want(`SELECT client_metadata(client_id='server') AS M FROM scope()`, `{"M":null}`)
 	s.wantLog("SERVER_ADMIN is needed")

@@ -2,7 +2,9 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path"
 
 	"raptorpack/flows"
 	"raptorpack/hunts"
@@ -96,6 +98,28 @@ var createHuntDownloadFunction = vql.NewFunction(vql.Spec{
 	h.downloaded(ctx, "hunt.download", one.Hunt.String(), map[string]string{"path": place})
 	return place, nil
 })
+
+// downloadsIn lists the zips in a folder of downloads. Each is whole: one that is being
+// made has no name yet. What cannot be read is told in the log.
+func (h *Host) downloadsIn(ctx context.Context, scope *vql.Scope, dir string) []*vql.Dict {
+	out := []*vql.Dict{}
+	if h.Files == nil {
+		return out
+	}
+	names, err := h.listDir(ctx, scope, dir)
+	for _, name := range names {
+		info, gone := h.Files.Stat(ctx, name)
+		if gone != nil {
+			err = errors.Join(err, gone)
+			continue
+		}
+		out = append(out, vql.NewDict().Set("name", path.Base(name)).Set("path", name).Set("size", info.Size()).Set("date", info.ModTime().UTC()))
+	}
+	if err != nil {
+		scope.Log(vql.LevelWarn, "downloads: %v", err)
+	}
+	return out
+}
 
 // downloaded leaves the audit line of a download.
 func (h *Host) downloaded(ctx context.Context, operation, object string, details map[string]string) {

@@ -126,6 +126,17 @@ type eventSpan struct {
 	log              bool
 }
 
+// logFirst puts the columns of a log line where monitoring_logs() has them: behind
+// them comes whose it is.
+func logFirst(_ filestore.Row, d *vql.Dict) {
+	for _, name := range []string{"_ts", "ClientId"} {
+		if v, ok := d.Get(name); ok {
+			d.Delete(name)
+			d.Set(name, v)
+		}
+	}
+}
+
 // read emits count rows (0: all) behind the first from.
 func (e *eventSpan) read(ctx context.Context, scope *vql.Scope, from, count int64, emit vql.Emit) error {
 	h, err := hostOf(scope)
@@ -204,6 +215,9 @@ func (h *Host) eventName(ctx context.Context, scope *vql.Scope, q flows.EventRow
 // events emits count rows (0: all) behind the first from, a page in memory at a time.
 func (h *Host) events(ctx context.Context, scope *vql.Scope, q flows.EventRowsQuery, from, count int64, emit vql.Emit) error {
 	r := &rowStream{scope: scope, name: "events of " + q.Name, emit: emit}
+	if q.Log {
+		r.dress = logFirst
+	}
 	q.Limit = rowsPage
 	for left := count; ; {
 		if err := scope.Charge(ctx); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/internal/micros"
@@ -45,6 +46,9 @@ var flowsPlugin = vql.NewPlugin(vql.Spec{
 	if err != nil {
 		return err
 	}
+	if _, err := h.Clients.Lookup(h.Org, client); err != nil && client != ids.Server {
+		scope.Log(vql.LevelDefault, "flows: %v", err) // flows of one that was deleted may be there still
+	}
 	return h.eachFlow(ctx, scope, client, func(f *flows.Flow) error { return emit(h.flowRow(f, args.Summary)) })
 })
 
@@ -74,8 +78,8 @@ type getFlowArgs struct {
 }
 
 var getFlowFunction = vql.NewFunction(vql.Spec{
-	Name: "get_flow", Doc: "Describes a flow as flows() does. Needs READ_RESULTS or COLLECT_CLIENT.",
-}, func(_ context.Context, scope *vql.Scope, args *getFlowArgs) (vql.Value, error) {
+	Name: "get_flow", Doc: "Describes a flow as flows() does; AvailableDownloads lists the zips of it: name, path, size and date. Needs READ_RESULTS or COLLECT_CLIENT.",
+}, func(ctx context.Context, scope *vql.Scope, args *getFlowArgs) (vql.Value, error) {
 	if need(scope, users.ReadResults) != nil {
 		if err := need(scope, users.CollectClient); err != nil {
 			return nil, err
@@ -89,7 +93,8 @@ var getFlowFunction = vql.NewFunction(vql.Spec{
 	if err != nil {
 		return nil, err
 	}
-	return h.flowRow(f, args.Summary).Set("AvailableDownloads", []*vql.Dict{}), nil
+	zips := h.downloadsIn(ctx, scope, filestore.FlowDownloadsDir(key.Org, key.Client, key.Flow))
+	return h.flowRow(f, args.Summary).Set("AvailableDownloads", zips), nil
 })
 
 var flowColumns = []string{

@@ -105,15 +105,47 @@ type Host struct {
 	// FrontendCertificate is what frontends show to clients, as PEM; empty: not known.
 	FrontendCertificate string
 
-	// OrgInfo describes the org to those who may administrate the server; nil:
-	// nothing is told.
+	// OrgInfo describes the org to those who may administrate the server, with values
+	// of its own each time: queries may change them. nil: nothing is told.
 	OrgInfo func(ids.Org) OrgInfo
+
+	// Version is that of the program, which queries see as config.Version.Version.
+	Version string
+}
+
+// Variables implements vql.Variables. config has what an agent shows its queries of the
+// file that it was given: no nonce, and no proxy, which may name a password.
+func (h *Host) Variables() *vql.Dict {
+	config := vql.NewDict()
+	if h.OrgInfo != nil {
+		client := h.OrgInfo(h.Org).clientSection()
+		for _, name := range []string{"server_urls", "ca_certificate"} {
+			if v, ok := client.Get(name); ok {
+				config.Set(name, v)
+			}
+		}
+	}
+	version := vql.NewDict().Set("Name", "raptorpack").Set("Version", h.Version).Set("BuildTime", "").
+		Set("CiBuildUrl", "").Set("InstallTime", int64(0))
+	return vql.NewDict().Set("config", config.Set("Version", version).Set("Labels", []string{})).Set("_SessionId", "")
 }
 
 // OrgInfo is what somebody needs who deploys clients of an org.
 type OrgInfo struct {
 	Nonce        string
 	ClientConfig *vql.Dict // the file that clients are given
+}
+
+// clientSection is the part of the clients' file that is about clients; empty if there
+// is none.
+func (i OrgInfo) clientSection() *vql.Dict {
+	if i.ClientConfig != nil {
+		v, _ := i.ClientConfig.Get("Client")
+		if client, ok := v.(*vql.Dict); ok {
+			return client
+		}
+	}
+	return vql.NewDict()
 }
 
 // Collection is a wish to run artifacts on one client.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/hunts"
 	"raptorpack/ids"
@@ -24,14 +25,14 @@ var huntColumns = []string{
 
 var huntsPlugin = vql.NewPlugin(vql.Spec{
 	Name: "hunts", Permission: "READ_RESULTS", Columns: huntColumns,
-	Doc: "Lists hunts, the newest first. Times are microseconds; state is PAUSED (drafts too), RUNNING, STOPPED (expired ones too) or ARCHIVED, detailed_state our own finer word.",
+	Doc: "Lists hunts, the newest first. Times are microseconds; state is PAUSED (drafts too), RUNNING, STOPPED (expired ones too) or ARCHIVED, detailed_state our own finer word. With hunt_id stats.available_downloads lists the zips of it.",
 }, func(ctx context.Context, scope *vql.Scope, args *huntsArgs, emit vql.Emit) error {
 	if args.HuntID != "" {
-		_, one, err := huntOf(scope, args.HuntID)
+		h, one, err := huntOf(scope, args.HuntID)
 		if err != nil {
 			return err
 		}
-		return emit(huntRow(one, args.Summary))
+		return emit(h.wholeHuntRow(ctx, scope, one, args.Summary))
 	}
 	h, err := huntHost(scope)
 	if err != nil {
@@ -54,12 +55,12 @@ type huntArgs struct {
 
 var huntInfoFunction = vql.NewFunction(vql.Spec{
 	Name: "hunt_info", Permission: "READ_RESULTS", Doc: "Describes a hunt as hunts() does; NULL when it is unknown.",
-}, func(_ context.Context, scope *vql.Scope, args *huntArgs) (vql.Value, error) {
-	_, one, err := huntOf(scope, args.HuntID)
+}, func(ctx context.Context, scope *vql.Scope, args *huntArgs) (vql.Value, error) {
+	h, one, err := huntOf(scope, args.HuntID)
 	if err != nil {
 		return nil, err
 	}
-	return huntRow(one, false), nil
+	return h.wholeHuntRow(ctx, scope, one, false), nil
 })
 
 // huntHost returns the host of a query that works on hunts.
@@ -90,6 +91,17 @@ func huntOf(scope *vql.Scope, text string) (*Host, *hunts.Hunt, error) {
 		err = fmt.Errorf("hunt %s is being deleted: %w", id, hunts.ErrNotFound)
 	}
 	return h, one, err
+}
+
+// wholeHuntRow has the hunt's downloads too, for which it looks into its folder: too
+// dear for each of many.
+func (h *Host) wholeHuntRow(ctx context.Context, scope *vql.Scope, one *hunts.Hunt, summary bool) *vql.Dict {
+	row := huntRow(one, summary)
+	stats, _ := row.Get("stats")
+	if d, ok := stats.(*vql.Dict); ok {
+		d.Set("available_downloads", h.downloadsIn(ctx, scope, filestore.HuntDownloadsDir(one.Org, one.Hunt)))
+	}
+	return row
 }
 
 func huntRow(one *hunts.Hunt, summary bool) *vql.Dict {

@@ -112,6 +112,7 @@ var clientSetMetadataFunction = vql.NewFunction(vql.Spec{
 		if !ok {
 			return nil, fmt.Errorf("modify gave %T, expected a dict: %w", made, ErrArgument)
 		}
+		wish.given = true
 		wish.add(ctx, scope, d)
 	}
 	return true, h.setMetadata(ctx, client, wish)
@@ -119,6 +120,9 @@ var clientSetMetadataFunction = vql.NewFunction(vql.Spec{
 
 func (h *Host) setMetadata(ctx context.Context, client ids.Client, wish *metadataWish) error {
 	if wish.empty() {
+		if wish.given { // as when a lambda finds nothing to change
+			return nil
+		}
 		return fmt.Errorf("nothing to set: %w", ErrArgument)
 	}
 	m, err := h.Clients.PlanMetadata(h.Org, client, wish.set, wish.remove)
@@ -132,10 +136,11 @@ func (h *Host) setMetadata(ctx context.Context, client ids.Client, wish *metadat
 type metadataWish struct {
 	set    map[string]string
 	remove []string
+	given  bool // there was a dict, maybe an empty one
 }
 
 func newMetadataWish(ctx context.Context, scope *vql.Scope, given *vql.Dict, rest vql.Rest) *metadataWish {
-	w := &metadataWish{set: map[string]string{}}
+	w := &metadataWish{set: map[string]string{}, given: given != nil}
 	if given != nil {
 		w.add(ctx, scope, given)
 	}

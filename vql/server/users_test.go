@@ -89,7 +89,7 @@ func TestPeopleSeeAndChangeTheirOwnAccount(t *testing.T) {
 
 func TestOrgTellsItsNonceToAdministratorsOnly(t *testing.T) {
 	w := newWorld(t)
-	w.admin().want(`SELECT org() AS O FROM scope()`, `{"O":{"name":"<root>","id":"root","nonce":"n0nce","_client_config":{"version":1}}}`)
+	w.admin().want(`SELECT org() AS O FROM scope()`, `{"O":{"name":"<root>","id":"root","nonce":"n0nce","_client_config":{"version":1,"Client":{"server_urls":["https://one/"],"nonce":"n0nce"}}}}`)
 	rex := w.as("rex", "reader")
 	rex.want(`SELECT org() AS O FROM scope()`, `{"O":{"name":"<root>","id":"root","nonce":"","_client_config":null}}`)
 	rex.want(`SELECT Name, OrgId FROM orgs()`, `{"Name":"<root>","OrgId":"root"}`)

@@ -277,7 +277,8 @@ func (w *world) host(name string) *server.Host {
 			w.audit = append(w.audit, fmt.Sprintf("%s %s %s %v", name, operation, object, details))
 		},
 		OrgInfo: func(ids.Org) server.OrgInfo {
-			return server.OrgInfo{Nonce: "n0nce", ClientConfig: vql.NewDict().Set("version", 1)}
+			return server.OrgInfo{Nonce: "n0nce", ClientConfig: vql.NewDict().Set("version", 1).
+				Set("Client", vql.NewDict().Set("server_urls", []string{"https://one/"}).Set("nonce", "n0nce"))}
 		},
 	}
 }
