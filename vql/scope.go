@@ -120,9 +120,15 @@ func (s *Scope) LookupInt(name string, fallback int64) int64 {
 	return fallback
 }
 
-// Charge charges one op: it may sleep to keep to the session's limits, and
-// returns an error when the query has to stop. The error is to be returned.
-func (s *Scope) Charge(ctx context.Context) error { return s.session.charge(ctx) }
+// Charge charges one op: it may sleep to keep to the session's limits and those of
+// the query() that ctx belongs to, and returns an error when the query has to stop.
+// The error is to be returned.
+func (s *Scope) Charge(ctx context.Context) error {
+	if err := ownLimits(ctx).hold(ctx); err != nil {
+		return err
+	}
+	return s.session.charge(ctx)
+}
 
 // Cache returns what the session's primitives keep until the root scope closes.
 func (s *Scope) Cache() *Cache { return &s.session.cache }

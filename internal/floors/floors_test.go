@@ -56,7 +56,7 @@ var homes = map[string]string{
 	"github.com/tidwall/gjson":                "flows hunts api integration cmd/raptorpack",
 	"github.com/RoaringBitmap/roaring/v2":     "hunts clients",
 	"github.com/google/renameio/v2":           "config client",
-	"github.com/shirou/gopsutil/v4":           "vql/endpoint cmd/node cmd/raptorpack client",
+	"github.com/shirou/gopsutil/v4":           "vql/endpoint cmd/node cmd/raptorpack internal/throttle client",
 	"github.com/pires/go-proxyproto":          "frontend",
 	"github.com/coreos/go-systemd/v22":        "cmd/raptorpack",
 	"golang.org/x/crypto":                     "users wire",
