@@ -54,6 +54,7 @@ func (s *Scope) RunProgram(ctx context.Context, p *Program, emit func(*Dict) err
 // statement of the session, as called artifacts run theirs, that one's hold.
 func (s *session) bounded(ctx context.Context, f func(context.Context) error) error {
 	if s.statementOf(ctx) == nil {
+		defer s.engine.metrics.began()()
 		stmt := &statement{}
 		ctx, stmt.stop = context.WithCancelCause(ctx)
 		defer stmt.stop(nil)

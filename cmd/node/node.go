@@ -35,6 +35,8 @@ import (
 	"raptorpack/replication"
 	"raptorpack/runner"
 	"raptorpack/users"
+	"raptorpack/vql"
+	"raptorpack/vql/endpoint"
 	"raptorpack/wire"
 )
 
@@ -85,6 +87,7 @@ type Node struct {
 	o           Options
 	log         *slog.Logger
 	registry    *prometheus.Registry
+	counted     *vql.Metrics // of all queries
 	store       *filestore.Store
 	incarnation *filestore.Incarnation
 	reader      *filestore.Reader
@@ -143,6 +146,8 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), lease: newLease(), failed: make(chan error, maxParts)}
 	n.told, n.drain = context.WithCancel(context.WithoutCancel(ctx))
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n.counted = vql.NewMetrics(n.registry)
+	endpoint.Yara().Register(n.registry)
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.abandon(ctx))
 	}

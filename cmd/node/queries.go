@@ -22,6 +22,15 @@ func Engine() (*vql.Engine, error) {
 	return vql.NewEngine(append(functions, server.Functions()...), append(plugins, server.Plugins()...))
 }
 
+// engine is Engine, with what queries do counted among the node's metrics.
+func (n *Node) engine() (*vql.Engine, error) {
+	e, err := Engine()
+	if err != nil {
+		return nil, err
+	}
+	return e.Counted(n.counted), nil
+}
+
 // queryHost is what one query's primitives work on, in the name of who. Queries
 // run behind the doors, so these are open by then.
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {

@@ -52,7 +52,7 @@ var homes = map[string]string{
 	"go.yaml.in/yaml/v3":                      "config artifacts client vql vql/endpoint api cmd/raptorpack integration/benchvql",
 	"github.com/klauspost/compress":           "internal/inflate filestore wire api client flows vql/endpoint vql/server cmd/agent cmd/raptorpack",
 	"google.golang.org/grpc":                  "replication api proto/wirepb proto/buspb cmd/raptorpack integration",
-	"github.com/prometheus/client_golang":     "collections filestore wire cluster notifier frontend flows hunts inventory runner clients users replication master monitoring notebooks queues api client vql cmd/node cmd/agent cmd/raptorpack pool artifacts config integration",
+	"github.com/prometheus/client_golang":     "vql vql/yara collections filestore wire cluster notifier frontend flows hunts inventory runner clients users replication master monitoring notebooks queues api client cmd/node cmd/agent cmd/raptorpack pool artifacts config integration",
 	"github.com/tidwall/gjson":                "flows hunts api integration cmd/raptorpack",
 	"github.com/RoaringBitmap/roaring/v2":     "hunts clients",
 	"github.com/google/renameio/v2":           "config client",
