@@ -37,9 +37,7 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 	return &server.Host{
 		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
 		Ledger: proposer{d.api, &who}, Tools: n.tools, Inventory: toolKeeper{n, d.api, &who}, Notebooks: n.notebooks, Timelines: n.timelines, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(), Downloads: downloadMaker{n}, Imports: importsFor{d.api, &who},
-		Repack: func(to io.Writer, program io.ReaderAt, size int64, text []byte) error {
-			return config.Repack(to, program, size, text, nil)
-		},
+		Repack: repack,
 		Collect: func(ctx context.Context, c server.Collection) (ids.Flow, error) {
 			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c))
 			if err != nil {
@@ -62,6 +60,15 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 		FrontendCertificate: n.o.Config.Frontend.Certificate,
 		OrgInfo:             func(ids.Org) server.OrgInfo { return server.OrgInfo{Nonce: n.o.Config.Client.Nonce} },
 	}
+}
+
+// repack hands what is to be packed on to who knows how.
+func repack(to io.Writer, program io.ReaderAt, size int64, text []byte, files []server.Packed) error {
+	packed := make([]config.Packed, len(files))
+	for i, f := range files {
+		packed[i] = config.Packed(f)
+	}
+	return config.Repack(to, program, size, text, packed)
 }
 
 // proposer brings the changes of one query into the ledger. They outlast the query,

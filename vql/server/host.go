@@ -95,8 +95,9 @@ type Host struct {
 	// the doors; nil: nothing is.
 	Imports Imports
 
-	// Repack copies a program with another client file; nil: it does not work.
-	Repack func(to io.Writer, program io.ReaderAt, size int64, config []byte) error
+	// Repack copies a program with another client file and further files; nil: it does
+	// not work.
+	Repack func(to io.Writer, program io.ReaderAt, size int64, config []byte, files []Packed) error
 
 	// Audit leaves a line in the audit trail once a change is in the ledger; nil:
 	// none. What cannot be kept is its own to tell.
@@ -108,6 +109,12 @@ type Host struct {
 	// OrgInfo describes the org to those who may administrate the server; nil:
 	// nothing is told.
 	OrgInfo func(ids.Org) OrgInfo
+}
+
+// Packed is a further file that goes into a repacked program.
+type Packed struct {
+	Name string
+	Open func() (io.ReadCloser, error)
 }
 
 // OrgInfo is what somebody needs who deploys clients of an org.
