@@ -17,6 +17,7 @@ const customPrefix = "Custom."
 // Repository holds definitions by name and alias. Safe for concurrent use.
 type Repository struct {
 	parent *Repository // asked for names that are not here
+	over   bool        // names of parent may be defined anew
 
 	mu          sync.RWMutex
 	definitions map[string]*entry
@@ -38,9 +39,17 @@ func NewRepository(parent *Repository) *Repository {
 	return &Repository{parent: parent, definitions: map[string]*entry{}}
 }
 
+// Over makes an empty repository whose definitions are stronger than parent's, which
+// stays as it is and may be nil.
+func Over(parent *Repository) *Repository {
+	r := NewRepository(parent)
+	r.over = true
+	return r
+}
+
 // Add takes a definition, replacing one of the same name in this repository.
 func (r *Repository) Add(d *Definition) error {
-	if r.parent != nil {
+	if r.parent != nil && !r.over {
 		for _, name := range append([]string{d.Name}, d.Aliases...) {
 			if _, err := r.parent.Lookup(name); err == nil {
 				return fmt.Errorf("add artifact %s: %s: %w", d.Name, name, ErrBuiltIn)
@@ -109,7 +118,9 @@ func (r *Repository) List() []*Definition {
 	for ; r != nil; r = r.parent {
 		r.mu.RLock()
 		for _, e := range r.definitions {
-			all[e.Name] = e.Definition
+			if all[e.Name] == nil {
+				all[e.Name] = e.Definition
+			}
 		}
 		r.mu.RUnlock()
 	}

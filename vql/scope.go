@@ -130,6 +130,22 @@ func (s *Scope) Charge(ctx context.Context) error {
 	return s.session.charge(ctx)
 }
 
+// Call calls a function of the engine as a query does, and returns its error instead
+// of logging it.
+func (s *Scope) Call(ctx context.Context, name string, args *Dict) (Value, error) {
+	f, ok := s.session.engine.Function(name)
+	if !ok {
+		return nil, fmt.Errorf("there is no function %s", name)
+	}
+	scope := scopeOf(s.inner)
+	scope.name, scope.state = name, &stateKey{id: name}
+	out, err := (&functionAdapter{function: f, engine: s.session.engine}).run(ctx, scope, args)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return out, nil
+}
+
 // Cache returns what the session's primitives keep until the root scope closes.
 func (s *Scope) Cache() *Cache { return &s.session.cache }
 
