@@ -25,6 +25,7 @@ import (
 	"raptorpack/frontend"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/internal/watch"
 	"raptorpack/inventory"
 	"raptorpack/master"
 	"raptorpack/minion"
@@ -330,7 +331,7 @@ func (n *Node) loadArtifacts() (*artifacts.Repository, error) {
 // cannot be watched, as on a network filesystem that does not tell, is read with the
 // configuration (SIGHUP).
 func (n *Node) watchArtifacts(ctx context.Context) error {
-	err := artifacts.WatchFolder(ctx, n.o.Config.Frontend.ArtifactDefinitionsFolder, n.component("artifacts"), n.rereadArtifacts)
+	err := watch.Folder(ctx, n.o.Config.Frontend.ArtifactDefinitionsFolder, n.component("artifacts"), n.rereadArtifacts)
 	if err != nil {
 		n.component("artifacts").Warn("the folder is not watched; SIGHUP has it read again", "err", err)
 		<-ctx.Done()

@@ -48,7 +48,7 @@ var homes = map[string]string{
 	"github.com/spf13/cobra":                  "cmd/raptorpack",
 	"github.com/gorilla/websocket":            "wire",
 	"github.com/danielgtaylor/huma/v2":        "api",
-	"github.com/fsnotify/fsnotify":            "config artifacts",
+	"github.com/fsnotify/fsnotify":            "internal/watch",
 	"go.yaml.in/yaml/v3":                      "config artifacts client vql vql/endpoint api cmd/raptorpack integration/benchvql",
 	"github.com/klauspost/compress":           "internal/inflate filestore wire api client flows vql/endpoint vql/server cmd/agent cmd/raptorpack",
 	"google.golang.org/grpc":                  "replication api proto/wirepb proto/buspb cmd/raptorpack integration",
