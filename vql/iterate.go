@@ -3,6 +3,7 @@ package vql
 import (
 	"context"
 	"encoding"
+	"fmt"
 	"reflect"
 	"slices"
 
@@ -73,7 +74,7 @@ func emitRow(v Value, emit Emit) error {
 
 // hasFields reports whether a value is a row by itself: dicts and rows, objects
 // that list members, maps and structs of the host. Values that only have methods
-// or that are written as a text, as times and paths, are single values.
+// or that are written as a text, as times, paths and pathspecs, are single values.
 func hasFields(v Value) bool {
 	switch t := v.(type) {
 	case *Dict, *record:
@@ -84,7 +85,7 @@ func hasFields(v Value) bool {
 		return len(t.Columns()) > 0
 	case types.Memberer:
 		return len(t.Members()) > 0
-	case encoding.TextMarshaler:
+	case encoding.TextMarshaler, fmt.Stringer:
 		return false
 	}
 	typ := reflect.TypeOf(v)

@@ -18,6 +18,7 @@ func TestValuesWithFieldsAreRows(t *testing.T) {
 		{"objects", "SELECT * FROM foreach(row=H.objects)", []string{`{"n":4}`, `{"n":5}`}},
 		{"times", "SELECT * FROM foreach(row=H.times)", []string{`{"_value":"1970-01-01T00:00:05Z"}`}},
 		{"paths", "SELECT * FROM foreach(row=H.paths)", []string{`{"_value":"/a/b"}`}},
+		{"pathspecs", "SELECT _value.Path AS P FROM foreach(row=H.pathspecs)", []string{`{"P":"/a"}`, `{"P":"/b"}`}},
 		{"modes", "SELECT _value + 0 AS V FROM foreach(row=H.modes)", []string{`{"V":420}`}},
 		{"ints", "SELECT * FROM foreach(row=H.ints)", []string{`{"_value":7}`, `{"_value":8}`}},
 		{"mixed", "SELECT * FROM foreach(row=H.mixed)", []string{`{"_value":1}`, `{"A":2,"B":"y"}`, `{"a":3}`, `{"_value":[4]}`}},

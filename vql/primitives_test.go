@@ -114,6 +114,7 @@ func hosts(context.Context, *vql.Scope, *noArgs) (vql.Value, error) {
 		Set("objects", []vql.Value{vql.HostObject(counted{4}), vql.HostObject(counted{5})}).
 		Set("times", []time.Time{time.Unix(5, 0).UTC()}).
 		Set("paths", []*vql.Path{vql.ParsePath(vql.PathLinux, "/a/b")}).
+		Set("pathspecs", []*vql.PathSpec{{Path: "/a"}, {Path: "/b", DelegateAccessor: "zip"}}).
 		Set("modes", []fs.FileMode{0o644}).
 		Set("ints", [2]int{7, 8}).
 		Set("mixed", []any{int64(1), pair{2, "y"}, nil, vql.NewDict().Set("a", 3), []int{4}}), nil
