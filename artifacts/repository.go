@@ -18,6 +18,7 @@ const customPrefix = "Custom."
 // Repository holds definitions by name and alias. Safe for concurrent use.
 type Repository struct {
 	parent *Repository // asked for names that are not here
+	over   bool        // names of parent may be defined anew
 
 	mu          sync.RWMutex
 	definitions map[string]*entry
@@ -39,6 +40,14 @@ func NewRepository(parent *Repository) *Repository {
 	return &Repository{parent: parent, definitions: map[string]*entry{}}
 }
 
+// Over makes an empty repository whose definitions are stronger than parent's, which
+// stays as it is and may be nil.
+func Over(parent *Repository) *Repository {
+	r := NewRepository(parent)
+	r.over = true
+	return r
+}
+
 // Taken is the error of Add for a definition whose name or alias another one has.
 type Taken struct {
 	Line int // of the name or alias in the definition's file
@@ -57,7 +66,7 @@ func (r *Repository) Add(d *Definition) error {
 	taken := func(key, format string, args ...any) error {
 		return &Taken{d.line(key), fmt.Errorf("add artifact %s: "+format, append([]any{d.Name}, args...)...)}
 	}
-	if r.parent != nil {
+	if r.parent != nil && !r.over {
 		for i, name := range append([]string{d.Name}, d.Aliases...) {
 			if _, err := r.parent.Lookup(name); err == nil {
 				return taken(nameKey(i), "%s: %w", name, ErrBuiltIn)
@@ -134,7 +143,9 @@ func (r *Repository) List() []*Definition {
 	for ; r != nil; r = r.parent {
 		r.mu.RLock()
 		for _, e := range r.definitions {
-			all[e.Name] = e.Definition
+			if all[e.Name] == nil {
+				all[e.Name] = e.Definition
+			}
 		}
 		r.mu.RUnlock()
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"raptorpack/internal/throttle"
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
 )
@@ -145,7 +146,7 @@ func (q *query) limits() vql.Limits {
 		MaxMemory:       q.runner.options.MaxQueryMemory,
 		TempDir:         q.runner.options.TempDir,
 	}
-	if t := newThrottle(float64(q.args.GetCpuLimit()), float64(q.args.GetIopsLimit()), nil); t != nil {
+	if t := throttle.New(float64(q.args.GetCpuLimit()), float64(q.args.GetIopsLimit()), nil); t != nil {
 		l.Throttle = t
 	}
 	return l

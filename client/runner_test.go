@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -394,55 +393,6 @@ func TestReaderPacesAnswersThatGiveNoWork(t *testing.T) {
 		if got := c.out.fruitless(); got != c.want {
 			t.Errorf("%v with %d jobs: %v", c.out.verdict, len(c.out.jobs), got)
 		}
-	}
-}
-
-func TestCPUShareHoldsBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		burn := func() (usage, error) { // one core busy all the time that we do not sleep
-			return usage{cpu: 0.5 * time.Since(began).Seconds(), ops: 1000 * time.Since(began).Seconds()}, nil
-		}
-		for _, limit := range []struct{ cpu, iops float64 }{{0.001, 0}, {0, 10}} {
-			throttle := newThrottle(limit.cpu, limit.iops, burn)
-			before := time.Now()
-			for range 5 {
-				sleep(t.Context(), throttleEvery, nil)
-				if err := throttle.Charge(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if slept := time.Since(before) - 5*throttleEvery; slept < time.Second {
-				t.Fatalf("limit %v held back for %s only", limit, slept)
-			}
-		}
-		if newThrottle(100, 0, burn) != nil {
-			t.Fatal("the whole machine is no limit")
-		}
-	})
-}
-
-func TestLimitHoldsOverALongRun(t *testing.T) {
-	for _, limit := range []usage{{ops: 100}, {cpu: 0.01}} {
-		synctest.Test(t, func(t *testing.T) {
-			var used usage
-			throttle := newThrottle(100*limit.cpu/float64(runtime.NumCPU()), limit.ops, func() (usage, error) { return used, nil })
-			began := time.Now()
-			const seconds = 60 // what is used below, at the limit
-			for range 20 {
-				for range 3 { // bursts, each of a second's share
-					sleep(t.Context(), throttleEvery, nil)
-					used.ops += limit.ops
-					used.cpu += limit.cpu
-					if err := throttle.Charge(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			if took := time.Since(began); took < (seconds-3)*time.Second || took > (seconds+3)*time.Second {
-				t.Fatalf("limit %v: %d seconds' share was used within %s", limit, seconds, took)
-			}
-		})
 	}
 }
 

@@ -31,12 +31,8 @@ func NewExporter(f *flows.Room, c *clients.Room) *Exporter { return &Exporter{f,
 type ExportOptions struct {
 	Format string // see the formats of package container
 	Bare   bool   // CSV without the guard against formulas
-	Expand bool   // sparse uploads with their holes, up to MaxExpanded bytes
+	Expand bool   // sparse uploads with their holes, up to archive.MaxExpanded bytes
 }
-
-// MaxExpanded bounds a sparse upload that is written with its holes: a client may claim
-// terabytes of them.
-const MaxExpanded = 64 << 30
 
 const (
 	exportBuffer = 256 << 10

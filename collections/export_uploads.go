@@ -63,82 +63,27 @@ func (x *export) place(u *flows.Upload) string {
 	return ""
 }
 
-// upload writes the bytes of one upload. What cannot be read is a problem, and the zip
-// goes on.
+// upload writes the bytes of one upload.
 func (x *export) upload(ctx context.Context, u *flows.Upload) error {
-	member := x.place(u)
-	trouble := func(format string, args ...any) {
-		x.zip.Problem(member, "upload %d: "+format, append([]any{u.Number}, args...)...)
-	}
-	if member == "" {
-		trouble("its place on the filestore makes no sense")
-		return nil
-	}
-	if u.Conflict {
-		trouble("other bytes came for it before; these are the newest")
-	}
-	file, err := x.e.flows.OpenStored(ctx, u)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		trouble("%v", err)
-		return nil
-	}
-	err = x.bytes(ctx, u, member, file, trouble)
-	if closing := file.Close(context.WithoutCancel(ctx)); closing != nil {
-		trouble("close: %v", closing)
-	}
-	return err
-}
-
-func (x *export) bytes(ctx context.Context, u *flows.Upload, member string, file *filestore.UploadFile, trouble func(string, ...any)) error {
-	in, kind := &archive.FaultReader{R: file.Stored(ctx)}, container.KindFile
-	if u.Sparse && x.o.Expand {
-		if file.Size() > MaxExpanded {
-			trouble("%d bytes with its holes are more than %d: it is as it is stored", file.Size(), int64(MaxExpanded))
-		} else {
-			in, kind = &archive.FaultReader{R: file.Expanded(ctx)}, container.KindWhole
-		}
-	}
 	at, err := time.Parse(time.RFC3339Nano, u.Finished)
 	if err != nil {
 		at = x.f.Created
 	}
-	m, err := x.zip.Member(container.Member{Path: member, Kind: kind}, at, func(w io.Writer) error {
-		_, err := io.CopyBuffer(w, in, make([]byte, exportBuffer))
-		if in.Err != nil && ctx.Err() == nil {
-			return nil // told below; the writer is fine
-		}
-		return err
+	stored := &archive.Upload{
+		Member: x.place(u), At: at, Size: u.StoredSize, SHA256: u.SHA256, Sparse: u.Sparse, Expand: x.o.Expand, Conflict: u.Conflict,
+		Open:  func(ctx context.Context) (archive.Stored, error) { return x.e.flows.OpenStored(ctx, u) },
+		Index: func(ctx context.Context) ([]byte, error) { return x.e.flows.StoredIndex(ctx, u) },
+	}
+	return stored.Write(ctx, archive.UploadSink{
+		Member: func(name, kind string, at time.Time, write func(io.Writer) error) (archive.Sum, error) {
+			m, err := x.zip.Member(container.Member{Path: name, Kind: kind}, at, write)
+			if err != nil {
+				return archive.Sum{}, err
+			}
+			return archive.Sum{Size: m.Size, SHA256: m.SHA256}, nil
+		},
+		Trouble: func(format string, args ...any) {
+			x.zip.Problem(stored.Member, "upload %d: "+format, append([]any{u.Number}, args...)...)
+		},
 	})
-	switch {
-	case err != nil:
-		return err
-	case in.Err != nil:
-		trouble("only %d of %d bytes can be read: %v", m.Size, u.StoredSize, in.Err)
-	case kind == container.KindFile && (m.SHA256 != u.SHA256 || m.Size != u.StoredSize):
-		trouble("%d bytes with SHA-256 %s, but %d with %s were stored", m.Size, m.SHA256, u.StoredSize, u.SHA256)
-	}
-	if kind == container.KindWhole || !u.Sparse {
-		return nil
-	}
-	return x.index(ctx, u, member, at, trouble)
-}
-
-// index writes which runs of the file the stored bytes of a sparse upload are.
-func (x *export) index(ctx context.Context, u *flows.Upload, member string, at time.Time, trouble func(string, ...any)) error {
-	index, err := x.e.flows.StoredIndex(ctx, u)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		trouble("the index of its sparse runs: %v", err)
-		return nil
-	}
-	_, err = x.zip.Member(container.Member{Path: member + container.IndexEnding, Kind: container.KindIndex}, at, func(w io.Writer) error {
-		_, err := w.Write(index)
-		return err
-	})
-	return err
 }

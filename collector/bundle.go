@@ -26,6 +26,7 @@ type BundleOptions struct {
 	Output   string // a folder or, with the ending .zip, a file; neither must exist yet
 	Password string // of a zip; empty: none
 	Format   string // of rows, see package container
+	Level    int    // of a zip: how hard it is deflated, 1 to 9; 0: the fastest
 	TempDir  string // where rows grow that go into a zip; empty: the system's
 }
 
@@ -56,6 +57,8 @@ func NewBundle(o BundleOptions) (*Bundle, error) {
 		return nil, fmt.Errorf("%s exists already: %w", o.Output, ErrOutput)
 	case !container.KnownFormat(o.Format):
 		return nil, fmt.Errorf("format %.40q: expected csv, json or csv_only: %w", o.Format, ErrOutput)
+	case o.Level < 0 || o.Level > 9:
+		return nil, fmt.Errorf("level %d: expected 1 to 9: %w", o.Level, ErrOutput)
 	case !zipped && o.Password != "":
 		return nil, fmt.Errorf("a password is for zips: %w", ErrOutput)
 	case !zipped:
@@ -82,6 +85,9 @@ func (b *Bundle) openZip() (err error) {
 		out = b.sealed
 	}
 	b.zip = container.NewWriter(out, b.o.Format)
+	if b.o.Level > 0 {
+		b.zip.Level(b.o.Level)
+	}
 	return nil
 }
 

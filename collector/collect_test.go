@@ -142,9 +142,12 @@ func unzips(t *testing.T, name string, plain bool) {
 
 func TestCollectRefusesWhatItCannotDo(t *testing.T) {
 	for more, want := range map[string]string{
-		`remapping='x'`:    "not available",
-		`format='xml'`:     "expected csv",
-		`concurrency=1000`: "concurrency",
+		`cpu_limit=101`:               "cpu_limit at most 100",
+		`ops_per_sec=-1`:              "expected 0 or more",
+		`level=10`:                    "expected 1 to 9",
+		`artifact_definitions='x: ['`: "artifact_definitions: 1:",
+		`format='xml'`:                "expected csv",
+		`concurrency=1000`:            "concurrency",
 	} {
 		rows, output, log := collect(t, more)
 		if len(rows) != 0 || !strings.Contains(log.String(), want) {
@@ -153,5 +156,78 @@ func TestCollectRefusesWhatItCannotDo(t *testing.T) {
 		if _, err := os.Stat(output); err == nil {
 			t.Errorf("%s: there is an output", more)
 		}
+	}
+}
+
+func TestCollectTakesDefinitions(t *testing.T) {
+	text := "name: Linux.Test.Files\nsources:\n- query: SELECT 'mine' AS Who FROM scope()\n"
+	for name, more := range map[string]string{
+		"a text":        fmt.Sprintf("artifact_definitions=%q", text),
+		"a list":        fmt.Sprintf("artifact_definitions=[%q, dict(name='Linux.Other', sources=(dict(query='SELECT 1 FROM scope()'),))]", text),
+		"a dict":        `artifact_definitions=dict(name='Linux.Test.Files', sources=(dict(query="SELECT 'mine' AS Who FROM scope()"),))`,
+		"one that asks": `artifact_definitions=dict(name='Linux.Test.Files', sources=(dict(query="SELECT Who FROM Artifact.Linux.Other()"),)), report='x.html'`,
+	} {
+		if name == "one that asks" {
+			more = strings.Replace(more, "artifact_definitions=", `artifact_definitions=[dict(name='Linux.Other', sources=(dict(query="SELECT 'mine' AS Who FROM scope()"),)), `, 1)
+			more = strings.Replace(more, "), report", ")], report", 1)
+		}
+		rows, _, log := collect(t, more)
+		if len(rows) != 2 || !strings.Contains(rows[0], `"Who":"mine"`) {
+			t.Errorf("%s: rows %v\nlog:\n%s", name, rows, log)
+		}
+		if strings.Contains(more, "report") != strings.Contains(log.String(), "reports are not written") {
+			t.Errorf("%s: log %s", name, log)
+		}
+	}
+}
+
+func TestCollectRemaps(t *testing.T) {
+	image := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(image, "etc"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(image, "etc", "hostname"), []byte("dead"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	remapping := fmt.Sprintf("remappings: [{type: mount, from: {accessor: file, prefix: %s}, on: {accessor: auto, prefix: /}}]", image)
+	look := "artifact_definitions=dict(name='Linux.Test.Files', sources=(dict(query=\"SELECT read_file(filename='/etc/hostname') AS Host, upload(file='/etc/hostname').Size AS Size FROM scope()\"),))"
+	rows, output, log := collect(t, fmt.Sprintf("%s, remapping='%s'", look, remapping))
+	if len(rows) != 2 || !strings.Contains(rows[0], `"Host":"dead","Size":4`) {
+		t.Errorf("rows %v\nlog:\n%s", rows, log)
+	}
+	if _, err := read(t, output, ""); err != nil {
+		t.Error(err)
+	}
+	rows, _, log = collect(t, look+`, remapping='remappings: []'`)
+	if len(rows) != 1 || !strings.Contains(rows[0], "remapping: remap: 0 remappings") {
+		t.Errorf("rows %v\nlog:\n%s", rows, log)
+	}
+}
+
+func TestCollectKeepsItsLimits(t *testing.T) {
+	look := func(query string) string {
+		return fmt.Sprintf("artifact_definitions=dict(name='Linux.Test.Files', sources=(dict(query=%q),))", query)
+	}
+	rows, _, log := collect(t, look("SELECT * FROM range(end=1000000000000) WHERE FALSE")+`, ops_per_sec=1000, timeout=1`)
+	if len(rows) != 1 || !strings.Contains(rows[0], "timeout reached") {
+		t.Errorf("rows %v\nlog:\n%s", rows, log)
+	}
+	rows, _, log = collect(t, look("SELECT sleep(time=30) AS S FROM scope()")+`, progress_timeout=0.05`)
+	if len(rows) != 1 || !strings.Contains(rows[0], "no progress") {
+		t.Errorf("rows %v\nlog:\n%s", rows, log)
+	}
+}
+
+func TestCollectDeflatesAsHardAsItIsTold(t *testing.T) {
+	size := func(more string) int64 {
+		_, output, log := collect(t, more)
+		info, err := os.Stat(output)
+		if err != nil {
+			t.Fatalf("%v\nlog:\n%s", err, log)
+		}
+		return info.Size()
+	}
+	if fast, hard := size("level=1"), size("level=9"); hard >= fast {
+		t.Errorf("%d bytes at level 1, %d at 9", fast, hard)
 	}
 }

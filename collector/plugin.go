@@ -21,26 +21,21 @@ var errArgument = errors.New("bad argument")
 type collectArgs struct {
 	Artifacts   []string  `vql:"artifacts,required" doc:"The artifacts, or sources of them as Artifact/Source."`
 	Output      string    `vql:"output" doc:"A folder or .zip that must not exist yet (rows only come back)."`
-	Report      string    `vql:"report" doc:"Reports are not written; has no effect."`
+	Report      string    `vql:"report" doc:"Reports are not written: a line in the log says so."`
 	Args        vql.Value `vql:"args" doc:"Parameters: a dict by artifact of dicts."`
 	Password    string    `vql:"password" doc:"Of a zip: encrypt by AES-256."`
 	Format      string    `vql:"format" doc:"Rows in the output: csv (JSON lines and CSV), jsonl or json (JSON lines alone), csv_only (csv)."`
-	Definitions vql.Value `vql:"artifact_definitions" doc:"Further artifacts; this version takes those that are known."`
-	Template    string    `vql:"template" doc:"Reports are not written; has no effect."`
-	Level       int64     `vql:"level" doc:"Zips are deflated at the fastest; has no effect."`
-	OpsPerSec   float64   `vql:"ops_per_sec" doc:"Has no effect: limits are the calling query's."`
-	CPULimit    float64   `vql:"cpu_limit" doc:"Has no effect: limits are the calling query's."`
-	IOPSLimit   float64   `vql:"iops_limit" doc:"Has no effect: limits are the calling query's."`
-	Progress    float64   `vql:"progress_timeout" doc:"Has no effect."`
+	Definitions vql.Value `vql:"artifact_definitions" doc:"Further artifacts, stronger than those that are known: a YAML text, a dict, or a list of them."`
+	Template    string    `vql:"template" doc:"Reports are not written: a line in the log says so."`
+	Level       int64     `vql:"level" doc:"How hard a zip is deflated, 1 to 9 (1)."`
+	OpsPerSec   float64   `vql:"ops_per_sec" doc:"Rows, files and buffers that each query may take in a second (what the artifacts say)."`
+	CPULimit    float64   `vql:"cpu_limit" doc:"Per cent of the machine's processors that the process may use meanwhile (what the artifacts say)."`
+	IOPSLimit   float64   `vql:"iops_limit" doc:"Reads and writes of the process in a second (what the artifacts say)."`
+	Progress    float64   `vql:"progress_timeout" doc:"Seconds that a query may do nothing at all."`
 	Timeout     float64   `vql:"timeout" doc:"Seconds that each query may run (what the artifacts say)."`
 	Metadata    vql.Query `vql:"metadata" doc:"A query whose rows are kept as metadata.json."`
 	Concurrency int64     `vql:"concurrency" doc:"Queries at the same time (1)."`
-	Remapping   string    `vql:"remapping" doc:"Not available in this version."`
-}
-
-// compiler makes requests of artifacts: *artifacts.Repository.
-type compiler interface {
-	Compile(artifacts.Collect) (*artifacts.Request, error)
+	Remapping   string    `vql:"remapping" doc:"A remapping in YAML, as remap() takes it, for each query: to collect from a disk or an image."`
 }
 
 // Plugin is collect(), for endpoints and servers.
@@ -69,17 +64,19 @@ type collecting struct {
 }
 
 func (c *collecting) compile(ctx context.Context) (*artifacts.Request, error) {
-	if c.args.Remapping != "" || !vql.IsNull(c.args.Definitions) {
-		return nil, fmt.Errorf("remapping and artifact_definitions are not available in this version: %w", errArgument)
+	if err := c.args.check(); err != nil {
+		return nil, err
 	}
-	if len(c.args.Artifacts) == 0 || c.args.Timeout < 0 || c.args.Concurrency < 0 || c.args.Concurrency > maxConcurrency {
-		return nil, fmt.Errorf("expected artifacts, a timeout of 0 or more, and a concurrency up to %d: %w", maxConcurrency, errArgument)
+	if c.args.Report != "" || c.args.Template != "" {
+		c.scope.Log(vql.LevelWarn, "collect: report and template have no effect: reports are not written")
 	}
-	known, ok := c.scope.Session().Artifacts.(compiler)
-	if !ok {
-		return nil, fmt.Errorf("no artifacts are known here: %w", errArgument)
+	known, err := c.repository(ctx)
+	if err != nil {
+		return nil, err
 	}
-	wish := artifacts.Collect{ClearNames: true, Resources: artifacts.Resources{Timeout: uint64(c.args.Timeout)}}
+	wish := artifacts.Collect{ClearNames: true, Resources: artifacts.Resources{
+		Timeout: uint64(c.args.Timeout), OpsPerSecond: c.args.OpsPerSec, CPULimit: c.args.CPULimit, IOPSLimit: c.args.IOPSLimit,
+	}}
 	c.record = &container.Record{State: "completed"}
 	for _, name := range c.args.Artifacts {
 		spec := artifacts.Spec{Name: name}
@@ -91,6 +88,49 @@ func (c *collecting) compile(ctx context.Context) (*artifacts.Request, error) {
 		c.record.Artifacts = append(c.record.Artifacts, container.Artifact{Name: name, Parameters: given})
 	}
 	return known.Compile(wish)
+}
+
+func (a *collectArgs) check() error {
+	switch {
+	case len(a.Artifacts) == 0 || a.Timeout < 0 || a.Concurrency < 0 || a.Concurrency > maxConcurrency:
+		return fmt.Errorf("expected artifacts, a timeout of 0 or more, and a concurrency up to %d: %w", maxConcurrency, errArgument)
+	case a.OpsPerSec < 0 || a.CPULimit < 0 || a.CPULimit > 100 || a.IOPSLimit < 0 || a.Progress < 0:
+		return fmt.Errorf("limits: expected 0 or more, cpu_limit at most 100: %w", errArgument)
+	}
+	return nil
+}
+
+// repository holds the artifacts that are known here, and before them those that
+// came with the call.
+func (c *collecting) repository(ctx context.Context) (*artifacts.Repository, error) {
+	known, ok := c.scope.Session().Artifacts.(*artifacts.Repository)
+	given := c.scope.Rows(ctx, c.args.Definitions)
+	if len(given) == 0 && !ok {
+		return nil, fmt.Errorf("no artifacts are known here: %w", errArgument)
+	}
+	if len(given) == 0 {
+		return known, nil
+	}
+	own := artifacts.Over(known)
+	for i, v := range given {
+		if err := c.define(ctx, own, v); err != nil {
+			return nil, fmt.Errorf("artifact_definitions: %d: %w", i+1, err)
+		}
+	}
+	return own, nil
+}
+
+// define adds a definition that came as a text, or as a dict, which JSON makes YAML of.
+func (c *collecting) define(ctx context.Context, own *artifacts.Repository, v vql.Value) error {
+	text, ok := c.scope.Real(ctx, v).(string)
+	if !ok {
+		text = string(c.scope.AppendJSON(nil, v))
+	}
+	d, err := artifacts.Parse("artifact_definitions", []byte(text))
+	if err != nil {
+		return err
+	}
+	return own.Add(d)
 }
 
 const maxConcurrency = 64
@@ -122,7 +162,8 @@ func (c *collecting) run(ctx context.Context, request *artifacts.Request) error 
 	started, session := time.Now().UTC(), c.scope.Session()
 	o := Options{
 		Engine: c.scope.Engine(), Accessors: session.Accessors, Permissions: session.Permissions, Services: session.Services,
-		Session: ids.NewFlow(started).String(), Concurrency: int(c.args.Concurrency), Log: c.log, Begin: c.begin, Row: c.row,
+		Session: ids.NewFlow(started).String(), Concurrency: int(c.args.Concurrency),
+		Remapping: c.args.Remapping, Progress: time.Duration(c.args.Progress * float64(time.Second)), Log: c.log, Begin: c.begin, Row: c.row,
 	}
 	c.record.Session, c.record.Started, c.record.Results = o.Session, &started, slices.Sorted(maps.Values(request.Names))
 	if c.args.Output != "" {
@@ -149,7 +190,7 @@ func (c *collecting) open(ctx context.Context, o *Options) (err error) {
 	if format == "jsonl" {
 		format = container.FormatJSON
 	}
-	c.bundle, err = NewBundle(BundleOptions{Output: c.args.Output, Password: c.args.Password, Format: format, TempDir: c.scope.Session().Limits.TempDir})
+	c.bundle, err = NewBundle(BundleOptions{Output: c.args.Output, Password: c.args.Password, Format: format, Level: int(c.args.Level), TempDir: c.scope.Session().Limits.TempDir})
 	if err != nil {
 		return err
 	}

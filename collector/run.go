@@ -12,6 +12,7 @@ import (
 
 	"raptorpack/artifacts"
 	"raptorpack/container"
+	"raptorpack/internal/throttle"
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
 )
@@ -22,9 +23,11 @@ type Options struct {
 	Accessors   map[string]vql.Accessor
 	Permissions vql.Permissions // nil: everything
 	Services    []any
-	Config      *vql.Dict // the variable config; nil: none
-	Session     string    // its id
-	Concurrency int       // queries at the same time; 0: one after the other
+	Config      *vql.Dict     // the variable config; nil: none
+	Session     string        // its id
+	Concurrency int           // queries at the same time; 0: one after the other
+	Remapping   string        // for remap(), before each query; empty: none
+	Progress    time.Duration // how long a query may do nothing at all; 0: no limit
 
 	// What is told, perhaps by several queries at once.
 	Log   func(level, message string)
@@ -82,6 +85,11 @@ func (r *run) query(ctx context.Context, args *wirepb.VQLCollectorArgs) error {
 		return err
 	}
 	defer scope.Close()
+	if r.o.Remapping != "" {
+		if _, err := scope.Call(ctx, "remap", vql.NewDict().Set("config", r.o.Remapping)); err != nil {
+			return fmt.Errorf("remapping: %w", err)
+		}
+	}
 	skip, err := skipped(ctx, scope, args.GetPrecondition())
 	if err != nil {
 		return err
@@ -142,12 +150,21 @@ func (r *run) scope(args *wirepb.VQLCollectorArgs) (*vql.Scope, error) {
 	r.mu.Lock()
 	left := r.left
 	r.mu.Unlock()
+	l := limits(args)
+	l.ProgressTimeout, l.MaxRows = r.o.Progress, max(left, 0)
 	return r.o.Engine.NewScope(vql.SessionOptions{
 		Env: env, Log: r.o.Log, Artifacts: bundled, Accessors: r.o.Accessors, Permissions: r.o.Permissions, Services: r.o.Services,
-		Limits: vql.Limits{
-			Timeout: time.Duration(args.GetTimeout()) * time.Second, OpsPerSecond: float64(args.GetOpsPerSecond()), MaxRows: max(left, 0),
-		},
+		Limits: l,
 	}), nil
+}
+
+// limits are those that a request asks for.
+func limits(args *wirepb.VQLCollectorArgs) vql.Limits {
+	l := vql.Limits{Timeout: time.Duration(args.GetTimeout()) * time.Second, OpsPerSecond: float64(args.GetOpsPerSecond())}
+	if t := throttle.New(float64(args.GetCpuLimit()), float64(args.GetIopsLimit()), nil); t != nil {
+		l.Throttle = t
+	}
+	return l
 }
 
 // skipped reports whether a precondition forbids a request.

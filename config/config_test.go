@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -467,31 +466,6 @@ func TestWriteNewNeverReplaces(t *testing.T) {
 	if got, _ := os.ReadFile(path); string(got) != "a" {
 		t.Errorf("file now holds %q", got)
 	}
-}
-
-func TestWatchSeesAReplacedFileAndHangup(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "server.yaml")
-	if err := os.WriteFile(path, []byte("a"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	hangup := make(chan struct{}, 1)
-	changed := make(chan struct{}, 16)
-	ended := make(chan error, 1)
-	ctx := t.Context()
-	hangup <- struct{}{}
-	go func() {
-		ended <- config.Watch(ctx, []string{path}, hangup, slog.New(slog.DiscardHandler), func() { changed <- struct{}{} })
-	}()
-	t.Cleanup(func() {
-		if err := <-ended; err != nil {
-			t.Errorf("watch: %v", err)
-		}
-	})
-	<-changed // the hangup: the watch is up
-	if err := config.Replace(path, []byte("b")); err != nil {
-		t.Fatal(err)
-	}
-	<-changed
 }
 
 func FuzzParse(f *testing.F) {

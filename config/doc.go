@@ -10,5 +10,5 @@
 // of each part. Values are read-only after Load and safe for concurrent use.
 //
 // Main walk: Load (parse, merge the node's section, shift ports, decode, check),
-// File.Show, Generate, Watch.
+// File.Show, Generate.
 package config

@@ -70,48 +70,6 @@ func ReadEmbedded(program io.ReaderAt, size int64) (*Embedded, error) {
 	return e, nil
 }
 
-// Repack copies a program with another client file and zip; what was packed into it
-// before is left out. The file must be one for clients, without keys of a server; the
-// error wraps ErrEmbedded. zip may be empty.
-func Repack(to io.Writer, program io.ReaderAt, size int64, text, zip []byte) error {
-	loaded, err := Parse("client file", text, Options{ClientOnly: true})
-	if err != nil {
-		return err
-	}
-	if loaded.hasSecrets() {
-		return fmt.Errorf("it has private keys of a server: make a client file by config client: %w", ErrEmbedded)
-	}
-	if len(text) > maxEmbedded {
-		return fmt.Errorf("a client file of %d bytes, more than %d: %w", len(text), maxEmbedded, ErrEmbedded)
-	}
-	before, err := ReadEmbedded(program, size)
-	if err != nil && !errors.Is(err, ErrEmbedded) {
-		return err
-	}
-	if err != nil {
-		return fmt.Errorf("the program was packed before, and is damaged: %w", err)
-	}
-	if before != nil {
-		size = before.Base
-	}
-	tail := append(make([]byte, 0, tailSize), tailMagic...)
-	tail = binary.BigEndian.AppendUint64(tail, uint64(len(text)))
-	tail = binary.BigEndian.AppendUint64(tail, uint64(len(zip)))
-	sum := sha256.New()
-	for _, part := range [][]byte{text, zip, tail} {
-		sum.Write(part)
-	}
-	if _, err := io.Copy(to, io.NewSectionReader(program, 0, size)); err != nil {
-		return fmt.Errorf("copy program: %w", err)
-	}
-	for _, part := range [][]byte{text, zip, append(tail, sum.Sum(nil)...)} {
-		if _, err := to.Write(part); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // LoadEmbedded is Load for what is packed into this program; nil: nothing is.
 func LoadEmbedded(o Options) (*Loaded, error) {
 	name, err := os.Executable()

@@ -1,8 +1,11 @@
 package config_test
 
 import (
+	"archive/zip"
 	"bytes"
 	"errors"
+	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,10 +29,14 @@ func clientFile(t testing.TB) (client, server []byte) {
 	return client, server
 }
 
-func repacked(t testing.TB, program, text, zip []byte) []byte {
+func packed(name, content string) config.Packed {
+	return config.Packed{Name: name, Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(content)), nil }}
+}
+
+func repacked(t testing.TB, program, text []byte, files ...config.Packed) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	if err := config.Repack(&out, bytes.NewReader(program), int64(len(program)), text, zip); err != nil {
+	if err := config.Repack(&out, bytes.NewReader(program), int64(len(program)), text, files); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -45,9 +52,9 @@ func TestAProgramIsRepackedAgainAndAgain(t *testing.T) {
 	if e, err := embedded(program); e != nil || err != nil {
 		t.Fatalf("nothing is packed: %v, %v", e, err)
 	}
-	once := repacked(t, program, client, []byte("zip"))
+	once := repacked(t, program, client, packed("tool", "its bytes"))
 	other := append(bytes.Clone(client), "# another\n"...)
-	twice := repacked(t, once, other, nil)
+	twice := repacked(t, once, other)
 	e, err := embedded(twice)
 	if err != nil || !bytes.Equal(e.Config, other) || e.Zip != 0 || e.Base != int64(len(program)) || !bytes.Equal(twice[:e.Base], program) {
 		t.Fatalf("%+v, %v", e, err)
@@ -62,10 +69,44 @@ func TestAProgramIsRepackedAgainAndAgain(t *testing.T) {
 	}
 }
 
+func TestFilesInAProgramAreAZipOfTheWhole(t *testing.T) {
+	client, _ := clientFile(t)
+	program := repacked(t, []byte("a program"), client, packed("a", "first"), packed("b.exe", "second"))
+	z, err := zip.NewReader(bytes.NewReader(program), int64(len(program)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, f := range z.File {
+		in, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[f.Name] = string(text)
+	}
+	if len(got) != 2 || got["a"] != "first" || got["b.exe"] != "second" {
+		t.Errorf("the zip holds %v", got)
+	}
+	for what, files := range map[string][]config.Packed{
+		"the same name twice": {packed("a", "1"), packed("a", "2")},
+		"a way out":           {packed("../a", "1")},
+		"no name":             {packed("", "1")},
+		"a file that is gone": {{Name: "a", Open: func() (io.ReadCloser, error) { return nil, io.ErrUnexpectedEOF }}},
+	} {
+		if err := config.Repack(io.Discard, bytes.NewReader(program), int64(len(program)), client, files); err == nil {
+			t.Errorf("%s: packed", what)
+		}
+	}
+}
+
 func TestDamageOfWhatIsPackedIsSeen(t *testing.T) {
 	client, _ := clientFile(t)
 	program := []byte("a program")
-	good := repacked(t, program, client, []byte("zip"))
+	good := repacked(t, program, client, packed("tool", "its bytes"))
 	for at := len(program); at < len(good); at += 7 {
 		bad := bytes.Clone(good)
 		bad[at] ^= 1
@@ -77,7 +118,7 @@ func TestDamageOfWhatIsPackedIsSeen(t *testing.T) {
 
 func FuzzReadEmbedded(f *testing.F) {
 	client, _ := clientFile(f)
-	f.Add(repacked(f, []byte("p"), client, []byte("zip")))
+	f.Add(repacked(f, []byte("p"), client, packed("tool", "its bytes")))
 	f.Add([]byte("raptorpack tail\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if e, err := embedded(data); err == nil && e != nil && e.Base+int64(len(e.Config))+e.Zip+64 != int64(len(data)) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"raptorpack/filestore"
+	"raptorpack/internal/archive"
 )
 
 // Version is that of the layout.
@@ -21,7 +22,7 @@ const (
 	UploadsName  = "uploads.jsonl"
 	MetadataName = "metadata.json"
 	UploadsDir   = "uploads"
-	IndexEnding  = ".idx"
+	IndexEnding  = archive.IndexEnding
 )
 
 // Kinds of members.
@@ -33,9 +34,9 @@ const (
 	KindTable    = "table" // the same rows as CSV
 	KindLogs     = "logs"
 	KindUploads  = "uploads" // the list of uploads, with the members that have their bytes
-	KindFile     = "file"    // the stored bytes of an upload
-	KindWhole    = "whole"   // the bytes of a sparse upload with its holes
-	KindIndex    = "index"   // of a sparse upload: which runs of the file its stored bytes are
+	KindFile     = archive.KindFile
+	KindWhole    = archive.KindWhole
+	KindIndex    = archive.KindIndex
 )
 
 // Forms in which rows are written.

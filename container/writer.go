@@ -23,6 +23,10 @@ func NewWriter(w io.Writer, format string) *Writer {
 	}}
 }
 
+// Level is how hard members that follow are deflated: 1 (the fastest, where it begins)
+// to 9.
+func (w *Writer) Level(level int) { w.zip.Level(level) }
+
 // Document writes a member of indented JSON.
 func (w *Writer) Document(name, kind string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")

@@ -1,21 +1,16 @@
 package flows
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"raptorpack/ids"
-	"raptorpack/internal/jsonlines"
 	"raptorpack/internal/micros"
 	"raptorpack/proto/buspb"
 	"raptorpack/proto/wirepb"
@@ -30,10 +25,8 @@ const maxEventTable = 4 << 20
 // EventTable is the replicated memory of what clients watch, per org. Apply and
 // Restore are its only writers. It is safe for concurrent use.
 type EventTable struct {
+	*perOrg[orgEvents, eventsLine]
 	changed func(ids.Org) // told after each entry, without a lock
-
-	mu   sync.RWMutex
-	orgs map[ids.Org]*orgEvents
 }
 
 // orgEvents never changes: an entry makes a new one.
@@ -62,14 +55,12 @@ type eventName struct {
 }
 
 func newEventTable(changed func(ids.Org)) *EventTable {
-	return &EventTable{changed: changed, orgs: map[ids.Org]*orgEvents{}}
+	return &EventTable{newPerOrg("monitoring", lineOfEvents, eventsOfLine), changed}
 }
 
 // Known reports whether an org was ever given an event table, be it an empty one.
 func (t *EventTable) Known(org ids.Org) bool {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.orgs[org] != nil
+	return t.of(org) != nil
 }
 
 // Version is the index of the entry that set an org's table, 0 if none did.
@@ -98,17 +89,14 @@ func (t *EventTable) Kind() string { return MonitoringKind }
 
 // Apply takes over one entry.
 func (t *EventTable) Apply(e *buspb.Entry) error {
-	org, err := ids.ParseOrg(e.GetMutation().GetOrg())
-	if err != nil {
-		return fmt.Errorf("apply monitoring entry %d: %w", e.GetIndex(), err)
-	}
 	var body buspb.MonitoringBody
-	if err := proto.Unmarshal(e.GetMutation().GetBody(), &body); err != nil {
-		return fmt.Errorf("apply monitoring entry %d: %w", e.GetIndex(), err)
+	org, err := t.body(e, &body)
+	if err != nil {
+		return err
 	}
 	next := &orgEvents{set: time.UnixMicro(e.Time).UTC(), index: e.GetIndex(), names: map[string]eventName{}}
 	if err := standsAt(body.Version, t.Version(org)); err != nil {
-		return fmt.Errorf("apply monitoring entry %d: %w", e.GetIndex(), err)
+		return t.refused(e, err)
 	}
 	for _, g := range body.Groups {
 		group := eventGroup{Label: g.Label, Artifacts: artifactsOf(g.Artifacts)}
@@ -121,10 +109,8 @@ func (t *EventTable) Apply(e *buspb.Entry) error {
 		}
 		next.groups = append(next.groups, group)
 	}
-	t.mu.Lock()
-	next.learn(t.orgs[org])
-	t.orgs[org] = next
-	t.mu.Unlock()
+	next.learn(t.of(org))
+	t.put(org, next)
 	t.changed(org)
 	return nil
 }
@@ -152,15 +138,6 @@ func (o *orgEvents) learn(before *orgEvents) {
 	}
 }
 
-func (t *EventTable) of(org ids.Org) *orgEvents {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.orgs[org]
-}
-
-// eventsView is a snapshot: orgEvents are immutable.
-type eventsView map[ids.Org]*orgEvents
-
 type eventsLine struct {
 	Org    string       `json:"org"`
 	Set    int64        `json:"set"` // unix microseconds
@@ -174,62 +151,30 @@ type nameLine struct {
 	eventName
 }
 
-// View returns the state as it stands.
-func (t *EventTable) View() io.WriterTo {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	v := eventsView{}
-	for org, o := range t.orgs {
-		v[org] = o
+func lineOfEvents(org string, o *orgEvents) eventsLine {
+	line := eventsLine{Org: org, Set: micros.Of(o.set), Index: o.index, Groups: o.groups}
+	for token, n := range o.names {
+		line.Names = append(line.Names, nameLine{token, n})
 	}
-	return v
+	slices.SortFunc(line.Names, func(a, b nameLine) int { return compareText(a.Token, b.Token) })
+	return line
 }
 
-// WriteTo writes a line per org.
-func (v eventsView) WriteTo(w io.Writer) (int64, error) {
-	var lines []eventsLine
-	for org, o := range v {
-		line := eventsLine{Org: org.String(), Set: micros.Of(o.set), Index: o.index, Groups: o.groups}
-		for token, n := range o.names {
-			line.Names = append(line.Names, nameLine{token, n})
-		}
-		slices.SortFunc(line.Names, func(a, b nameLine) int { return compareText(a.Token, b.Token) })
-		lines = append(lines, line)
+func eventsOfLine(line *eventsLine) (string, *orgEvents) {
+	o := &orgEvents{set: micros.Time(line.Set), index: line.Index, groups: line.Groups, names: map[string]eventName{}}
+	for _, n := range line.Names {
+		o.names[n.Token] = n.eventName
 	}
-	slices.SortFunc(lines, func(a, b eventsLine) int { return compareText(a.Org, b.Org) })
-	return jsonlines.Write(w, slices.Values(lines))
+	return line.Org, o
 }
 
 // Restore replaces the state by what a View wrote.
 func (t *EventTable) Restore(r io.Reader) error {
-	fresh := map[ids.Org]*orgEvents{}
-	dec := json.NewDecoder(bufio.NewReader(r))
-	for {
-		var line eventsLine
-		err := dec.Decode(&line)
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("restore monitoring: %w", err)
-		}
-		org, err := ids.ParseOrg(line.Org)
-		if err != nil {
-			return fmt.Errorf("restore monitoring: %w", err)
-		}
-		o := &orgEvents{set: micros.Time(line.Set), index: line.Index, groups: line.Groups, names: map[string]eventName{}}
-		for _, n := range line.Names {
-			o.names[n.Token] = n.eventName
-		}
-		fresh[org] = o
-	}
-	t.mu.Lock()
-	t.orgs = fresh
-	t.mu.Unlock()
-	for org := range fresh {
+	orgs, err := t.restore(r)
+	for _, org := range orgs {
 		t.changed(org)
 	}
-	return nil
+	return err
 }
 
 // tableNews is what this node knows of a client's event table.

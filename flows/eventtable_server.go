@@ -1,21 +1,17 @@
 package flows
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"raptorpack/ids"
-	"raptorpack/internal/jsonlines"
 	"raptorpack/internal/micros"
 	"raptorpack/proto/buspb"
 )
@@ -47,10 +43,8 @@ type ServerPlace struct {
 // master, per org, and of how far they have read. Apply and Restore are its only
 // writers. It is safe for concurrent use.
 type ServerTable struct {
+	*perOrg[orgServer, serverLine]
 	changed chan struct{} // one slot; full: whoever reads it looks again anyway
-
-	mu   sync.RWMutex
-	orgs map[ids.Org]*orgServer
 }
 
 // orgServer never changes: an entry makes a new one.
@@ -61,7 +55,7 @@ type orgServer struct {
 }
 
 func newServerTable() *ServerTable {
-	return &ServerTable{changed: make(chan struct{}, 1), orgs: map[ids.Org]*orgServer{}}
+	return &ServerTable{newPerOrg("server monitoring", lineOfServer, serverOfLine), make(chan struct{}, 1)}
 }
 
 // Changed signals that a table may have changed: look again. It has one reader.
@@ -82,11 +76,7 @@ func (t *ServerTable) Artifacts(org ids.Org) (all []ServerArtifact, version uint
 }
 
 // Orgs lists the orgs that have a table, sorted.
-func (t *ServerTable) Orgs() []ids.Org {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return slices.SortedFunc(maps.Keys(t.orgs), func(a, b ids.Org) int { return compareText(a.String(), b.String()) })
-}
+func (t *ServerTable) Orgs() []ids.Org { return t.all() }
 
 // Place is how far a query has read, as far as this node has applied.
 func (t *ServerTable) Place(org ids.Org, query string) ServerPlace {
@@ -106,12 +96,6 @@ func (t *ServerTable) Places(org ids.Org) map[string]ServerPlace {
 		return nil
 	}
 	return maps.Clone(o.places)
-}
-
-func (t *ServerTable) of(org ids.Org) *orgServer {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return t.orgs[org]
 }
 
 // PlanServerEvents returns the mutation that has the master run these event
@@ -190,14 +174,10 @@ var errNoServerChange = errors.New("no change of the server's event table")
 
 // Apply takes over one entry.
 func (t *ServerTable) Apply(e *buspb.Entry) error {
-	m := e.GetMutation()
-	org, err := ids.ParseOrg(m.GetOrg())
-	if err != nil {
-		return fmt.Errorf("apply server monitoring entry %d: %w", e.GetIndex(), err)
-	}
 	var body buspb.ServerMonitoringBody
-	if err := proto.Unmarshal(m.GetBody(), &body); err != nil {
-		return fmt.Errorf("apply server monitoring entry %d: %w", e.GetIndex(), err)
+	org, err := t.body(e, &body)
+	if err != nil {
+		return err
 	}
 	next, err := t.of(org), errNoServerChange
 	switch change := body.GetChange().(type) {
@@ -207,14 +187,12 @@ func (t *ServerTable) Apply(e *buspb.Entry) error {
 		next, err = next.read(e, change.Read), nil
 	}
 	if err != nil {
-		return fmt.Errorf("apply server monitoring entry %d: %w", e.GetIndex(), err)
+		return t.refused(e, err)
 	}
 	if next == nil {
 		return nil // how far a query read that no table has any more
 	}
-	t.mu.Lock()
-	t.orgs[org] = next
-	t.mu.Unlock()
+	t.put(org, next)
 	if body.GetSet() != nil {
 		signal([]chan struct{}{t.changed})
 	}
@@ -309,57 +287,28 @@ type placeLine struct {
 	At     int64             `json:"at"` // unix microseconds
 }
 
-// serverView is a snapshot: orgServer are immutable.
-type serverView map[ids.Org]*orgServer
-
-// View returns the state as it stands.
-func (t *ServerTable) View() io.WriterTo {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return serverView(maps.Clone(t.orgs))
+func lineOfServer(org string, o *orgServer) serverLine {
+	line := serverLine{Org: org, Index: o.index, Artifacts: o.artifacts}
+	for _, query := range slices.Sorted(maps.Keys(o.places)) {
+		p := o.places[query]
+		line.Places = append(line.Places, placeLine{query, p.Round, p.Places, p.Events, micros.Of(p.At)})
+	}
+	return line
 }
 
-// WriteTo writes a line per org.
-func (v serverView) WriteTo(w io.Writer) (int64, error) {
-	var lines []serverLine
-	for org, o := range v {
-		line := serverLine{Org: org.String(), Index: o.index, Artifacts: o.artifacts}
-		for _, query := range slices.Sorted(maps.Keys(o.places)) {
-			p := o.places[query]
-			line.Places = append(line.Places, placeLine{query, p.Round, p.Places, p.Events, micros.Of(p.At)})
-		}
-		lines = append(lines, line)
+func serverOfLine(line *serverLine) (string, *orgServer) {
+	o := &orgServer{index: line.Index, artifacts: line.Artifacts, places: map[string]ServerPlace{}}
+	for _, p := range line.Places {
+		o.places[p.Query] = ServerPlace{Round: p.Round, Places: p.Places, Events: p.Events, At: micros.Time(p.At)}
 	}
-	slices.SortFunc(lines, func(a, b serverLine) int { return compareText(a.Org, b.Org) })
-	return jsonlines.Write(w, slices.Values(lines))
+	return line.Org, o
 }
 
 // Restore replaces the state by what a View wrote.
 func (t *ServerTable) Restore(r io.Reader) error {
-	fresh := map[ids.Org]*orgServer{}
-	dec := json.NewDecoder(bufio.NewReader(r))
-	for {
-		var line serverLine
-		err := dec.Decode(&line)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("restore server monitoring: %w", err)
-		}
-		org, err := ids.ParseOrg(line.Org)
-		if err != nil {
-			return fmt.Errorf("restore server monitoring: %w", err)
-		}
-		o := &orgServer{index: line.Index, artifacts: line.Artifacts, places: map[string]ServerPlace{}}
-		for _, p := range line.Places {
-			o.places[p.Query] = ServerPlace{Round: p.Round, Places: p.Places, Events: p.Events, At: micros.Time(p.At)}
-		}
-		fresh[org] = o
+	if _, err := t.restore(r); err != nil {
+		return err
 	}
-	t.mu.Lock()
-	t.orgs = fresh
-	t.mu.Unlock()
 	signal([]chan struct{}{t.changed})
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"raptorpack/filestore"
 	"raptorpack/flows"
+	"raptorpack/internal/archive"
 )
 
 // uploadLine is a line of uploads.jsonl.
@@ -57,7 +58,7 @@ func (i *importer) upload(ctx context.Context, u *uploadLine, m *ZipMember, key 
 	if u.Number < 0 || u.Number >= filestore.MaxRow {
 		return fmt.Errorf("number out of range: %w", ErrBadArchive)
 	}
-	if m == nil || m.Kind != kindFile || m.Size != u.StoredSize || m.SHA256 != u.SHA256 {
+	if m == nil || m.Kind != archive.KindFile || m.Size != u.StoredSize || m.SHA256 != u.SHA256 {
 		i.out.Skipped = append(i.out.Skipped, ZipProblem{u.Member, u.ClientID, u.FlowID, fmt.Sprintf("upload %d is not whole in the zip", u.Number)})
 		return nil
 	}
@@ -129,7 +130,7 @@ func (i *importer) bytes(ctx context.Context, key filestore.UploadKey, member st
 
 // ranges reads the index of a sparse upload.
 func (i *importer) ranges(member string) ([]filestore.Range, error) {
-	data, err := i.archive.read(member+indexEnding, maxIndexSize)
+	data, err := i.archive.read(member+archive.IndexEnding, maxIndexSize)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (i *importer) ranges(member string) ([]filestore.Range, error) {
 		Ranges []filestore.Range `json:"ranges"`
 	}
 	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", member+indexEnding, ErrBadArchive, err)
+		return nil, fmt.Errorf("%s: %w: %w", member+archive.IndexEnding, ErrBadArchive, err)
 	}
 	return index.Ranges, nil
 }

@@ -28,9 +28,6 @@ const (
 	kindLogs    = "logs"
 	kindUploads = "uploads" // the list of uploads, with the members that have their bytes
 	kindAbout   = "uploads_about"
-	kindFile    = "file"  // the stored bytes of an upload
-	kindWhole   = "whole" // the bytes of a sparse upload with its holes
-	kindIndex   = "index" // of a sparse upload: which runs of the file those bytes are
 )
 
 // Manifest is the last member of a hunt's zip: what is in it, and what is not.

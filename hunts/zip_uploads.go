@@ -21,12 +21,7 @@ const (
 	// before they sent them.
 	aboutUploads = flows.UploadName + ".about"
 
-	indexEnding  = ".idx"
 	maxIndexSize = 128 << 20
-
-	// MaxExpanded bounds a sparse upload that a zip has with its holes, in bytes: a
-	// client may claim terabytes of them.
-	MaxExpanded = 64 << 30
 )
 
 // uploads writes the list of uploads, what clients said of them before, and the stored
@@ -110,78 +105,31 @@ func (z *zipWriter) uploadList(ctx context.Context, s *selection) error {
 	return nil
 }
 
-// upload writes the stored bytes of one upload. What cannot be read is a problem, and
-// the zip goes on.
+// upload writes the stored bytes of one upload.
 func (z *zipWriter) upload(ctx context.Context, u *zipUpload) error {
-	trouble := func(what string) {
-		z.problem(ZipProblem{u.member, u.client.String(), u.flow.String(), fmt.Sprintf("upload %d: %s", u.Number, what)})
-	}
-	if u.member == "" {
-		trouble("its line or its place on the filestore makes no sense")
-		return nil
-	}
-	if u.Conflict {
-		trouble("other bytes came for it before; these are the newest")
-	}
-	file, err := z.r.o.Store.OpenUpload(ctx, u.StoredPath)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		trouble(err.Error())
-		return nil
-	}
-	err = z.stored(ctx, u, file, trouble)
-	if closing := file.Close(ctx); closing != nil && ctx.Err() == nil {
-		trouble("close: " + closing.Error())
-	}
-	return err
-}
-
-func (z *zipWriter) stored(ctx context.Context, u *zipUpload, file *filestore.UploadFile, trouble func(string)) error {
 	at, err := time.Parse(time.RFC3339Nano, u.Finished)
 	if err != nil {
 		at = z.h.Created
 	}
-	in, kind := &archive.FaultReader{R: file.Stored(ctx)}, kindFile
-	if u.Sparse && z.manifest.Options.Expand {
-		if file.Size() > MaxExpanded {
-			trouble(fmt.Sprintf("%d bytes with its holes are more than %d: it is as it is stored", file.Size(), int64(MaxExpanded)))
-		} else {
-			in, kind = &archive.FaultReader{R: file.Expanded(ctx)}, kindWhole
-		}
+	store := z.r.o.Store
+	stored := &archive.Upload{
+		Member: u.member, At: at, Size: u.StoredSize, SHA256: u.SHA256, Sparse: u.Sparse, Expand: z.manifest.Options.Expand, Conflict: u.Conflict,
+		Open: func(ctx context.Context) (archive.Stored, error) { return store.OpenUpload(ctx, u.StoredPath) },
+		Index: func(ctx context.Context) ([]byte, error) {
+			return store.ReadFile(ctx, u.StoredPath+archive.IndexEnding, maxIndexSize)
+		},
 	}
-	m, err := z.member(ZipMember{Path: u.member, Kind: kind}, at, func(w io.Writer) error {
-		_, err := io.CopyBuffer(w, in, make([]byte, exportBuffer))
-		if in.Err != nil && ctx.Err() == nil {
-			return nil // told below; the writer is fine
-		}
-		return err
+	return stored.Write(ctx, archive.UploadSink{
+		Member: func(name, kind string, at time.Time, write func(io.Writer) error) (archive.Sum, error) {
+			m, err := z.member(ZipMember{Path: name, Kind: kind}, at, write)
+			if err != nil {
+				return archive.Sum{}, err
+			}
+			return archive.Sum{Size: m.Size, SHA256: m.SHA256}, nil
+		},
+		Trouble: func(format string, args ...any) {
+			what := fmt.Sprintf("upload %d: "+format, append([]any{u.Number}, args...)...)
+			z.problem(ZipProblem{u.member, u.client.String(), u.flow.String(), what})
+		},
 	})
-	switch {
-	case err != nil:
-		return err
-	case in.Err != nil:
-		trouble(fmt.Sprintf("only %d of %d bytes can be read: %s", m.Size, u.StoredSize, in.Err.Error()))
-	case kind == kindWhole:
-		return nil
-	case m.SHA256 != u.SHA256 || m.Size != u.StoredSize:
-		trouble(fmt.Sprintf("%d bytes with SHA-256 %s, but %d with %s were stored", m.Size, m.SHA256, u.StoredSize, u.SHA256))
-	}
-	if !u.Sparse {
-		return nil
-	}
-	index, err := z.r.o.Store.ReadFile(ctx, u.StoredPath+indexEnding, maxIndexSize)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		trouble("the index of its sparse runs: " + err.Error())
-		return nil
-	}
-	_, err = z.member(ZipMember{Path: u.member + indexEnding, Kind: kindIndex}, at, func(w io.Writer) error {
-		_, err := w.Write(index)
-		return err
-	})
-	return err
 }

@@ -227,8 +227,17 @@ func (p *Pack) AddAgent() *Agent {
 		p.t.Fatal(err)
 	}
 	a.Start()
+	a.awaitEnrolled(filepath.Join(a.dir, "writeback.yaml"))
+	return a
+}
+
+// awaitEnrolled returns when the agent has an id, of which its writeback file tells,
+// and is connected.
+func (a *Agent) awaitEnrolled(writeback string) {
+	p := a.pack
+	p.t.Helper()
 	p.wait("the agent to know its id", func() (bool, string) {
-		text, err := os.ReadFile(filepath.Join(a.dir, "writeback.yaml"))
+		text, err := os.ReadFile(writeback)
 		if err != nil {
 			return false, err.Error()
 		}
@@ -245,7 +254,6 @@ func (p *Pack) AddAgent() *Agent {
 		err := p.Get("/clients/"+a.ID, &c)
 		return err == nil && c.Online, fmt.Sprint(err)
 	})
-	return a
 }
 
 // Start starts the agent's process.

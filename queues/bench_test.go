@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
@@ -37,23 +39,24 @@ func BenchmarkFlowsEnd(b *testing.B) {
 	ended := make(chan error, 2) // one value of each
 	go func() { ended <- committer.Run(ctx) }()
 	room := queues.New()
+	stored := &storing{committer: committer, left: b.N, all: make(chan struct{})}
 	writer := queues.NewWriter(queues.WriterOptions{
-		Room: room, Committer: committer, Flows: flows.New(flows.Options{}), Record: func(flows.Key) []byte { return []byte(record) },
+		Room: room, Committer: stored, Flows: flows.New(flows.Options{}), Record: func(flows.Key) []byte { return []byte(record) },
 	})
 	before := total(store)
+	pace := rate.NewLimiter(3000, 750)
 	tell := func(i int) {
+		if err := pace.Wait(ctx); err != nil {
+			b.Fatal(err)
+		}
 		room.FlowsFinished(uint64(i+1), time.Unix(1_790_000_000, 0), []*flows.Flow{{Key: flows.Key{Client: ids.ClientOfNumber(uint64(i)), Flow: ids.NewFlow(time.Unix(0, 0))}}})
 	}
 	b.ResetTimer()
 	go func() { ended <- writer.Run(ctx) }()
 	for i := range b.N {
-		if tell(i); i%750 == 749 {
-			time.Sleep(250 * time.Millisecond)
-		}
+		tell(i)
 	}
-	for queues.Rows(writer) < float64(b.N) {
-		time.Sleep(10 * time.Millisecond)
-	}
+	<-stored.all
 	b.StopTimer()
 	b.ReportMetric(float64(total(store)-before)/float64(b.N), "file-ops/row")
 	var bytes int64
@@ -80,6 +83,23 @@ func BenchmarkFlowsEnd(b *testing.B) {
 	if err := store.Close(context.Background()); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// storing tells when all rows are stored.
+type storing struct {
+	committer *filestore.Committer
+	left      int           // rows; of the writer's goroutine alone
+	all       chan struct{} // closed when none is left
+}
+
+func (s *storing) Submit(ctx context.Context, c *filestore.Commit) error {
+	if err := s.committer.Submit(ctx, c); err != nil {
+		return err
+	}
+	if s.left -= len(c.Appends); s.left == 0 {
+		close(s.all)
+	}
+	return nil
 }
 
 func total(s *filestore.Store) (n int64) {

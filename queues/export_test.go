@@ -1,10 +1,6 @@
 package queues
 
-import (
-	dto "github.com/prometheus/client_model/go"
-
-	"raptorpack/proto/buspb"
-)
+import "raptorpack/proto/buspb"
 
 // SetLimit bounds what waits.
 func (r *Room) SetLimit(n int) { r.limit = n }
@@ -16,13 +12,4 @@ func Written(index uint64, n uint32) *buspb.Mutation {
 		panic(err)
 	}
 	return m
-}
-
-// Rows counts what a writer has made durable.
-func Rows(w *Writer) float64 {
-	var m dto.Metric
-	if err := w.metrics.rows.Write(&m); err != nil {
-		panic(err)
-	}
-	return m.GetCounter().GetValue()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"raptorpack/artifacts"
+	"raptorpack/internal/throttle"
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
 )
@@ -42,9 +43,6 @@ func (q *query) run(term, ctx context.Context) error {
 		return err
 	}
 	defer scope.Close()
-	if q.args.GetCpuLimit() > 0 || q.args.GetIopsLimit() > 0 {
-		scope.Log(vql.LevelInfo, "cpu_limit and iops_limit are kept on clients only")
-	}
 	met, err := q.precondition(ctx, scope)
 	if err != nil || !met {
 		return err
@@ -80,11 +78,20 @@ func (q *query) scope() (*vql.Scope, error) {
 	o.Env.Set("_SessionId", q.job.flow.String())
 	o.Log = func(level, text string) { q.job.logged(q.index, level, text) }
 	o.Services = append([]any{&uploader{query: q}}, o.Services...)
-	o.Limits = vql.Limits{
-		Timeout: q.timeout(), ProgressTimeout: time.Duration(float64(q.args.GetProgressTimeout()) * float64(time.Second)),
-		OpsPerSecond: float64(q.args.GetOpsPerSecond()), TempDir: q.job.term.o.TempDir,
-	}
+	o.Limits = q.limits()
+	o.Limits.TempDir = q.job.term.o.TempDir
 	return q.job.term.o.Engine.NewScope(o), nil
+}
+
+func (q *query) limits() vql.Limits {
+	l := vql.Limits{
+		Timeout: q.timeout(), ProgressTimeout: time.Duration(float64(q.args.GetProgressTimeout()) * float64(time.Second)),
+		OpsPerSecond: float64(q.args.GetOpsPerSecond()),
+	}
+	if t := throttle.New(float64(q.args.GetCpuLimit()), float64(q.args.GetIopsLimit()), nil); t != nil {
+		l.Throttle = t
+	}
+	return l
 }
 
 func (q *query) timeout() time.Duration {

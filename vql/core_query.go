@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 func queryPlugins() []*Plugin {
@@ -27,7 +24,7 @@ type queryPluginArgs struct {
 	Query           Value    `vql:"query,required" doc:"A text or a query."`
 	Env             *Dict    `vql:"env" doc:"Variables for it."`
 	CopyEnv         []string `vql:"copy_env" doc:"Names of variables to take along."`
-	CPULimit        float64  `vql:"cpu_limit" doc:"Per cent of a core."`
+	CPULimit        float64  `vql:"cpu_limit" doc:"Per cent of the machine's processors that the process may use meanwhile."`
 	IOPSLimit       float64  `vql:"iops_limit" doc:"Ops per second."`
 	Timeout         float64  `vql:"timeout" doc:"Seconds."`
 	ProgressTimeout float64  `vql:"progress_timeout" doc:"Seconds without progress."`
@@ -38,6 +35,9 @@ type queryPluginArgs struct {
 }
 
 func queryPlugin(ctx context.Context, scope *Scope, args *queryPluginArgs, emit Emit) error {
+	if args.CPULimit < 0 || args.IOPSLimit < 0 {
+		return errors.New("cpu_limit and iops_limit should be 0 or more")
+	}
 	var program *Program
 	if text, ok := args.Query.(string); ok {
 		var err error
@@ -56,8 +56,7 @@ func queryPlugin(ctx context.Context, scope *Scope, args *queryPluginArgs, emit 
 		timer := time.AfterFunc(seconds(args.Timeout), func() { cancel(ErrTimeout) })
 		defer timer.Stop()
 	}
-	limit := &queryThrottler{session: scope.session, stop: cancel}
-	limit.set(ctx, args)
+	limit := newQueryThrottler(ctx, scope.session, cancel, args)
 	run.inner.SetThrottler(limit) // for what is left to the engine
 	ctx = context.WithValue(ctx, chargerKey{}, limit)
 	if args.ProgressTimeout > 0 {
@@ -124,54 +123,4 @@ func (s *Scope) queryScope(ctx context.Context, args *queryPluginArgs) (*Scope, 
 		return nil, fmt.Errorf("queries call each other more than %d deep", maxArtifactDepth)
 	}
 	return s.Clean(env), nil
-}
-
-// queryThrottler adds a query's own limits to the session's.
-type queryThrottler struct {
-	session *session
-	stop    context.CancelCauseFunc
-	rate    *rate.Limiter
-	ctx     context.Context //nolint:containedctx // the engine gives none
-}
-
-func (t *queryThrottler) set(ctx context.Context, args *queryPluginArgs) {
-	t.ctx = ctx
-	if args.IOPSLimit > 0 {
-		t.rate = rate.NewLimiter(rate.Limit(args.IOPSLimit), 1)
-	}
-	if args.CPULimit > 0 && args.CPULimit < 100 {
-		t.session.log.add(LevelDebug, "query: cpu_limit is kept by the session's own limit")
-	}
-}
-
-// ChargeOp implements the engine's throttler.
-func (t *queryThrottler) ChargeOp() {
-	if t.ctx.Err() != nil {
-		runtime.Goexit()
-	}
-	if t.rate != nil && t.rate.Wait(t.ctx) != nil {
-		runtime.Goexit()
-	}
-	engineThrottler{session: t.session}.ChargeOp()
-}
-
-func (t *queryThrottler) chargeRow(ctx context.Context) error {
-	if err := t.ctx.Err(); err != nil {
-		return err
-	}
-	if t.rate != nil {
-		if err := t.rate.Wait(t.ctx); err != nil {
-			return err
-		}
-	}
-	return t.session.chargeRow(ctx)
-}
-
-// Close implements the engine's throttler.
-func (t *queryThrottler) Close() {}
-
-// watch ends the query when nothing happens for d.
-func (t *queryThrottler) watch(d time.Duration) func() {
-	stop := t.session.watchProgress(d, t.stop)
-	return func() { stop() }
 }

@@ -17,6 +17,7 @@ type Engine struct {
 	plugins   map[string]*Plugin
 	template  types.Scope
 	goos      string
+	metrics   *Metrics // may be nil
 }
 
 // NewEngine makes an engine of the core functions and plugins and the given
@@ -73,10 +74,19 @@ func (e *Engine) newTemplate() types.Scope {
 	return template
 }
 
+// Counted returns the engine with what its sessions do counted in m, which several
+// engines may share.
+func (e *Engine) Counted(m *Metrics) *Engine {
+	counted := *e
+	counted.metrics = m
+	return &counted
+}
+
 // NewScope makes a session and returns its root scope. The caller closes it.
 func (e *Engine) NewScope(o SessionOptions) *Scope {
 	s := newSession(e, o)
 	s.root = e.newInner(s, o.variables())
+	e.metrics.opened(s)
 	return &Scope{session: s, inner: s.root}
 }
 

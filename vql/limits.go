@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"raptorpack/internal/throttle"
 )
 
 // Errors that end a session's queries. They are returned by Scope.Run and
@@ -41,6 +43,9 @@ type Limits struct {
 	OpsPerSecond float64
 	// Throttle is asked for each op, for CPU shares and the like; may be nil.
 	Throttle Throttle
+	// Usage reads what the process has used, for query(cpu_limit=...); nil asks the
+	// system.
+	Usage throttle.Measure
 	// MaxMemory is how many bytes of heap the process may use; 0 is no limit.
 	MaxMemory int64
 	// SpillBytes is how much one ORDER BY, GROUP BY or materialised query keeps in

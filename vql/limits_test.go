@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"raptorpack/internal/throttle"
 	"raptorpack/vql"
 )
 
@@ -60,6 +62,73 @@ func TestOpsAreHeldToTheirRate(t *testing.T) {
 			t.Errorf("310 ops at 100 a second took %v", took)
 		}
 	})
+}
+
+// A core is busy while the query runs. What it uses in all stays within the share
+// that the query has, or the one around it, apart from the credit of two seconds.
+func TestQueryKeepsToItsShareOfTheProcessors(t *testing.T) {
+	const seconds = 120.0 // of processor time in all
+	for name, text := range map[string]string{
+		"rows":       "SELECT * FROM query(query={SELECT burn(ms=100) AS A FROM range(end=1200)}, inherit=TRUE, cpu_limit=%v)",
+		"a text":     "SELECT * FROM query(query='SELECT burn(ms=100) AS A FROM range(end=1200)', cpu_limit=%v)",
+		"ops":        "SELECT * FROM query(query='SELECT burn(ms=100, times=1200) AS A FROM scope()', cpu_limit=%v)",
+		"the engine": "SELECT * FROM query(query='EXPLAIN SELECT burn(ms=100) AS A FROM range(end=1200)', cpu_limit=%v)",
+		"around it":  "SELECT * FROM query(query='''SELECT * FROM query(query='SELECT burn(ms=100) AS A FROM range(end=1200)')''', cpu_limit=%v)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var busy atomic.Int64 // milliseconds of processor time
+				usage := func() (throttle.Usage, error) { return throttle.Usage{CPU: float64(busy.Load()) / 1000}, nil }
+				e, err := vql.NewEngine([]*vql.Function{burning(&busy)}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := e.NewScope(vql.SessionOptions{Limits: vql.Limits{Usage: usage}})
+				defer s.Close()
+				begun := time.Now()
+				if _, err := query(t, s, fmt.Sprintf(text, 25.0/float64(runtime.NumCPU()))); err != nil { // a quarter of one
+					t.Fatal(err)
+				}
+				if used := float64(busy.Load()) / 1000; used != seconds {
+					t.Fatalf("%v seconds of work were done, want %v", used, seconds)
+				}
+				if share := seconds / time.Since(begun).Seconds(); share > 0.26 || share < 0.2 {
+					t.Errorf("the query had %.2f of a core, want 0.25", share)
+				}
+			})
+		})
+	}
+}
+
+type burnArgs struct {
+	MS    int64 `vql:"ms"`
+	Times int64 `vql:"times"`
+}
+
+// burning is a function that keeps a core busy, as the counter has it.
+func burning(busy *atomic.Int64) *vql.Function {
+	return vql.NewFunction(vql.Spec{Name: "burn"}, func(ctx context.Context, scope *vql.Scope, args *burnArgs) (vql.Value, error) {
+		for range max(1, args.Times) {
+			time.Sleep(time.Duration(args.MS) * time.Millisecond) // in a bubble
+			busy.Add(args.MS)
+			if args.Times > 0 {
+				if err := scope.Charge(ctx); err != nil {
+					return nil, err
+				}
+			}
+		}
+		return busy.Load(), nil
+	})
+}
+
+func TestQueryRefusesLimitsThatMakeNoSense(t *testing.T) {
+	scope, l := session(t, vql.SessionOptions{})
+	if _, err := query(t, scope, "SELECT * FROM query(query='SELECT 1 FROM scope()', cpu_limit=-1)"); err != nil {
+		t.Fatal(err)
+	}
+	if !l.contain("query: cpu_limit and iops_limit should be 0 or more") {
+		t.Errorf("the log says %q", l.all())
+	}
 }
 
 // What one operator makes is bounded, with the wording that the language has.

@@ -25,6 +25,7 @@ func protocols() []types.Any {
 		divOp{},
 		matchOp{},
 		pathMembers{},
+		mapMembers{},
 		materialisedMembers{},
 	}
 }

@@ -75,6 +75,7 @@ func testFunctions() []*vql.Function {
 				Set("d", time.Duration(3)).Set("bytes", []byte("hi")).Set("nil", nil).
 				Set("big", uint64(1<<63)).Set("list", []int{1, 2}), nil
 		}),
+		vql.NewFunction(vql.Spec{Name: "hosts"}, hosts),
 		vql.NewFunction(vql.Spec{Name: "lazycell"}, func(context.Context, *vql.Scope, *noArgs) (vql.Value, error) {
 			return vql.NewDict().Set("x", vql.LazyCell(func() vql.Value { return "late" })), nil
 		}),
@@ -86,6 +87,37 @@ func testFunctions() []*vql.Function {
 		}),
 		vql.NewFunction(vql.Spec{Name: "every"}, every),
 	}
+}
+
+// pair is a host object of plain fields.
+type pair struct {
+	A int
+	B string `json:"b"`
+}
+
+// counted states its members itself.
+type counted struct{ n int64 }
+
+func (c counted) Members() []string { return []string{"n"} }
+
+func (c counted) Member(name string) (vql.Value, bool) { return c.n, name == "n" }
+
+// hosts gives containers of host values, as columns of plugins hold them.
+func hosts(context.Context, *vql.Scope, *noArgs) (vql.Value, error) {
+	return vql.NewDict().
+		Set("structs", []pair{{1, "x"}, {2, "y"}}).
+		Set("pointers", []*pair{{1, "x"}, nil, {2, "y"}}).
+		Set("one", pair{3, "z"}).
+		Set("maps", []map[string]any{{"b": 2, "a": 1}, {}}).
+		Set("texts", map[string]string{"k": "v"}).
+		Set("dicts", []*vql.Dict{vql.NewDict().Set("a", 1), vql.NewDict().Set("a", 2)}).
+		Set("objects", []vql.Value{vql.HostObject(counted{4}), vql.HostObject(counted{5})}).
+		Set("times", []time.Time{time.Unix(5, 0).UTC()}).
+		Set("paths", []*vql.Path{vql.ParsePath(vql.PathLinux, "/a/b")}).
+		Set("pathspecs", []*vql.PathSpec{{Path: "/a"}, {Path: "/b", DelegateAccessor: "zip"}}).
+		Set("modes", []fs.FileMode{0o644}).
+		Set("ints", [2]int{7, 8}).
+		Set("mixed", []any{int64(1), pair{2, "y"}, nil, vql.NewDict().Set("a", 3), []int{4}}), nil
 }
 
 func every(ctx context.Context, scope *vql.Scope, a *everyArg) (vql.Value, error) {

@@ -54,6 +54,7 @@ func (s *Scope) RunProgram(ctx context.Context, p *Program, emit func(*Dict) err
 // statement of the session, as called artifacts run theirs, that one's hold.
 func (s *session) bounded(ctx context.Context, f func(context.Context) error) error {
 	if s.statementOf(ctx) == nil {
+		defer s.engine.metrics.began()()
 		stmt := &statement{}
 		ctx, stmt.stop = context.WithCancelCause(ctx)
 		defer stmt.stop(nil)
@@ -245,38 +246,6 @@ func (s *Scope) selectInChild(ctx context.Context, query *vfilter.VQL, emit Emit
 		return nil
 	}
 	return child.runSelect(ctx, query, emit)
-}
-
-// valueQuery is any value acting as a query.
-type valueQuery struct{ value any }
-
-// Eval implements the engine's stored query.
-func (q *valueQuery) Eval(ctx context.Context, inner types.Scope) <-chan types.Row {
-	return generate(ctx, inner, func(emit Emit) error {
-		return q.each(ctx, scopeOf(inner), emit)
-	})
-}
-
-func (q *valueQuery) each(_ context.Context, s *Scope, emit Emit) error {
-	if list, ok := asSlice(q.value); ok {
-		for i := range list.Len() {
-			if err := q.one(s, list.Index(i).Interface(), emit); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return q.one(s, q.value, emit)
-}
-
-func (q *valueQuery) one(s *Scope, v any, emit Emit) error {
-	if IsNull(v) {
-		return nil
-	}
-	if _, ok := asSlice(v); ok || len(s.inner.GetMembers(v)) == 0 {
-		v = NewDict().Set("_value", v)
-	}
-	return emit(v)
 }
 
 // generate runs f in a goroutine and gives its rows as the engine wants them. The

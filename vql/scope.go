@@ -120,9 +120,31 @@ func (s *Scope) LookupInt(name string, fallback int64) int64 {
 	return fallback
 }
 
-// Charge charges one op: it may sleep to keep to the session's limits, and
-// returns an error when the query has to stop. The error is to be returned.
-func (s *Scope) Charge(ctx context.Context) error { return s.session.charge(ctx) }
+// Charge charges one op: it may sleep to keep to the session's limits and those of
+// the query() that ctx belongs to, and returns an error when the query has to stop.
+// The error is to be returned.
+func (s *Scope) Charge(ctx context.Context) error {
+	if err := ownLimits(ctx).hold(ctx); err != nil {
+		return err
+	}
+	return s.session.charge(ctx)
+}
+
+// Call calls a function of the engine as a query does, and returns its error instead
+// of logging it.
+func (s *Scope) Call(ctx context.Context, name string, args *Dict) (Value, error) {
+	f, ok := s.session.engine.Function(name)
+	if !ok {
+		return nil, fmt.Errorf("there is no function %s", name)
+	}
+	scope := scopeOf(s.inner)
+	scope.name, scope.state = name, &stateKey{id: name}
+	out, err := (&functionAdapter{function: f, engine: s.session.engine}).run(ctx, scope, args)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return out, nil
+}
 
 // Cache returns what the session's primitives keep until the root scope closes.
 func (s *Scope) Cache() *Cache { return &s.session.cache }

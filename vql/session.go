@@ -218,6 +218,7 @@ func (s *session) guarded(f func()) func() {
 // recovered turns a panic into log lines; deferred.
 func (s *session) recovered(name string) {
 	if r := recover(); r != nil {
+		s.engine.metrics.panicked()
 		s.log.add(LevelError, fmt.Sprintf("PANIC: %s: %v", name, r))
 		s.log.add(LevelDebug, fmt.Sprintf("PANIC: %s: %s", name, debug.Stack()))
 	}
@@ -261,6 +262,7 @@ func (s *session) close() {
 	if !stopped || !s.wait() {
 		s.log.add(LevelWarn, "a primitive did not stop when the query ended")
 	}
+	s.engine.metrics.closed(s)
 	s.log.flush()
 }
 

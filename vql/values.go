@@ -223,47 +223,6 @@ func (s *Scope) Query(ctx context.Context, v any) Query {
 	return Query{stored: &valueQuery{value: v}}
 }
 
-// Iterate hands the rows of a value to emit, as foreach does: a query's rows, an
-// array's elements (NULLs skipped, what is no dict as {"_value": v}), a dict
-// itself, nothing for NULL.
-func (s *Scope) Iterate(ctx context.Context, v Value, emit Emit) error {
-	return s.iterate(ctx, v, dictRows(emit))
-}
-
-// iterate is Iterate, but the rows of a SELECT come as records.
-func (s *Scope) iterate(ctx context.Context, v Value, emit Emit) error {
-	v = s.force(ctx, v)
-	if q, ok := v.(types.StoredQuery); ok {
-		return s.runRecords(ctx, q, emit)
-	}
-	if d, ok := v.(*Dict); ok {
-		return emit(d)
-	}
-	if list, ok := asSlice(v); ok {
-		for i := range list.Len() {
-			item := list.Index(i).Interface()
-			if IsNull(item) {
-				continue
-			}
-			if err := emit(asRow(item)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if IsNull(v) {
-		return nil
-	}
-	return emit(asRow(v))
-}
-
-func asRow(v Value) Value {
-	if d, ok := v.(*Dict); ok {
-		return d
-	}
-	return NewDict().Set("_value", v)
-}
-
 // Member returns the member of a value as v.name does; false when it has none.
 func (s *Scope) Member(v Value, name string) (Value, bool) {
 	out, ok := s.inner.Associative(v, name)

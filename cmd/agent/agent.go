@@ -60,6 +60,10 @@ func Options(c config.Client, s Settings) (client.Options, error) {
 	if err != nil {
 		return client.Options{}, err
 	}
+	if s.Registerer != nil {
+		engine = engine.Counted(vql.NewMetrics(s.Registerer))
+		endpoint.Yara().Register(s.Registerer)
+	}
 	transport, err := wire.NewTransport(TransportOptions(c))
 	if err != nil {
 		return client.Options{}, fmt.Errorf("client transport: %w", err)

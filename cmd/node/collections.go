@@ -14,7 +14,7 @@ import (
 
 // wireRunner makes what runs collections on the server while this node leads.
 func (n *Node) wireRunner() error {
-	engine, err := Engine()
+	engine, err := n.engine()
 	if err != nil {
 		return err
 	}

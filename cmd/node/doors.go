@@ -102,7 +102,7 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 		allowed = append(allowed, prefix)
 	}
 	n.operatorsCertificate.Store(&pair)
-	engine, err := Engine()
+	engine, err := n.engine()
 	if err != nil {
 		return api.Options{}, err
 	}

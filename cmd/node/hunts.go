@@ -32,7 +32,7 @@ func (n *Node) wireHunts() error {
 		Ask: func(q hunts.Question) { n.asker.Ask(q) }, Index: func() uint64 { return n.ledger.Reached() },
 	})
 	n.asker = hunts.NewAsker(hunts.AskerOptions{
-		Room: n.hunts, Foreman: n.foreman, Engine: engine, Inquire: func(q flows.Inquiry) { n.flows.Inquire(q) },
+		Room: n.hunts, Foreman: n.foreman, Engine: engine.Counted(n.counted), Inquire: func(q flows.Inquiry) { n.flows.Inquire(q) },
 	})
 	return nil
 }

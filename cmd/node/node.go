@@ -25,6 +25,7 @@ import (
 	"raptorpack/frontend"
 	"raptorpack/hunts"
 	"raptorpack/ids"
+	"raptorpack/internal/watch"
 	"raptorpack/inventory"
 	"raptorpack/master"
 	"raptorpack/minion"
@@ -35,6 +36,8 @@ import (
 	"raptorpack/replication"
 	"raptorpack/runner"
 	"raptorpack/users"
+	"raptorpack/vql"
+	"raptorpack/vql/endpoint"
 	"raptorpack/wire"
 )
 
@@ -85,6 +88,7 @@ type Node struct {
 	o           Options
 	log         *slog.Logger
 	registry    *prometheus.Registry
+	counted     *vql.Metrics // of all queries
 	store       *filestore.Store
 	incarnation *filestore.Incarnation
 	reader      *filestore.Reader
@@ -143,6 +147,8 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), lease: newLease(), failed: make(chan error, maxParts)}
 	n.told, n.drain = context.WithCancel(context.WithoutCancel(ctx))
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	n.counted = vql.NewMetrics(n.registry)
+	endpoint.Yara().Register(n.registry)
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.abandon(ctx))
 	}
@@ -325,7 +331,7 @@ func (n *Node) loadArtifacts() (*artifacts.Repository, error) {
 // cannot be watched, as on a network filesystem that does not tell, is read with the
 // configuration (SIGHUP).
 func (n *Node) watchArtifacts(ctx context.Context) error {
-	err := artifacts.WatchFolder(ctx, n.o.Config.Frontend.ArtifactDefinitionsFolder, n.component("artifacts"), n.rereadArtifacts)
+	err := watch.Folder(ctx, n.o.Config.Frontend.ArtifactDefinitionsFolder, n.component("artifacts"), n.rereadArtifacts)
 	if err != nil {
 		n.component("artifacts").Warn("the folder is not watched; SIGHUP has it read again", "err", err)
 		<-ctx.Done()

@@ -30,15 +30,22 @@ func (n *Node) queryServices(d *doors, who api.Principal) []any {
 	}}
 }
 
+// engine is Engine, with what queries do counted among the node's metrics.
+func (n *Node) engine() (*vql.Engine, error) {
+	e, err := Engine()
+	if err != nil {
+		return nil, err
+	}
+	return e.Counted(n.counted), nil
+}
+
 // queryHost is what one query's primitives work on, in the name of who. Queries
 // run behind the doors, so these are open by then.
 func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 	return &server.Host{
 		Org: ids.RootOrg, Principal: who.Name, Clients: n.clients, Flows: n.flows, Artifacts: n.artifacts, Users: n.users,
 		Ledger: proposer{d.api, &who}, Tools: n.tools, Inventory: toolKeeper{n, d.api, &who}, Notebooks: n.notebooks, Timelines: n.timelines, Files: n.store, Hunts: n.hunts, Rows: n.reader, Unasked: n.unasked(), Downloads: downloadMaker{n}, Imports: importsFor{d.api, &who},
-		Repack: func(to io.Writer, program io.ReaderAt, size int64, text []byte) error {
-			return config.Repack(to, program, size, text, nil)
-		},
+		Repack: repack,
 		Collect: func(ctx context.Context, c server.Collection) (ids.Flow, error) {
 			started, err := d.api.Collect(ctx, &who, c.Client, collectRequest(c))
 			if err != nil {
@@ -77,6 +84,15 @@ func (n *Node) orgInfo(ids.Org) server.OrgInfo {
 		n.component("api").Error("client file for queries", "err", err)
 	}
 	return info
+}
+
+// repack hands what is to be packed on to who knows how.
+func repack(to io.Writer, program io.ReaderAt, size int64, text []byte, files []server.Packed) error {
+	packed := make([]config.Packed, len(files))
+	for i, f := range files {
+		packed[i] = config.Packed(f)
+	}
+	return config.Repack(to, program, size, text, packed)
 }
 
 // proposer brings the changes of one query into the ledger. They outlast the query,

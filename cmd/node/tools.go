@@ -8,6 +8,7 @@ import (
 
 	"raptorpack/api"
 	"raptorpack/artifacts"
+	"raptorpack/filestore"
 	"raptorpack/frontend"
 	"raptorpack/ids"
 	"raptorpack/inventory"
@@ -55,6 +56,32 @@ func (k toolKeeper) Variables(t artifacts.Tool) ([]artifacts.Value, error) {
 func (k toolKeeper) Fetch(ctx context.Context, t artifacts.Tool) error {
 	return k.api.FetchTool(ctx, k.who, t)
 }
+
+// Open implements server.Inventory.
+func (k toolKeeper) Open(ctx context.Context, t *inventory.Tool) (io.ReadCloser, error) {
+	handle, err := k.n.toolFiles.Open(ctx, ids.RootOrg, t.File)
+	if err != nil {
+		return nil, err
+	}
+	return &toolReader{ctx, handle, 0}, nil
+}
+
+// toolReader reads a tool's file once, from its beginning.
+type toolReader struct {
+	ctx    context.Context //nolint:containedctx // lives as long as one call
+	handle *filestore.Handle
+	at     int64
+}
+
+// Read implements io.Reader.
+func (r *toolReader) Read(p []byte) (int, error) {
+	n, err := r.handle.ReadAt(r.ctx, p, r.at)
+	r.at += int64(n)
+	return n, err
+}
+
+// Close implements io.Closer.
+func (r *toolReader) Close() error { return r.handle.Close(context.WithoutCancel(r.ctx)) }
 
 // Set implements server.Inventory.
 func (k toolKeeper) Set(ctx context.Context, t artifacts.Tool) error {

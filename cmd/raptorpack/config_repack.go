@@ -1,18 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"raptorpack/config"
-	"raptorpack/internal/archive"
 )
 
 func newConfigRepack(g *globals) *cobra.Command {
@@ -36,16 +33,12 @@ cover it, so sign afterwards. A file with private keys of a server is refused.`,
 			if err != nil {
 				return err
 			}
-			zipped, err := zipOf(binaries)
-			if err != nil {
-				return err
-			}
 			if program == "" {
 				if program, err = os.Executable(); err != nil {
 					return fmt.Errorf("find this program: %w", err)
 				}
 			}
-			return repack(program, output, text, zipped)
+			return repack(program, output, text, packed(binaries))
 		},
 	}
 	flags := c.Flags()
@@ -55,33 +48,16 @@ cover it, so sign afterwards. A file with private keys of a server is refused.`,
 	return c
 }
 
-// zipOf packs files by their base names; without any it is empty.
-func zipOf(names []string) ([]byte, error) {
-	if len(names) == 0 {
-		return nil, nil
-	}
-	var out bytes.Buffer
-	z := archive.NewWriter(&out)
-	taken := map[string]bool{}
+// packed are further files by their base names.
+func packed(names []string) []config.Packed {
+	files := make([]config.Packed, 0, len(names))
 	for _, name := range names {
-		if base := filepath.Base(name); taken[base] {
-			return nil, usage("--binary: two files are called %s", base)
-		}
-		taken[filepath.Base(name)] = true
-		file, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		_, err = z.Member(filepath.Base(name), time.Now(), func(w io.Writer) error { _, err := io.Copy(w, file); return err })
-		if err = errors.Join(err, file.Close()); err != nil {
-			return nil, err
-		}
+		files = append(files, config.Packed{Name: filepath.Base(name), Open: func() (io.ReadCloser, error) { return os.Open(name) }})
 	}
-	err := z.Close() // before the bytes are taken
-	return out.Bytes(), err
+	return files
 }
 
-func repack(program, output string, text, zipped []byte) error {
+func repack(program, output string, text []byte, files []config.Packed) error {
 	from, err := os.Open(program)
 	if err != nil {
 		return err
@@ -95,7 +71,7 @@ func repack(program, output string, text, zipped []byte) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(config.Repack(to, from, info.Size(), text, zipped), to.Sync(), to.Close())
+	err = errors.Join(config.Repack(to, from, info.Size(), text, files), to.Sync(), to.Close())
 	if err != nil {
 		return errors.Join(err, os.Remove(output))
 	}

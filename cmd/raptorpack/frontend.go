@@ -17,6 +17,7 @@ import (
 	"raptorpack/cmd/node"
 	"raptorpack/config"
 	"raptorpack/ids"
+	"raptorpack/internal/watch"
 )
 
 type frontendFlags struct {
@@ -136,7 +137,7 @@ func watchConfig(ctx context.Context, g *globals, o config.Options, n *node.Node
 	if loaded, err := config.Load(g.config, o); err == nil && loaded.Frontend.TLSCertificateFilename != "" {
 		paths = append(paths, loaded.Frontend.TLSCertificateFilename, loaded.Frontend.TLSPrivateKeyFilename)
 	}
-	return config.Watch(ctx, paths, hangup, n.Logger(), func() {
+	return watch.Files(ctx, paths, hangup, n.Logger(), func() {
 		fresh, err := config.Load(g.config, o)
 		if err == nil {
 			err = n.Reload(fresh)

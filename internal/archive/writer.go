@@ -23,11 +23,16 @@ type Writer struct{ zip *zip.Writer }
 
 // NewWriter begins a zip. Members are deflated at the fastest.
 func NewWriter(w io.Writer) *Writer {
-	z := zip.NewWriter(w)
-	z.RegisterCompressor(zip.Deflate, func(out io.Writer) (io.WriteCloser, error) {
-		return flate.NewWriter(out, flate.BestSpeed)
+	z := &Writer{zip.NewWriter(w)}
+	z.Level(flate.BestSpeed)
+	return z
+}
+
+// Level makes members that follow be deflated as hard as 1 (the fastest) to 9.
+func (w *Writer) Level(level int) {
+	w.zip.RegisterCompressor(zip.Deflate, func(out io.Writer) (io.WriteCloser, error) {
+		return flate.NewWriter(out, level)
 	})
-	return &Writer{z}
 }
 
 // Member writes a member by write. The name has to be safe (see SafePath).

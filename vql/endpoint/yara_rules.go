@@ -17,6 +17,9 @@ import (
 // memory to keep.
 var yaraEngine = sync.OnceValue(func() *yara.Engine { return yara.New(yara.Options{}) })
 
+// Yara is the engine of yara() and proc_yara(), whose metrics a host may register.
+func Yara() *yara.Engine { return yaraEngine() }
+
 // errNoRules means that a call names neither rules nor a key that has some.
 var errNoRules = errors.New("rules are needed, or the key of rules that were given before")
 

@@ -18,7 +18,7 @@ type collectArgs struct {
 	Spec      *vql.Dict `vql:"spec" doc:"Parameters by artifact: a dict of dicts."`
 	Timeout   int64     `vql:"timeout" doc:"Seconds (what the artifacts say)."`
 	Ops       float64   `vql:"ops_per_sec" doc:"The old name of iops_limit."`
-	CPULimit  float64   `vql:"cpu_limit" doc:"Per cent of a core."`
+	CPULimit  float64   `vql:"cpu_limit" doc:"Per cent of the client's processors."`
 	IOPSLimit float64   `vql:"iops_limit" doc:"Ops per second."`
 	MaxRows   int64     `vql:"max_rows" doc:"Rows at most."`
 	MaxBytes  int64     `vql:"max_bytes" doc:"Bytes of uploads at most."`

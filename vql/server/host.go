@@ -95,8 +95,9 @@ type Host struct {
 	// the doors; nil: nothing is.
 	Imports Imports
 
-	// Repack copies a program with another client file; nil: it does not work.
-	Repack func(to io.Writer, program io.ReaderAt, size int64, config []byte) error
+	// Repack copies a program with another client file and further files; nil: it does
+	// not work.
+	Repack func(to io.Writer, program io.ReaderAt, size int64, config []byte, files []Packed) error
 
 	// Audit leaves a line in the audit trail once a change is in the ledger; nil:
 	// none. What cannot be kept is its own to tell.
@@ -128,6 +129,12 @@ func (h *Host) Variables() *vql.Dict {
 	version := vql.NewDict().Set("Name", "raptorpack").Set("Version", h.Version).Set("BuildTime", "").
 		Set("CiBuildUrl", "").Set("InstallTime", int64(0))
 	return vql.NewDict().Set("config", config.Set("Version", version).Set("Labels", []string{})).Set("_SessionId", "")
+}
+
+// Packed is a further file that goes into a repacked program.
+type Packed struct {
+	Name string
+	Open func() (io.ReadCloser, error)
 }
 
 // OrgInfo is what somebody needs who deploys clients of an org.

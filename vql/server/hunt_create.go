@@ -30,7 +30,7 @@ type huntCreateArgs struct {
 	Spec          vql.Value `vql:"spec" doc:"Parameters by artifact: a dict of dicts."`
 	Timeout       int64     `vql:"timeout" doc:"Seconds on each client (what the artifacts say)."`
 	Ops           float64   `vql:"ops_per_sec" doc:"The old name of iops_limit."`
-	CPULimit      float64   `vql:"cpu_limit" doc:"Per cent of a core."`
+	CPULimit      float64   `vql:"cpu_limit" doc:"Per cent of the client's processors."`
 	IOPSLimit     float64   `vql:"iops_limit" doc:"Ops per second."`
 	MaxRows       int64     `vql:"max_rows" doc:"Rows of each client at most."`
 	MaxBytes      int64     `vql:"max_bytes" doc:"Bytes of each client's uploads at most."`

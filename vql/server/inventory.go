@@ -21,6 +21,9 @@ type Inventory interface {
 	// Fetch has the master fetch a tool and waits for a while until it is there.
 	Fetch(ctx context.Context, t artifacts.Tool) error
 
+	// Open reads a tool's stored file, which it must have.
+	Open(ctx context.Context, t *inventory.Tool) (io.ReadCloser, error)
+
 	// Set makes the principal's definition count.
 	Set(ctx context.Context, t artifacts.Tool) error
 

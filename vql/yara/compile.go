@@ -91,6 +91,7 @@ func (e *Engine) Compile(ctx context.Context, s Source) (*Rules, error) {
 		return nil, errors.Join(err, cerr)
 	}
 	r.engine = e
+	e.counts.compiled.Add(1)
 	return r, nil
 }
 

@@ -51,6 +51,7 @@ const pageBytes = 64 << 10
 // Engine holds the module. It is safe for concurrent use.
 type Engine struct {
 	options Options
+	counts  counts
 	working chan struct{} // a slot for each working instance; full: the next call waits
 
 	mu      sync.Mutex // held while the module is translated: all wait for the same
@@ -73,8 +74,12 @@ func New(o Options) *Engine {
 // Close frees the module and ends what still works. The engine is of no use after.
 func (e *Engine) Close(ctx context.Context) error {
 	e.idleMu.Lock()
+	idle := e.idle
 	e.idle, e.gone = nil, true // they end with the runtime
 	e.idleMu.Unlock()
+	for _, in := range idle {
+		in.uncount()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.closed = true

@@ -15,6 +15,8 @@ type instance struct {
 	module api.Module
 	rules  *Rules // loaded for scanning
 	broken bool
+
+	counts *counts // of the engine; nil once this one does not count any more
 }
 
 // instance makes a new one.
@@ -27,7 +29,8 @@ func (e *Engine) instance(ctx context.Context) (*instance, error) {
 	if err != nil {
 		return nil, broken(ctx, "begin", err)
 	}
-	in := &instance{module: module}
+	in := &instance{module: module, counts: &e.counts}
+	e.counts.instances.Add(1)
 	if err := in.must(withCall(ctx, &call{}), "begin"); err != nil {
 		return nil, errors.Join(err, in.close(ctx))
 	}
@@ -35,8 +38,21 @@ func (e *Engine) instance(ctx context.Context) (*instance, error) {
 }
 
 func (in *instance) close(ctx context.Context) error {
+	in.uncount()
 	in.broken = true
 	return in.module.Close(context.WithoutCancel(ctx))
+}
+
+// uncount takes a closing instance out of the number of instances.
+func (in *instance) uncount() {
+	if in.counts == nil {
+		return
+	}
+	in.counts.instances.Add(-1)
+	if in.broken {
+		in.counts.broken.Add(1)
+	}
+	in.counts = nil
 }
 
 // bytes is the memory that the instance has now.

@@ -98,10 +98,15 @@ func (r *Rules) Scan(ctx context.Context, t Target, o ScanOptions) ([]*Match, er
 		return nil, err
 	}
 	s := &scan{target: t, options: o, next: -1}
+	r.engine.counts.scans.Add(1)
 	err = in.must(withCall(ctx, &call{scan: s}), "scan", truth(t.Size < 0), uint64(max(t.Size, 0)))
 	if err != nil {
 		err = fmt.Errorf("scan: %w", err)
 		in.broken = true // what it left behind is not worth finding out
+	}
+	r.engine.counts.read.Add(s.bytesRead)
+	if err != nil || s.unread != nil {
+		r.engine.counts.failed.Add(1)
 	}
 	return s.matches, errors.Join(err, s.unread, r.engine.give(ctx, in))
 }
@@ -119,6 +124,8 @@ type scan struct {
 	matches []*Match
 	count   int   // of hits, and of matches without one
 	unread  error // the first block that could not be read
+
+	bytesRead uint64
 }
 
 // full reports whether no more hits are wanted.
@@ -156,6 +163,7 @@ func (s *scan) read(memory api.Memory, address, size uint32) int {
 	if err != nil && !errors.Is(err, io.EOF) && s.unread == nil { // the first tells enough
 		s.unread = fmt.Errorf("read %d bytes at %d: %w", size, b.Base, err)
 	}
+	s.bytesRead += uint64(n)
 	s.address, s.held = address, Block{b.Base, int64(n)}
 	return n
 }

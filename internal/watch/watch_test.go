@@ -1,4 +1,4 @@
-package artifacts_test
+package watch_test
 
 import (
 	"context"
@@ -8,10 +8,41 @@ import (
 	"testing"
 	"time"
 
-	"raptorpack/artifacts"
-	"raptorpack/ids"
-	"raptorpack/proto/buspb"
+	"go.uber.org/goleak"
+
+	"raptorpack/internal/watch"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAReplacedFileAndAHangupAreTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "server.yaml")
+	if err := os.WriteFile(path, []byte("a"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hangup := make(chan struct{}, 1)
+	changed := make(chan struct{}, 16)
+	ended := make(chan error, 1)
+	ctx := t.Context()
+	hangup <- struct{}{}
+	go func() {
+		ended <- watch.Files(ctx, []string{path}, hangup, slog.New(slog.DiscardHandler), func() { changed <- struct{}{} })
+	}()
+	t.Cleanup(func() {
+		if err := <-ended; err != nil {
+			t.Errorf("watch: %v", err)
+		}
+	})
+	<-changed // the hangup: the watch is up
+	fresh := path + ".new"
+	if err := os.WriteFile(fresh, []byte("b"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		t.Fatal(err)
+	}
+	<-changed
+}
 
 func TestAFolderIsWatchedWithThoseBelowIt(t *testing.T) {
 	dir := t.TempDir()
@@ -22,7 +53,7 @@ func TestAFolderIsWatchedWithThoseBelowIt(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1) // one answer
 	go func() {
-		ended <- artifacts.WatchFolder(ctx, dir, slog.New(slog.DiscardHandler), func() {
+		ended <- watch.Folder(ctx, dir, slog.New(slog.DiscardHandler), func() {
 			select {
 			case changed <- struct{}{}:
 			default:
@@ -58,32 +89,7 @@ func TestAFolderIsWatchedWithThoseBelowIt(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if err := artifacts.WatchFolder(t.Context(), filepath.Join(dir, "none"), slog.New(slog.DiscardHandler), func() {}); err == nil {
+	if err := watch.Folder(t.Context(), filepath.Join(dir, "none"), slog.New(slog.DiscardHandler), func() {}); err == nil {
 		t.Error("a folder that is not there is watched")
-	}
-}
-
-// What a folder has by now takes the place of what it had; stored definitions stay.
-func TestARoomTakesOnWhatItsFolderHasByNow(t *testing.T) {
-	room := artifacts.NewRoom(builtIn(t))
-	m, _, err := room.PlanSet(ids.RootOrg, "name: Custom.Stored\nsources: [{query: SELECT 1 FROM scope()}]\n", "ada")
-	if err == nil {
-		err = room.Apply(&buspb.Entry{Index: 1, Mutation: m})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := room.Repository(ids.RootOrg).Lookup("Folder.New"); err == nil {
-		t.Fatal("it is there before")
-	}
-	fresh := builtIn(t)
-	if err := fresh.Add(parse(t, "name: Folder.New\nsources: [{query: SELECT 1 FROM scope()}]\n")); err != nil {
-		t.Fatal(err)
-	}
-	room.Rebase(fresh)
-	for _, name := range []string{"Folder.New", "Custom.Stored"} {
-		if _, err := room.Repository(ids.RootOrg).Lookup(name); err != nil {
-			t.Error(name, err)
-		}
 	}
 }
