@@ -73,7 +73,7 @@ func diffPlugin(ctx context.Context, scope *Scope, args *diffArgs, emit Emit) er
 	if period <= 0 {
 		period = time.Minute
 	}
-	before := map[string]*Dict{}
+	before := &keyedRows{}
 	for {
 		now, err := scope.keyed(ctx, args.Query, args.Key)
 		if err != nil {
@@ -82,7 +82,7 @@ func diffPlugin(ctx context.Context, scope *Scope, args *diffArgs, emit Emit) er
 		if err := emitDiff(before, now, emit); err != nil {
 			return err
 		}
-		before = now.byKey
+		before = now
 		if err := scope.wait(ctx, period); err != nil {
 			return err
 		}
@@ -113,20 +113,20 @@ func (s *Scope) keyed(ctx context.Context, q Query, column string) (*keyedRows, 
 	return out, err
 }
 
-func emitDiff(before map[string]*Dict, now *keyedRows, emit Emit) error {
+func emitDiff(before, now *keyedRows, emit Emit) error {
 	for _, key := range now.order {
-		if _, old := before[key]; old {
+		if _, old := before.byKey[key]; old {
 			continue
 		}
 		if err := emit(withColumn(now.byKey[key], "Diff", "added")); err != nil {
 			return err
 		}
 	}
-	for key, row := range before {
+	for _, key := range before.order {
 		if _, still := now.byKey[key]; still {
 			continue
 		}
-		if err := emit(withColumn(row, "Diff", "removed")); err != nil {
+		if err := emit(withColumn(before.byKey[key], "Diff", "removed")); err != nil {
 			return err
 		}
 	}

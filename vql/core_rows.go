@@ -81,10 +81,10 @@ const maxWorkers = 900
 func foreachPlugin(ctx context.Context, scope *Scope, args *foreachArgs, emit Emit) error {
 	source := args.Row.Value(ctx, scope)
 	rows := func(each Emit) error {
+		if args.Column == "" {
+			return scope.iterate(ctx, source, scope.elements(each))
+		}
 		return scope.iterate(ctx, source, func(row Value) error {
-			if args.Column == "" {
-				return each(row)
-			}
 			cell, ok := scope.Member(row, args.Column)
 			if !ok {
 				cell = NULL

@@ -26,6 +26,51 @@ func (s *Scope) iterate(ctx context.Context, v Value, emit Emit) error {
 	return s.eachElement(ctx, v, func(element Value) error { return emitRow(element, emit) })
 }
 
+// elements makes an emit whose rows answer to _value, too, unless they are dicts: the
+// language has an array's elements under that name.
+func (s *Scope) elements(emit Emit) Emit {
+	return func(row Value) error {
+		switch row.(type) {
+		case *Dict, *record:
+			return emit(row)
+		}
+		return emit(&element{s.inner, row})
+	}
+}
+
+// element is a value with fields as a row.
+type element struct {
+	inner types.Scope
+	value Value
+}
+
+var _ types.LazyRow = (*element)(nil)
+
+// AddColumn implements types.LazyRow; a value takes no further columns.
+func (e *element) AddColumn(string, func(context.Context, types.Scope) types.Any) types.LazyRow {
+	return e
+}
+
+// Columns implements types.LazyRow.
+func (e *element) Columns() []string { return e.inner.GetMembers(e.value) }
+
+// Has implements types.LazyRow.
+func (e *element) Has(name string) bool {
+	_, ok := e.Get(name)
+	return ok
+}
+
+// Get implements types.LazyRow.
+func (e *element) Get(name string) (types.Any, bool) {
+	if v, ok := e.inner.Associative(e.value, name); ok {
+		return v, true
+	}
+	if name == "_value" {
+		return e.value, true
+	}
+	return NULL, false
+}
+
 // eachElement hands out an array's elements, of any other value itself.
 func (s *Scope) eachElement(ctx context.Context, v Value, f func(Value) error) error {
 	list, ok := asSlice(v)
