@@ -99,8 +99,10 @@ func hangBeyondTheLease(t *testing.T, commitWait time.Duration, begin func(*pack
 	h.told, h.accepts = h.busy.rowsAcked(), p.metric("raptorpack_frontend_accepts_total")
 	p.waitLog("did not answer for longer than this node's lease", "nodes/story/1")
 	p.waitUnready("lease has lapsed")
+	// Reading is answered. Whether the client's first words are durable depends on how
+	// long the commit with them waited for company.
 	var flow flowState
-	if err := p.get(h.c.path(), &flow); err != nil || flow.State != "running" {
+	if err := p.get(h.c.path(), &flow); err != nil || flow.State != "running" && flow.State != "pending" {
 		t.Errorf("the flow is %+v, %v", flow, err)
 	}
 	return h
