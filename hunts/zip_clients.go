@@ -132,7 +132,7 @@ func (z *zipWriter) flowLine(f *flows.Flow) *ClientLine {
 	return &ClientLine{
 		ClientID: f.Client.String(), FlowID: f.Flow.String(), Hostname: z.hostname(f.Client), State: string(f.State), Attempt: attempt,
 		Rows: f.Rows(), Uploads: f.Uploads.Len(), UploadBytes: f.UploadBytes(), Logs: f.Totals.Logs, Conflicts: f.Conflicts(),
-		CPU: f.CPU.Nanoseconds(),
+		CPU:     f.CPU.Nanoseconds(),
 		Created: given(f.Created), Taken: given(f.Taken), Ended: given(f.Ended), Error: f.Error,
 	}
 }
