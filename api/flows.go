@@ -34,6 +34,7 @@ type Flow struct {
 	Started   *time.Time    `json:"started,omitempty"`
 	Ended     *time.Time    `json:"ended,omitempty"`
 	Seconds   float64       `json:"duration_seconds,omitempty"`
+	CPU       *int64        `json:"cpu_ns,omitempty" doc:"processor time of its queries on the client in nanoseconds; left out: the agent told none"`
 	Rows      int64         `json:"rows" doc:"rows on the filestore"`
 	Uploads   int64         `json:"uploads" doc:"finished uploads"`
 	Bytes     int64         `json:"upload_bytes"`
@@ -54,6 +55,7 @@ type FlowResult struct {
 type FlowProgress struct {
 	At      time.Time    `json:"at"`
 	Totals  flows.Totals `json:"totals"`
+	CPU     *int64       `json:"cpu_ns,omitempty" doc:"processor time of its queries so far in nanoseconds; left out: the agent tells none"`
 	Queries int          `json:"queries"`
 	Running int          `json:"running"`
 }
@@ -62,7 +64,7 @@ func (s *Server) flow(f *flows.Flow) Flow {
 	out := Flow{
 		ID: f.Flow.String(), Client: f.Client.String(), State: string(f.State), Error: f.Error, Creator: f.Spec.Creator,
 		Artifacts: showSpecs(f.Spec.Artifacts), Results: []FlowResult{}, Created: f.Created, Started: timeOrNil(f.Taken), Ended: timeOrNil(f.Ended),
-		Seconds: f.Duration.Seconds(), Rows: f.Rows(), Uploads: f.Uploads.Len(), Bytes: f.UploadBytes(), Expected: f.Totals,
+		Seconds: f.Duration.Seconds(), CPU: f.CPU.Nanoseconds(), Rows: f.Rows(), Uploads: f.Uploads.Len(), Bytes: f.UploadBytes(), Expected: f.Totals,
 		Conflicts: f.Conflicts(), Cancelled: f.CancelledBy, Folder: filestore.FlowDir(f.Org, f.Client, f.Flow),
 	}
 	counts := map[string]int64{}
@@ -73,7 +75,7 @@ func (s *Server) flow(f *flows.Flow) Flow {
 		out.Results = append(out.Results, FlowResult{name, counts[name]})
 	}
 	if p, ok := s.o.Flows.Progress(f.Key); ok && !f.State.Final() {
-		out.Progress = &FlowProgress{At: p.At, Totals: p.Totals, Queries: p.Queries, Running: p.Running}
+		out.Progress = &FlowProgress{At: p.At, Totals: p.Totals, CPU: p.CPU.Nanoseconds(), Queries: p.Queries, Running: p.Running}
 	}
 	return out
 }

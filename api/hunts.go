@@ -80,6 +80,8 @@ type Hunt struct {
 	Bytes       int64          `json:"upload_bytes"`
 	Logs        int64          `json:"logs"`
 	Seconds     float64        `json:"duration_seconds" doc:"sum over all flows of their longest query"`
+	CPU         *int64         `json:"cpu_ns,omitempty" doc:"processor time on clients in nanoseconds, of the cpu_told flows whose agents told it; left out: none did"`
+	CPUTold     int64          `json:"cpu_told" doc:"flows whose agents told their processor time as they ended; stock agents tell none"`
 	Folder      string         `json:"folder" doc:"where the files lie below the filestore"`
 	Origin      *HuntOrigin    `json:"origin,omitempty" doc:"where it ran, if that was elsewhere"`
 }
@@ -90,8 +92,8 @@ func showHunt(h *hunts.Hunt) Hunt {
 		Results: h.Results, Targets: targetsOf(&h.Conditions), Urgent: h.Urgent, Rate: h.Rate, Limit: h.Settings.Limit,
 		Created: h.Created, Started: timeOrNil(h.Started), Ended: timeOrNil(h.Ended), Expires: h.Expires, ChangedBy: h.MovedBy,
 		Clients: map[string]int{}, Joined: h.Counts.Joined(), Flows: h.Sums.Flows, Rows: h.Sums.Rows, Uploads: h.Sums.Uploads,
-		Bytes: h.Sums.UploadBytes, Logs: h.Sums.Logs, Seconds: h.Sums.Duration.Seconds(), Folder: filestore.HuntDir(h.Org, h.Hunt),
-		Origin: originOf(h.Origin),
+		Bytes: h.Sums.UploadBytes, Logs: h.Sums.Logs, Seconds: h.Sums.Duration.Seconds(),
+		CPU: h.Sums.CPUNanoseconds(), CPUTold: h.Sums.CPUTold, Folder: filestore.HuntDir(h.Org, h.Hunt), Origin: originOf(h.Origin),
 	}
 	for set, n := range h.Counts {
 		out.Clients[hunts.Set(set).String()] = n

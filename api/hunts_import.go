@@ -192,6 +192,6 @@ func (s *Server) clientsThere(ctx context.Context, h *hunts.Hunt, set, cursor st
 func clientThere(l *hunts.ClientLine) HuntClient {
 	return HuntClient{
 		Client: l.ClientID, Hostname: l.Hostname, Set: hunts.SetOf(flows.State(l.State)).String(), Attempt: l.Attempt, Flow: l.FlowID,
-		State: l.State, Error: l.Error, Rows: l.Rows, Uploads: l.Uploads, Bytes: l.UploadBytes, Created: l.Created, Ended: l.Ended,
+		State: l.State, Error: l.Error, Rows: l.Rows, Uploads: l.Uploads, Bytes: l.UploadBytes, CPU: l.CPU, Created: l.Created, Ended: l.Ended,
 	}
 }

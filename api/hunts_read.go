@@ -123,6 +123,7 @@ type HuntClient struct {
 	Created  *time.Time `json:"created,omitempty" doc:"when it was admitted"`
 	Ended    *time.Time `json:"ended,omitempty"`
 	Seconds  float64    `json:"duration_seconds,omitempty"`
+	CPU      *int64     `json:"cpu_ns,omitempty" doc:"processor time of that flow's queries in nanoseconds; left out: the agent told none"`
 }
 
 func (s *Server) showMember(key hunts.Key, set hunts.Set, m hunts.Member) HuntClient {
@@ -139,6 +140,7 @@ func (s *Server) showMember(key hunts.Key, set hunts.Set, m hunts.Member) HuntCl
 	}
 	out.Flow, out.State, out.Error, out.Rows = f.Flow.String(), string(f.State), f.Error, f.Rows()
 	out.Uploads, out.Bytes, out.Seconds = f.Uploads.Len(), f.UploadBytes(), f.Duration.Seconds()
+	out.CPU = f.CPU.Nanoseconds()
 	out.Created, out.Ended = timeOrNil(f.Created), timeOrNil(f.Ended)
 	return out
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"raptorpack/api"
 	"raptorpack/config"
 	"raptorpack/flows"
@@ -99,6 +101,39 @@ func TestAHuntIsMadeChangedAndDeleted(t *testing.T) {
 	want := "hunt.create hunt.pause hunt.change hunt.start hunt.stop hunt.archive hunt.stop hunt.delete"
 	if got := strings.ReplaceAll(w.trail.operations(), "administrator:", ""); got != want {
 		t.Errorf("audit trail: %s, want %s", got, want)
+	}
+}
+
+func TestHuntsTellTheProcessorTimeOfTheirClients(t *testing.T) {
+	for what, tc := range map[string]struct {
+		told *int64
+		want int64
+	}{
+		"a stock agent": {nil, 0}, "no cost": {new(int64), 1}, "some cost": {proto.Int64(4200), 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorld(t)
+			path := w.hunt(nil)
+			key := w.takesPart(path)
+			end := endOf(key, 0, 0)
+			end.FlowStats.QueryStatus[0].CpuNs = tc.told
+			w.arrive(end, end)
+			check := func(where string, got *int64) {
+				if (got == nil) != (tc.told == nil) || got != nil && *got != *tc.told {
+					t.Errorf("%s: %v", where, got)
+				}
+			}
+			h := w.showHunt(path)
+			if check("hunt", h.CPU); h.CPUTold != tc.want || h.Flows != 1 {
+				t.Errorf("%+v", h)
+			}
+			var members api.List[api.HuntClient]
+			w.want(200, "reader", "GET", path+"/clients", nil).into(t, &members)
+			check("client", members.Items[0].CPU)
+			var f api.Flow
+			w.want(200, "reader", "GET", "/api/v1/clients/"+w.client.String()+"/flows/"+key.Flow.String(), nil).into(t, &f)
+			check("flow", f.CPU)
+		})
 	}
 }
 

@@ -92,6 +92,10 @@ type Options struct {
 	// between it is told of the same ones again.
 	Acknowledged func(messages [][]byte)
 
+	// CPU counts the processor time of queries; agents of one process share one [one
+	// of its own].
+	CPU *CPUMeter
+
 	Logger  *slog.Logger // [none]
 	Metrics *Metrics     // [unregistered ones]
 }
@@ -156,6 +160,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
+	}
+	if o.CPU == nil {
+		o.CPU = NewCPUMeter()
 	}
 	if o.Buffer.Logger == nil {
 		o.Buffer.Logger = o.Logger

@@ -74,6 +74,9 @@ func (q *query) mustCatchUp() bool { return len(q.behind) > 0 }
 
 // run takes the query to its end and leaves the outcome in its status.
 func (q *query) run(ctx context.Context) {
+	if q.flow != nil {
+		q.status.begin(q.runner.options.CPU)
+	}
 	err := q.work(ctx)
 	if errors.Is(err, context.Canceled) && context.Cause(ctx) == errTraceOver { //nolint:errorlint // a value of our own
 		err = nil

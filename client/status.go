@@ -16,8 +16,9 @@ const maxErrorText = 4 << 10
 
 // queryStatus is the progress of one VQLCollectorArgs.
 type queryStatus struct {
-	mu sync.Mutex
-	v  wirepb.VeloStatus
+	mu  sync.Mutex
+	v   wirepb.VeloStatus
+	cpu *cpuUse // nil: not counted, as of event queries, or not begun
 }
 
 func newQueryStatus(now time.Time) *queryStatus {
@@ -44,6 +45,14 @@ func (s *queryStatus) fail(text string) {
 	})
 }
 
+// begin counts the query's processor time from here until finish.
+func (s *queryStatus) begin(m *CPUMeter) {
+	use := m.begin()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cpu = use
+}
+
 // finish ends the query: an error noted before or now makes it GENERIC_ERROR.
 func (s *queryStatus) finish(started time.Time, err error) {
 	if err != nil {
@@ -51,6 +60,10 @@ func (s *queryStatus) finish(started time.Time, err error) {
 	}
 	s.update(func(v *wirepb.VeloStatus) {
 		v.Duration = int64(time.Since(started))
+		if s.cpu != nil {
+			v.CpuNs = s.cpu.end()
+			s.cpu = nil
+		}
 		v.Status = wirepb.VeloStatus_OK
 		if v.ErrorMessage != "" {
 			v.Status = wirepb.VeloStatus_GENERIC_ERROR
@@ -75,6 +88,9 @@ func (s *queryStatus) snapshot(started time.Time) *wirepb.VeloStatus {
 	v := proto.Clone(&s.v).(*wirepb.VeloStatus)
 	if v.Status == wirepb.VeloStatus_PROGRESS {
 		v.Duration = int64(time.Since(started))
+		if s.cpu != nil {
+			v.CpuNs = s.cpu.sofar()
+		}
 	}
 	return v
 }

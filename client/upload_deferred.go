@@ -169,6 +169,7 @@ func (u *uploader) sendRest(ctx context.Context, state upload, r vql.UploadReque
 // resume serves a ResumeTransactions: each upload is taken up again, and its
 // result is a row.
 func (q *query) resume(ctx context.Context, transactions []*wirepb.UploadTransaction) {
+	q.status.begin(q.runner.options.CPU)
 	q.status.finish(q.began, q.resumeAll(ctx, transactions))
 }
 

@@ -132,7 +132,7 @@ func recordOf(f *flows.Flow, hostname string) *container.Record {
 	r := &container.Record{
 		Client: f.Client.String(), Hostname: hostname, Session: f.Flow.String(), Creator: f.Spec.Creator, State: string(f.State), Error: f.Error,
 		Created: given(f.Created), Started: given(f.Taken), Ended: given(f.Ended), Results: f.Spec.Results(),
-		Rows: map[string]int64{}, Uploads: f.Uploads.Len(), Artifacts: []container.Artifact{},
+		Rows: map[string]int64{}, Uploads: f.Uploads.Len(), CPU: f.CPU.Nanoseconds(), Artifacts: []container.Artifact{},
 	}
 	for _, a := range f.Spec.Artifacts {
 		one := container.Artifact{Name: a.Name}

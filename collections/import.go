@@ -158,6 +158,7 @@ func (i *Imported) describe(r *container.Record) {
 	if r.State != "completed" {
 		a.Error = text(cmp.Or(r.Error, "it was "+cmp.Or(r.State, "not finished")+" where it ran"))
 	}
+	a.CPU = r.CPU
 	if r.Started != nil {
 		a.Started = r.Started.UTC()
 		if r.Ended != nil && r.Ended.After(*r.Started) {

@@ -56,6 +56,9 @@ func TestAFlowComesBackRowByRow(t *testing.T) {
 	if f.State != flows.Completed || f.Rows() != 3 || f.Uploads.Len() != 2 || f.Totals.Logs != 1 || f.Spec.Origin.Session != key.Flow.String() {
 		t.Errorf("flow is %+v, origin %+v", f, f.Spec.Origin)
 	}
+	if f.CPU != (flows.CPU{Used: 7, Told: true}) {
+		t.Errorf("processor time %+v", f.CPU)
+	}
 	after := members(t, other.zip(in.Arrival.Key, "", collections.ExportOptions{}), "")
 	for _, name := range []string{"uploads.jsonl", "flow.json", "client_info.json", "manifest.json"} { // they say whose and when
 		delete(before, name)

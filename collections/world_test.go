@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
 	"raptorpack/clients"
 	"raptorpack/collections"
@@ -139,7 +140,7 @@ func (w *world) flow() flows.Key {
 			{FileOffset: 4, OriginalOffset: 1<<20 - 4, FileLength: 4, Length: 4},
 		}, "C:", "$MFT"),
 		&wirepb.VeloMessage{FlowStats: &wirepb.FlowStats{FlowComplete: true, QueryStatus: []*wirepb.VeloStatus{{
-			Status: wirepb.VeloStatus_OK, ResultRows: 3, UploadedFiles: 2, LogRows: 1, FirstActive: 1_000_000, Duration: 5,
+			Status: wirepb.VeloStatus_OK, ResultRows: 3, UploadedFiles: 2, LogRows: 1, FirstActive: 1_000_000, Duration: 5, CpuNs: proto.Int64(7),
 		}}}},
 	)
 	f, err := w.flows.Flow(key)

@@ -69,6 +69,7 @@ type Record struct {
 	Rows      map[string]int64 `json:"rows"`
 	Uploads   int64            `json:"uploads"`
 	LogErrors int              `json:"log_errors,omitempty"`
+	CPU       *int64           `json:"cpu_ns,omitempty"` // processor time on the client; left out: not told
 }
 
 // Artifact is one collected artifact with the parameters that were set.

@@ -183,6 +183,8 @@ func (a *applier) end(f *Flow, e *buspb.FlowEnd) {
 	}
 	a.take(f)
 	f.CancelDue = e.Outcome == buspb.FlowEnd_OUTCOME_LIMIT && rank(f.Outcome) != 2
+	// What the client had spent it tells after our limit has ended the flow.
+	f.CPU.grow(e.CpuNs)
 	if rank(e.Outcome) <= rank(f.Outcome) {
 		return
 	}

@@ -24,6 +24,7 @@ type endRecord struct {
 	UploadBytes int64  `json:"upload_bytes"`
 	FirstActive int64  `json:"first_active,omitempty"` // unix microseconds, the client's clock
 	Duration    int64  `json:"duration_ns"`            // of its longest query
+	CPU         *int64 `json:"cpu_ns,omitempty"`       // of all queries; left out: the client tells none
 }
 
 // records are the records of the ends that a packet tells of a flow of a hunt. Each
@@ -42,7 +43,7 @@ func (p *part) records() []filestore.Append {
 		t := end.GetTotals()
 		text, err := json.Marshal(endRecord{
 			Outcome: outcomeName(end.Outcome), Error: end.Error, Rows: t.GetRows(), Logs: t.GetLogs(), Uploads: t.GetUploads(),
-			UploadBytes: t.GetUploadBytes(), FirstActive: end.FirstActive, Duration: end.Duration,
+			UploadBytes: t.GetUploadBytes(), FirstActive: end.FirstActive, Duration: end.Duration, CPU: end.CpuNs,
 		})
 		if err != nil {
 			continue // numbers and valid text: does not happen

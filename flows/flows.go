@@ -149,6 +149,39 @@ type Totals struct {
 	ExpectedUploadBytes int64 `json:"expected_upload_bytes"`
 }
 
+// CPU is the processor time of a flow's queries on its client, of all cores together,
+// as the client counts it. Stock agents tell none: that is the zero value.
+type CPU struct {
+	Used time.Duration
+	Told bool // some query told; otherwise Used is 0
+}
+
+// add takes what a query told, without trusting it; nil: nothing.
+func (c *CPU) add(ns *int64) {
+	if ns == nil {
+		return
+	}
+	c.Told = true
+	addCount((*int64)(&c.Used), *ns)
+}
+
+// grow takes the larger of what is known and what an end tells: one that is told
+// again adds nothing.
+func (c *CPU) grow(ns *int64) {
+	var told CPU
+	told.add(ns)
+	c.Used, c.Told = max(c.Used, told.Used), c.Told || told.Told
+}
+
+// Nanoseconds is the time used, nil: the client told none. 0 would read as no cost.
+func (c CPU) Nanoseconds() *int64 {
+	if !c.Told {
+		return nil
+	}
+	ns := int64(c.Used)
+	return &ns
+}
+
 // Coverage is which rows of one result the nodes hold.
 type Coverage struct {
 	Name string
@@ -192,6 +225,7 @@ type Flow struct {
 
 	FirstActive time.Time // by the client's clock
 	Duration    time.Duration
+	CPU         CPU
 	Totals      Totals
 
 	Names   []Coverage          // sorted by name

@@ -16,6 +16,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
+	"raptorpack/proto/wirepb"
 	"raptorpack/replication"
 	"raptorpack/replication/statetest"
 )
@@ -268,13 +269,16 @@ func TestEndsOfFlowsOfHuntsLeaveARecord(t *testing.T) {
 	direct := w.start()
 	a := w.attach(n)
 	defer a.Close()
-	for _, k := range []flows.Key{key, direct} {
-		n.send(rows(k, procs, 0, 3), done(k, 3))
+	end := func(k flows.Key) *wirepb.VeloMessage {
+		return complete(k, used(status(wirepb.VeloStatus_OK, 3, ""), 9))
 	}
-	n.send(done(key, 3))
-	other.send(done(key, 3))
+	for _, k := range []flows.Key{key, direct} {
+		n.send(rows(k, procs, 0, 3), end(k))
+	}
+	n.send(end(key))
+	other.send(end(key))
 	got, err := w.disk.Rows(filestore.HuntFlows(ids.RootOrg, hunt))
-	want := `{"ClientId":"` + w.client.String() + `","FlowId":"` + key.Flow.String() + `","outcome":"ok","rows":3,"logs":0,"uploads":0,"upload_bytes":0,"first_active":1000000,"duration_ns":5}` + "\n"
+	want := `{"ClientId":"` + w.client.String() + `","FlowId":"` + key.Flow.String() + `","outcome":"ok","rows":3,"logs":0,"uploads":0,"upload_bytes":0,"first_active":1000000,"duration_ns":5,"cpu_ns":9}` + "\n"
 	if err != nil || strings.Join(got, "") != want {
 		t.Errorf("%v: %q, want %q", err, got, want)
 	}

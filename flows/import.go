@@ -32,6 +32,7 @@ type Arrival struct {
 	Error       string       // how it failed there; empty: it did not
 	Started     time.Time    // by the clock there; zero: not known
 	Duration    time.Duration
+	CPU         *int64 // nanoseconds of processor time on its client; nil: not known
 	Origin      Origin
 }
 
@@ -56,7 +57,7 @@ func PlanImport(a Arrival) (*buspb.Mutation, error) {
 		spec.Artifacts = append(spec.Artifacts, out)
 	}
 	end := &buspb.FlowEnd{
-		Key: a.proto(), Outcome: buspb.FlowEnd_OUTCOME_OK, Duration: int64(a.Duration), Totals: &buspb.FlowTotals{Logs: a.Logs, Uploads: int64(len(a.Uploads))},
+		Key: a.proto(), Outcome: buspb.FlowEnd_OUTCOME_OK, Duration: int64(a.Duration), CpuNs: a.CPU, Totals: &buspb.FlowTotals{Logs: a.Logs, Uploads: int64(len(a.Uploads))},
 		Coverage: &buspb.FlowCoverage{Key: a.proto(), Incarnation: a.Incarnation},
 	}
 	if a.Error != "" {

@@ -60,6 +60,7 @@ type flowRecord struct {
 	CancelledAt  int64          `json:"cancelled_at,omitempty"`
 	FirstActive  int64          `json:"first_active,omitempty"`
 	DurationNs   int64          `json:"duration_ns,omitempty"`
+	CPUNs        *int64         `json:"cpu_ns,omitempty"` // left out: the client told none
 	Totals       Totals         `json:"totals"`
 	Names        []coverageLine `json:"names,omitempty"`
 	Uploads      []int64        `json:"uploads,omitempty"`
@@ -84,7 +85,7 @@ func record(f *Flow) *flowRecord {
 		CancelledBy: f.CancelledBy, CancelDue: f.CancelDue,
 		Created: micros.Of(f.Created), Taken: micros.Of(f.Taken), Ended: micros.Of(f.Ended),
 		WaitingSince: micros.Of(f.WaitingSince), CancelledAt: micros.Of(f.CancelledAt),
-		FirstActive: micros.Of(f.FirstActive), DurationNs: int64(f.Duration), Totals: f.Totals,
+		FirstActive: micros.Of(f.FirstActive), DurationNs: int64(f.Duration), CPUNs: f.CPU.Nanoseconds(), Totals: f.Totals,
 		Uploads: boundsOf(f.Uploads), Sizes: pairsOf(f.Sizes), Parts: f.Parts,
 		Cleared: f.Cleared, ClearedBy: f.ClearedBy, Offered: f.Offered, Offers: f.Offers, Reopened: f.Reopened,
 	}
@@ -107,6 +108,7 @@ func (r *flowRecord) flow(key Key, spec *Spec) *Flow {
 		Sizes: sizesOf(r.Sizes), Parts: r.Parts,
 		Turn: max(r.Turn, r.Index), Cleared: r.Cleared, ClearedBy: r.ClearedBy, Offered: r.Offered, Offers: r.Offers, Reopened: r.Reopened,
 	}
+	f.CPU.grow(r.CPUNs)
 	addBounds(&f.Uploads, r.Uploads)
 	for _, c := range r.Names {
 		var rows filestore.Intervals

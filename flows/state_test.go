@@ -37,6 +37,12 @@ func endOf(k flows.Key, o buspb.FlowEnd_Outcome, total int64, c *buspb.FlowCover
 	}}}
 }
 
+// costly is an end that tells its processor time.
+func costly(c *buspb.FlowChange, ns int64) *buspb.FlowChange {
+	c.GetEnd().CpuNs = proto.Int64(ns)
+	return c
+}
+
 func covers(k flows.Key, incarnation string, bounds ...int64) *buspb.FlowCoverage {
 	return &buspb.FlowCoverage{Key: keyOf(k), Incarnation: incarnation, Names: []*buspb.FlowExtent{{Name: "A", Bounds: bounds}}}
 }
@@ -101,6 +107,7 @@ func TestStateKeepsItsPromises(t *testing.T) {
 	add(body(taken(a), coverage(covers(a, "n1-1", 0, 5))))
 	add(body(endOf(a, buspb.FlowEnd_OUTCOME_OK, 9, covers(a, "n2-1", 7, 9))))
 	add(body(coverage(covers(a, "n1-1", 5, 7))))
+	add(body(costly(endOf(flows.Key{Client: c2, Flow: b.Flow}, buspb.FlowEnd_OUTCOME_ERROR, 0, nil), 1e9)))
 	add(body(endOf(b, buspb.FlowEnd_OUTCOME_OK, 9, covers(b, "n2-1", 7, 9))))
 	add(body(cancel(b)))
 	add(body(cancel(a))) // refused: ended

@@ -35,7 +35,7 @@ func (p *packet) takeStats(part *part, s *wirepb.FlowStats) {
 	}
 	end := &buspb.FlowEnd{
 		Key: part.key.proto(), FirstActive: first, Duration: max(0, duration), Totals: progress.Totals.proto(),
-		Outcome: buspb.FlowEnd_OUTCOME_OK,
+		CpuNs: progress.CPU.Nanoseconds(), Outcome: buspb.FlowEnd_OUTCOME_OK,
 	}
 	switch n := len(s.QueryStatus); {
 	case failed > 0:
@@ -65,6 +65,7 @@ func unknownFlow(s *wirepb.FlowStats) bool {
 type Progress struct {
 	At      time.Time // when it came, this node's clock
 	Totals  Totals
+	CPU     CPU
 	Queries int // that have begun
 	Running int
 	Error   string // of the first query that has one
@@ -88,6 +89,7 @@ func (p *Progress) add(q *wirepb.VeloStatus) {
 	addCount(&t.Uploads, q.UploadedFiles)
 	addCount(&t.UploadBytes, q.UploadedBytes)
 	addCount(&t.ExpectedUploadBytes, q.ExpectedUploadedBytes)
+	p.CPU.add(q.CpuNs)
 }
 
 // addCount adds what a client counts, without trusting it.

@@ -127,7 +127,11 @@ func (r *run) step(t *testing.T) {
 		outcome, rows := rapid.SampledFrom([]buspb.FlowEnd_Outcome{endedOK, endedBad}).Draw(r.t, "outcome"), rapid.Int64Range(0, 2).Draw(r.t, "rows")
 		attempt := rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(r.t, "attempt")
 		if f, err := r.flows.Flow(flows.Key{Client: id(one), Flow: k.Hunt.Flow(attempt)}); err == nil && !f.State.Final() {
-			r.try(facts(ended(k, attempt, one, outcome, rows, rows)), nil)
+			end := ended(k, attempt, one, outcome, rows, rows)
+			if rapid.Bool().Draw(r.t, "tells") {
+				end = costly(end, rapid.Int64Range(0, 9).Draw(r.t, "cpu"))
+			}
+			r.try(facts(end), nil)
 		}
 	case "remove":
 		r.try(facts(deletes(k, rapid.IntRange(0, 2).Draw(r.t, "attempt"), one)), nil)
@@ -218,9 +222,15 @@ func (r *run) checkHunt(h *hunts.Hunt, want *modelHunt) {
 		}
 	}
 	got := h.Counts
-	rows := int64(0)
+	rows, cpu, told := int64(0), time.Duration(0), int64(0)
 	for _, f := range want.flows {
 		rows += f.rows
+		if f.cpu != nil {
+			cpu, told = cpu+time.Duration(*f.cpu), told+1
+		}
+	}
+	if h.Sums.CPU != cpu || h.Sums.CPUTold != told {
+		r.t.Fatalf("hunt %s: %v of %d flows; model: %v of %d", h.Hunt, h.Sums.CPU, h.Sums.CPUTold, cpu, told)
 	}
 	// A client that was deleted keeps what was known of its results then, which the
 	// model does not remember.

@@ -102,8 +102,9 @@ func (c Counts) Joined() int {
 }
 
 // Sums are over all flows of a hunt that the flows' room has, whichever attempt:
-// what is on the filestore. An agent tells no CPU time with the end of a flow, so
-// there is none; Duration is the sum of each flow's longest query.
+// what is on the filestore. Duration is the sum of each flow's longest query. CPU is
+// the processor time on clients of the CPUTold flows whose agents told it as they ended:
+// stock agents tell none, so it is the cost of all only if CPUTold is Flows.
 type Sums struct {
 	Flows       int64         `json:"flows"`
 	Rows        int64         `json:"rows"`
@@ -111,16 +112,31 @@ type Sums struct {
 	UploadBytes int64         `json:"upload_bytes"`
 	Logs        int64         `json:"logs"` // lines, as the clients count them
 	Duration    time.Duration `json:"duration_ns"`
+	CPU         time.Duration `json:"cpu_ns"`
+	CPUTold     int64         `json:"cpu_told"`
+}
+
+// CPUNanoseconds is the processor time, nil: no agent told any. 0 would read as no cost.
+func (s *Sums) CPUNanoseconds() *int64 {
+	if s.CPUTold == 0 {
+		return nil
+	}
+	ns := int64(s.CPU)
+	return &ns
 }
 
 func sumsOf(f *flows.Flow) Sums {
 	if f == nil {
 		return Sums{}
 	}
-	return Sums{
+	s := Sums{
 		Flows: 1, Rows: f.Rows(), Uploads: f.Uploads.Len(), UploadBytes: f.UploadBytes(), Logs: f.Totals.Logs,
-		Duration: f.Duration,
+		Duration: f.Duration, CPU: f.CPU.Used,
 	}
+	if f.CPU.Told {
+		s.CPUTold = 1
+	}
+	return s
 }
 
 func (s *Sums) change(before, after Sums) {
@@ -130,6 +146,8 @@ func (s *Sums) change(before, after Sums) {
 	s.UploadBytes += after.UploadBytes - before.UploadBytes
 	s.Logs += after.Logs - before.Logs
 	s.Duration += after.Duration - before.Duration
+	s.CPU += after.CPU - before.CPU
+	s.CPUTold += after.CPUTold - before.CPUTold
 }
 
 // Conditions say which clients a hunt wants.

@@ -91,6 +91,7 @@ func countsIn(by map[string]int) []int64 {
 func (s *Sums) pack() *buspb.HuntSums {
 	return &buspb.HuntSums{
 		Flows: s.Flows, Rows: s.Rows, Uploads: s.Uploads, UploadBytes: s.UploadBytes, Logs: s.Logs, DurationNs: int64(s.Duration),
+		CpuNs: int64(s.CPU), CpuTold: s.CPUTold,
 	}
 }
 
@@ -129,6 +130,7 @@ func (a *applier) bring(key Key, in *buspb.HuntImport) {
 		sums: Sums{
 			Flows: sums.GetFlows(), Rows: sums.GetRows(), Uploads: sums.GetUploads(), UploadBytes: sums.GetUploadBytes(),
 			Logs: sums.GetLogs(), Duration: time.Duration(sums.GetDurationNs()),
+			CPU: time.Duration(sums.GetCpuNs()), CPUTold: sums.GetCpuTold(),
 		},
 	}
 	for i, n := range from.GetCounts() {

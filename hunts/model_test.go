@@ -21,6 +21,7 @@ type (
 		person int // who ran it
 		state  hunts.Set
 		rows   int64
+		cpu    *int64 // nil: not told
 	}
 	modelMember struct {
 		set     hunts.Set
@@ -210,7 +211,7 @@ func (m *model) flow(c *buspb.FlowChange, dry bool) bool {
 		if f.state != hunts.RunningClients {
 			return true // tests tell one end of each flow
 		}
-		f.rows = c.End.Totals.Rows
+		f.rows, f.cpu = c.End.Totals.Rows, c.End.CpuNs
 		if f.state = hunts.ErroredClients; c.End.Outcome == endedOK {
 			f.state = hunts.CompletedClients
 		}

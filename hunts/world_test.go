@@ -242,6 +242,12 @@ func ended(k hunts.Key, attempt, who int, outcome buspb.FlowEnd_Outcome, rows, o
 	return &buspb.FlowChange{Change: &buspb.FlowChange_End{End: end}}
 }
 
+// costly is an end that tells its processor time, as stock agents do not.
+func costly(c *buspb.FlowChange, ns int64) *buspb.FlowChange {
+	c.GetEnd().CpuNs = proto.Int64(ns)
+	return c
+}
+
 func deletes(k hunts.Key, attempt, who int) *buspb.FlowChange {
 	return &buspb.FlowChange{Change: &buspb.FlowChange_Delete{Delete: &buspb.FlowDelete{Key: flowOf(k, attempt, who)}}}
 }

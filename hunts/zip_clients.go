@@ -27,6 +27,7 @@ type ClientLine struct {
 	UploadBytes int64
 	Logs        int64
 	Conflicts   int64
+	CPU         *int64     `json:"CpuNs,omitempty"` // left out: its agent told none
 	Created     *time.Time `json:",omitempty"`
 	Taken       *time.Time `json:",omitempty"`
 	Ended       *time.Time `json:",omitempty"`
@@ -60,7 +61,7 @@ func (z *zipWriter) clients(ctx context.Context) error {
 }
 
 var clientColumns = []string{
-	"ClientId", "FlowId", "Hostname", "State", "Attempt", "Rows", "Uploads", "UploadBytes", "Logs", "Conflicts", "Created", "Taken", "Ended", "Error",
+	"ClientId", "FlowId", "Hostname", "State", "Attempt", "Rows", "Uploads", "UploadBytes", "Logs", "Conflicts", "CpuNs", "Created", "Taken", "Ended", "Error",
 }
 
 func (z *zipWriter) eachClient(ctx context.Context, found func(*ClientLine) error) error {
@@ -131,6 +132,7 @@ func (z *zipWriter) flowLine(f *flows.Flow) *ClientLine {
 	return &ClientLine{
 		ClientID: f.Client.String(), FlowID: f.Flow.String(), Hostname: z.hostname(f.Client), State: string(f.State), Attempt: attempt,
 		Rows: f.Rows(), Uploads: f.Uploads.Len(), UploadBytes: f.UploadBytes(), Logs: f.Totals.Logs, Conflicts: f.Conflicts(),
+		CPU:     f.CPU.Nanoseconds(),
 		Created: given(f.Created), Taken: given(f.Taken), Ended: given(f.Ended), Error: f.Error,
 	}
 }

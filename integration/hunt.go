@@ -39,6 +39,8 @@ type Hunt struct {
 	State   string
 	Clients map[string]int
 	Rows    int64
+	CPU     int64 `json:"cpu_ns"`
+	CPUTold int   `json:"cpu_told"`
 }
 
 // Hunt asks the node.

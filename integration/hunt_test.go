@@ -10,7 +10,8 @@ import (
 
 // TestHuntOutlivesItsMasterAndAMinion kills the master when a third of the clients is
 // through, and the minion when two thirds are. Every client takes part once, every row
-// is there once, and the counts of all nodes are those of a recount.
+// is there once, and the counts of all nodes are those of a recount. What the
+// clients spent is summed once for each, and all nodes have the same sum.
 func TestHuntOutlivesItsMasterAndAMinion(t *testing.T) {
 	clients, rows := 60, int64(500)
 	if *long {
@@ -51,6 +52,7 @@ func TestHuntOutlivesItsMasterAndAMinion(t *testing.T) {
 	minion.Start()
 	master.Start()
 	through(100)
+	cpu := int64(0)
 	for _, n := range pack.Nodes() {
 		n.WaitReady()
 		pack.WaitFor("the node to know of all", func() (bool, string) {
@@ -64,6 +66,9 @@ func TestHuntOutlivesItsMasterAndAMinion(t *testing.T) {
 		want := map[string]int{"pending": 0, "running": 0, "completed": clients, "errored": 0, "declined": 0, "removed": 0, "with_results": clients}
 		if fmt.Sprint(h.Clients) != fmt.Sprint(want) || h.Rows != int64(clients)*rows {
 			t.Errorf("%v counts %+v, want %v and %d rows", n, h, want, int64(clients)*rows)
+		}
+		if cpu = max(cpu, h.CPU); h.CPUTold != clients || h.CPU <= 0 || h.CPU != cpu {
+			t.Errorf("%v has %d ns of %d clients; others have %d", n, h.CPU, h.CPUTold, cpu)
 		}
 	}
 	for _, n := range pack.Nodes() {

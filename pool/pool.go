@@ -88,6 +88,7 @@ func (p *Pool) prepare() error {
 	b.Engine, b.Accessors = engine, accessors
 	b.NannyDelay, b.MaxMemory = 0, 0 // would judge the process, which is not one agent's
 	b.Logger, b.Buffer.Logger = p.options.AgentLogger, p.options.AgentLogger
+	b.CPU = client.NewCPUMeter() // one for all: the process's time is counted once
 	b.Metrics = client.NewMetrics(nil)
 	b.Buffer.Metrics = b.Metrics
 	return nil

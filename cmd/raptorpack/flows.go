@@ -14,6 +14,7 @@ var flowColumns = []column{
 	{"ARTIFACTS", "artifacts.#.name"},
 	{"ROWS", "rows"},
 	{"UPLOADS", "uploads"},
+	{"CPU", "cpu_ns"},
 	{"CREATOR", "creator"},
 	{"CREATED", "created"},
 	{"ERROR", "error"},

@@ -21,6 +21,8 @@ var huntColumns = []column{
 	{"COMPLETED", "clients.completed"},
 	{"ERRORED", "clients.errored"},
 	{"ROWS", "rows"},
+	{"CPU", "cpu_ns"},
+	{"CPU_TOLD", "cpu_told"},
 	{"CREATOR", "creator"},
 	{"EXPIRES", "expires"},
 }
@@ -33,6 +35,7 @@ var huntClientColumns = []column{
 	{"STATE", "state"},
 	{"ROWS", "rows"},
 	{"UPLOADS", "uploads"},
+	{"CPU", "cpu_ns"},
 	{"ENDED", "ended"},
 	{"ERROR", "error"},
 }

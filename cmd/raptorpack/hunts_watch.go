@@ -19,6 +19,8 @@ type huntView struct {
 	Clients map[string]int `json:"clients"`
 	Rows    int64          `json:"rows"`
 	Bytes   int64          `json:"upload_bytes"`
+	CPU     int64          `json:"cpu_ns"`
+	CPUTold int64          `json:"cpu_told"` // flows
 
 	raw json.RawMessage // all that the server said
 }
@@ -191,6 +193,12 @@ func huntLine(h *huntView, clients, rows float64, since time.Duration) string {
 	line += fmt.Sprintf(", %s run, %s rows", thousands(int64(h.Clients["running"])), thousands(h.Rows))
 	if h.Bytes > 0 {
 		line += ", " + byteCount(h.Bytes)
+	}
+	if h.CPUTold > 0 {
+		line += ", " + processorTime(h.CPU) + " CPU"
+		if h.CPUTold < int64(h.ended()) {
+			line += " of " + thousands(h.CPUTold)
+		}
 	}
 	return line + fmt.Sprintf("; %.0f clients/s, %.0f rows/s, %s", clients, rows, since.Round(time.Second))
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/tidwall/gjson"
@@ -19,6 +20,29 @@ import (
 // column is one column of a table or CSV file: a heading and where its value
 // lies in a row's JSON.
 type column struct{ title, path string }
+
+// cell is a value of the column for people: times, whose paths end in _ns, as 1.5s.
+// CSV keeps the number.
+func (c column) cell(v gjson.Result) string {
+	if !strings.HasSuffix(c.path, "_ns") || v.Type != gjson.Number {
+		return cell(v)
+	}
+	return processorTime(v.Int())
+}
+
+// processorTime prints nanoseconds for people, to three digits or so.
+func processorTime(ns int64) string {
+	d := time.Duration(ns)
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d >= time.Millisecond:
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return d.String()
+}
 
 // printer writes rows in the form that the operator asked for. Rows go out as
 // they come; tables and CSV look at the first hundred to know their columns.

@@ -118,7 +118,7 @@ func (p *printer) table(cells [][]gjson.Result) {
 	for _, row := range cells {
 		line := make([]string, len(row))
 		for i, v := range row {
-			line[i] = harmless(cell(v))
+			line[i] = harmless(p.columns[i].cell(v))
 		}
 		lines = append(lines, line)
 	}

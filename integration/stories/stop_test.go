@@ -164,11 +164,17 @@ func (p *pack) remembered(a *endpoint) string {
 			Flow      string          `json:"flow_id"`
 			State     string          `json:"state"`
 			Rows      int64           `json:"rows"`
+			CPU       *int64          `json:"cpu_ns"` // our agent tells it of every flow
 			Artifacts json.RawMessage `json:"artifacts"`
 		} `json:"items"`
 	}
 	if err := p.get("/clients/"+a.id+"/flows", &flows); err != nil {
 		p.t.Fatal(err)
+	}
+	for _, f := range flows.Items {
+		if f.CPU == nil || *f.CPU <= 0 {
+			p.t.Errorf("flow %s tells no processor time", f.Flow)
+		}
 	}
 	_, artifact, err := p.call(http.MethodGet, "/artifacts/"+numbersName, nil)
 	if err != nil {

@@ -1112,8 +1112,9 @@ type FlowEnd struct {
 	FirstActive   int64                  `protobuf:"varint,5,opt,name=first_active,json=firstActive,proto3" json:"first_active,omitempty"` // unix microseconds, the client's clock
 	Duration      int64                  `protobuf:"varint,6,opt,name=duration,proto3" json:"duration,omitempty"`                          // nanoseconds, the longest query
 	Coverage      *FlowCoverage          `protobuf:"bytes,7,opt,name=coverage,proto3" json:"coverage,omitempty"`
-	Asked         uint64                 `protobuf:"varint,8,opt,name=asked,proto3" json:"asked,omitempty"`                   // of UNKNOWN, an answer: the newest entry that the asking node knew; 0: no answer, final as it is
-	AskedBy       string                 `protobuf:"bytes,9,opt,name=asked_by,json=askedBy,proto3" json:"asked_by,omitempty"` // the asking node's mark
+	Asked         uint64                 `protobuf:"varint,8,opt,name=asked,proto3" json:"asked,omitempty"`                     // of UNKNOWN, an answer: the newest entry that the asking node knew; 0: no answer, final as it is
+	AskedBy       string                 `protobuf:"bytes,9,opt,name=asked_by,json=askedBy,proto3" json:"asked_by,omitempty"`   // the asking node's mark
+	CpuNs         *int64                 `protobuf:"varint,10,opt,name=cpu_ns,json=cpuNs,proto3,oneof" json:"cpu_ns,omitempty"` // processor time of all queries together; left out: the client tells none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1209,6 +1210,13 @@ func (x *FlowEnd) GetAskedBy() string {
 		return x.AskedBy
 	}
 	return ""
+}
+
+func (x *FlowEnd) GetCpuNs() int64 {
+	if x != nil && x.CpuNs != nil {
+		return *x.CpuNs
+	}
+	return 0
 }
 
 // FlowOffer: a node is about to hand out a task whose client, asked, did not know
@@ -2130,7 +2138,7 @@ const file_flows_proto_rawDesc = "" +
 	"\n" +
 	"FlowExtent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06bounds\x18\x02 \x03(\x03R\x06bounds\"\xd2\x03\n" +
+	"\x06bounds\x18\x02 \x03(\x03R\x06bounds\"\xf9\x03\n" +
 	"\aFlowEnd\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\x129\n" +
 	"\aoutcome\x18\x02 \x01(\x0e2\x1f.raptorpack.bus.FlowEnd.OutcomeR\aoutcome\x12\x14\n" +
@@ -2140,14 +2148,17 @@ const file_flows_proto_rawDesc = "" +
 	"\bduration\x18\x06 \x01(\x03R\bduration\x128\n" +
 	"\bcoverage\x18\a \x01(\v2\x1c.raptorpack.bus.FlowCoverageR\bcoverage\x12\x14\n" +
 	"\x05asked\x18\b \x01(\x04R\x05asked\x12\x19\n" +
-	"\basked_by\x18\t \x01(\tR\aaskedBy\"m\n" +
+	"\basked_by\x18\t \x01(\tR\aaskedBy\x12\x1a\n" +
+	"\x06cpu_ns\x18\n" +
+	" \x01(\x03H\x00R\x05cpuNs\x88\x01\x01\"m\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"OUTCOME_OK\x10\x01\x12\x11\n" +
 	"\rOUTCOME_ERROR\x10\x02\x12\x13\n" +
 	"\x0fOUTCOME_UNKNOWN\x10\x03\x12\x11\n" +
-	"\rOUTCOME_LIMIT\x10\x04\"\x80\x01\n" +
+	"\rOUTCOME_LIMIT\x10\x04B\t\n" +
+	"\a_cpu_ns\"\x80\x01\n" +
 	"\tFlowOffer\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\tR\vincarnation\x12\x12\n" +
@@ -2318,6 +2329,7 @@ func file_flows_proto_init() {
 		(*FlowChange_Kill)(nil),
 		(*FlowChange_Import)(nil),
 	}
+	file_flows_proto_msgTypes[14].OneofWrappers = []any{}
 	file_flows_proto_msgTypes[21].OneofWrappers = []any{}
 	file_flows_proto_msgTypes[24].OneofWrappers = []any{
 		(*ServerMonitoringBody_Set)(nil),

@@ -1077,6 +1077,8 @@ type HuntSums struct {
 	UploadBytes   int64                  `protobuf:"varint,4,opt,name=upload_bytes,json=uploadBytes,proto3" json:"upload_bytes,omitempty"`
 	Logs          int64                  `protobuf:"varint,5,opt,name=logs,proto3" json:"logs,omitempty"`
 	DurationNs    int64                  `protobuf:"varint,6,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
+	CpuNs         int64                  `protobuf:"varint,7,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"` // processor time on clients, of cpu_told flows
+	CpuTold       int64                  `protobuf:"varint,8,opt,name=cpu_told,json=cpuTold,proto3" json:"cpu_told,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1149,6 +1151,20 @@ func (x *HuntSums) GetLogs() int64 {
 func (x *HuntSums) GetDurationNs() int64 {
 	if x != nil {
 		return x.DurationNs
+	}
+	return 0
+}
+
+func (x *HuntSums) GetCpuNs() int64 {
+	if x != nil {
+		return x.CpuNs
+	}
+	return 0
+}
+
+func (x *HuntSums) GetCpuTold() int64 {
+	if x != nil {
+		return x.CpuTold
 	}
 	return 0
 }
@@ -1244,7 +1260,7 @@ const file_hunts_proto_rawDesc = "" +
 	"\x06counts\x18\t \x03(\x03R\x06counts\x12,\n" +
 	"\x04sums\x18\n" +
 	" \x01(\v2\x18.raptorpack.bus.HuntSumsR\x04sums\x12\x16\n" +
-	"\x06sha256\x18\v \x01(\tR\x06sha256\"\xa6\x01\n" +
+	"\x06sha256\x18\v \x01(\tR\x06sha256\"\xd8\x01\n" +
 	"\bHuntSums\x12\x14\n" +
 	"\x05flows\x18\x01 \x01(\x03R\x05flows\x12\x12\n" +
 	"\x04rows\x18\x02 \x01(\x03R\x04rows\x12\x18\n" +
@@ -1252,7 +1268,9 @@ const file_hunts_proto_rawDesc = "" +
 	"\fupload_bytes\x18\x04 \x01(\x03R\vuploadBytes\x12\x12\n" +
 	"\x04logs\x18\x05 \x01(\x03R\x04logs\x12\x1f\n" +
 	"\vduration_ns\x18\x06 \x01(\x03R\n" +
-	"durationNs*\xcd\x01\n" +
+	"durationNs\x12\x15\n" +
+	"\x06cpu_ns\x18\a \x01(\x03R\x05cpuNs\x12\x19\n" +
+	"\bcpu_told\x18\b \x01(\x03R\acpuTold*\xcd\x01\n" +
 	"\tHuntState\x12\x1a\n" +
 	"\x16HUNT_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10HUNT_STATE_DRAFT\x10\x01\x12\x16\n" +

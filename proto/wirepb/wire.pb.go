@@ -2435,8 +2435,11 @@ type VeloStatus struct {
 	ExpectedUploadedBytes int64                     `protobuf:"varint,13,opt,name=expected_uploaded_bytes,json=expectedUploadedBytes,proto3" json:"expected_uploaded_bytes,omitempty"`
 	LastActive            uint64                    `protobuf:"varint,14,opt,name=last_active,json=lastActive,proto3" json:"last_active,omitempty"`    // microseconds
 	FirstActive           uint64                    `protobuf:"varint,15,opt,name=first_active,json=firstActive,proto3" json:"first_active,omitempty"` // microseconds
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Processor time of all cores together that the query took. An extension of this
+	// implementation: stock peers ignore it and leave it out, which is not the same as 0.
+	CpuNs         *int64 `protobuf:"varint,100,opt,name=cpu_ns,json=cpuNs,proto3,oneof" json:"cpu_ns,omitempty"` // nanoseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VeloStatus) Reset() {
@@ -2563,6 +2566,13 @@ func (x *VeloStatus) GetLastActive() uint64 {
 func (x *VeloStatus) GetFirstActive() uint64 {
 	if x != nil {
 		return x.FirstActive
+	}
+	return 0
+}
+
+func (x *VeloStatus) GetCpuNs() int64 {
+	if x != nil && x.CpuNs != nil {
+		return *x.CpuNs
 	}
 	return 0
 }
@@ -2939,7 +2949,7 @@ const file_wire_proto_rawDesc = "" +
 	"\fquery_status\x18\a \x03(\v2\x11.proto.VeloStatusR\vqueryStatus\x12#\n" +
 	"\rflow_complete\x18\b \x01(\bR\fflowComplete\x129\n" +
 	"\x18transactions_outstanding\x18\n" +
-	" \x01(\x04R\x17transactionsOutstanding\"\xe8\x04\n" +
+	" \x01(\x04R\x17transactionsOutstanding\"\x8f\x05\n" +
 	"\n" +
 	"VeloStatus\x128\n" +
 	"\x06status\x18\x01 \x01(\x0e2 .proto.VeloStatus.ReturnedStatusR\x06status\x12#\n" +
@@ -2957,13 +2967,15 @@ const file_wire_proto_rawDesc = "" +
 	"\x17expected_uploaded_bytes\x18\r \x01(\x03R\x15expectedUploadedBytes\x12\x1f\n" +
 	"\vlast_active\x18\x0e \x01(\x04R\n" +
 	"lastActive\x12!\n" +
-	"\ffirst_active\x18\x0f \x01(\x04R\vfirstActive\"K\n" +
+	"\ffirst_active\x18\x0f \x01(\x04R\vfirstActive\x12\x1a\n" +
+	"\x06cpu_ns\x18d \x01(\x03H\x00R\x05cpuNs\x88\x01\x01\"K\n" +
 	"\x0eReturnedStatus\x12\x06\n" +
 	"\x02OK\x10\x00\x12\f\n" +
 	"\bPROGRESS\x10\x04\x12\x11\n" +
 	"\rGENERIC_ERROR\x10\n" +
 	"\x12\x10\n" +
-	"\fUNKNOWN_FLOW\x10\v\"\xc2\x02\n" +
+	"\fUNKNOWN_FLOW\x10\vB\t\n" +
+	"\a_cpu_ns\"\xc2\x02\n" +
 	"\x12ResumeTransactions\x12\x17\n" +
 	"\aflow_id\x18\x01 \x01(\tR\x06flowId\x12\x1b\n" +
 	"\tclient_id\x18\x02 \x01(\tR\bclientId\x12(\n" +
@@ -3077,6 +3089,7 @@ func file_wire_proto_init() {
 	if File_wire_proto != nil {
 		return
 	}
+	file_wire_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -100,7 +100,7 @@ var getFlowFunction = vql.NewFunction(vql.Spec{
 var flowColumns = []string{
 	"client_id", "session_id", "request", "create_time", "start_time", "active_time", "state", "detailed_state", "status",
 	"total_uploaded_files", "total_uploaded_bytes", "total_expected_uploaded_bytes", "total_collected_rows", "total_logs",
-	"artifacts_with_results", "query_stats", "execution_duration",
+	"artifacts_with_results", "query_stats", "execution_duration", "cpu_ns",
 }
 
 // FlowRow is a flow of a room as flows() shows it.
@@ -149,7 +149,15 @@ func (h *Host) flowRow(f *flows.Flow, summary bool) *vql.Dict {
 	if !summary {
 		row.Set("query_stats", stats)
 	}
-	return row.Set("execution_duration", f.Duration.Nanoseconds())
+	return row.Set("execution_duration", f.Duration.Nanoseconds()).Set("cpu_ns", numberOrNull(f.CPU.Nanoseconds()))
+}
+
+// numberOrNull is NULL where nothing was told: 0 would be another answer.
+func numberOrNull(n *int64) any {
+	if n == nil {
+		return vql.NULL
+	}
+	return *n
 }
 
 // customaryState is the word that scripts know: they wait until a flow is no

@@ -157,7 +157,8 @@ func huntStats(one *hunts.Hunt) *vql.Dict {
 		stats.Set(hunts.Set(set).String(), n)
 	}
 	return stats.Set("flows", one.Sums.Flows).Set("rows", one.Sums.Rows).Set("uploads", one.Sums.Uploads).
-		Set("upload_bytes", one.Sums.UploadBytes).Set("logs", one.Sums.Logs).Set("duration_seconds", one.Sums.Duration.Seconds())
+		Set("upload_bytes", one.Sums.UploadBytes).Set("logs", one.Sums.Logs).Set("duration_seconds", one.Sums.Duration.Seconds()).
+		Set("cpu_ns", numberOrNull(one.Sums.CPUNanoseconds())).Set("cpu_told", one.Sums.CPUTold)
 }
 
 // customaryHuntState is the word that scripts know: they wait while a hunt is

@@ -89,6 +89,22 @@ func TestHuntsCountTheirClients(t *testing.T) {
 	s.want(`SELECT hunt_info(hunt_id='`+key.Hunt.String()+`').stats.rows AS R FROM scope()`, `{"R":4}`)
 }
 
+// NULL until an agent tells: 0 would read as no cost.
+func TestHuntsTellProcessorTimeOfThoseThatTell(t *testing.T) {
+	w := newHuntWorld(t)
+	key := w.hunt("Linux.Test.Procs", w.one, w.two, w.three)
+	s := w.as("rex", "reader")
+	cost := `SELECT stats.cpu_ns AS C, stats.cpu_told AS T FROM hunts(hunt_id='` + key.Hunt.String() + `')`
+	w.ingest(flowOf(key, w.one), ended(0, 0))
+	s.want(cost, `{"C":null,"T":0}`)
+	w.ingest(flowOf(key, w.two), costing(ended(0, 0), 40))
+	w.ingestAt(w.other, flowOf(key, w.two), costing(ended(0, 0), 40)) // again
+	w.ingest(flowOf(key, w.three), costing(ended(0, 0), 2))
+	s.want(cost, `{"C":42,"T":2}`)
+	s.want(`SELECT Flow.cpu_ns AS C FROM hunt_flows(hunt_id='`+key.Hunt.String()+`') ORDER BY C`, `{"C":null}`, `{"C":2}`, `{"C":40}`)
+	s.want(`SELECT get_flow(client_id='`+w.two.String()+`', flow_id='`+flowOf(key, w.two).Flow.String()+`').cpu_ns AS C FROM scope()`, `{"C":40}`)
+}
+
 func TestHuntFlowsComeInPages(t *testing.T) {
 	w := newHuntWorld(t)
 	key := w.hunt("Linux.Test.Procs", w.one, w.two, w.three)

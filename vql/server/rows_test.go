@@ -145,9 +145,9 @@ func TestFlowsAreListedWithWhatCameOfThem(t *testing.T) {
 	}
 	at := fmt.Sprintf("client_id='%s', flow_id='%s'", w.two, keys[0].Flow)
 	s.want(`SELECT state, detailed_state, total_collected_rows, artifacts_with_results, query_stats, request.creator AS C,
-		request.specs[0].parameters.env[0].value AS V, execution_duration FROM flows(`+at+`)`,
+		request.specs[0].parameters.env[0].value AS V, execution_duration, cpu_ns FROM flows(`+at+`)`,
 		`{"state":"FINISHED","detailed_state":"completed","total_collected_rows":4,"artifacts_with_results":["Linux.Test.Procs"],`+
-			`"query_stats":[{"names_with_response":["Linux.Test.Procs"],"result_rows":4}],"C":"ada","V":"v","execution_duration":5}`)
+			`"query_stats":[{"names_with_response":["Linux.Test.Procs"],"result_rows":4}],"C":"ada","V":"v","execution_duration":5,"cpu_ns":null}`)
 	s.want(`SELECT get_flow(`+at+`).state AS S, get_flow(client_id='`+w.two.String()+`', flow_id='`+keys[1].Flow.String()+`').state AS R FROM scope()`,
 		`{"S":"FINISHED","R":"RUNNING"}`)
 	s.want(`SELECT level, message FROM flow_logs(`+at+`)`, `{"level":"INFO","message":"hello"}`)
