@@ -29,7 +29,7 @@ type Copy struct {
 // is applied it is refused if the collection has gone, or if the hunt does not take it.
 func PlanCopy(c Copy, principal string) (*buspb.Mutation, error) {
 	if err := c.check(); err != nil {
-		return nil, fmt.Errorf("plan copy of flow %s of %s for hunt %s: %w", c.From.Flow, c.Client, c.Hunt, err)
+		return nil, fmt.Errorf("plan copy: %w", err)
 	}
 	spec := &buspb.FlowSpec{Flow: c.Flow.String(), Hunt: c.Hunt.String(), Creator: c.From.Spec.Creator, Limits: &buspb.FlowLimits{}}
 	for _, one := range c.Artifacts {
