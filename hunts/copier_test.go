@@ -143,8 +143,6 @@ func TestCollectionThatIsAddedIsOneOfTheHunts(t *testing.T) {
 	}
 }
 
-func members2(t *testing.T, data []byte) map[string]string { return members(t, data) }
-
 func gone(key flows.Key) *buspb.FlowChange {
 	return &buspb.FlowChange{Change: &buspb.FlowChange_Delete{Delete: &buspb.FlowDelete{
 		Key: &buspb.FlowKey{Client: key.Client.String(), Flow: key.Flow.String()},
