@@ -109,8 +109,36 @@ func (t *Table) checkCopy(key Key, in *buspb.FlowImport) error {
 	if err == nil {
 		err = copyable(f)
 	}
+	if err == nil {
+		if there := t.copied(f.Key, hunt); there != nil {
+			err = fmt.Errorf("flow %s is there as %s: %w", f.Flow, there.Flow, ErrExists)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("copy flow for hunt %s: %w", hunt, err)
+	}
+	return nil
+}
+
+// CopiedTo finds the copy of a collection that a hunt has: with a second one its rows
+// would be there twice.
+func (t *Table) CopiedTo(key Key, hunt ids.Hunt) (*Flow, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	f := t.copied(key, hunt)
+	return f, f != nil
+}
+
+func (t *Table) copied(key Key, hunt ids.Hunt) *Flow {
+	c := t.clients[key.owner()]
+	if c == nil {
+		return nil
+	}
+	for _, id := range c.order {
+		f := t.flows[Key{key.Org, key.Client, id}]
+		if from := f.Spec.Origin; from != nil && from.Flow == key.Flow.String() && f.Spec.Hunt == hunt {
+			return f
+		}
 	}
 	return nil
 }

@@ -22,6 +22,9 @@ type copiedFlows interface {
 	// Flow returns a record, or flows.ErrNotFound.
 	Flow(flows.Key) (*flows.Flow, error)
 
+	// CopiedTo finds the copy of a collection that a hunt has.
+	CopiedTo(flows.Key, ids.Hunt) (*flows.Flow, bool)
+
 	// Uploads lists the finished uploads of a flow by number.
 	Uploads(context.Context, flows.Key) ([]flows.Upload, error)
 
@@ -74,7 +77,8 @@ type Copied struct {
 // Copy writes what a hunt takes of a collection into the hunt's files, under a flow id
 // that nobody has: nobody is shown it until the mutation is applied. A collection that
 // makes no sense for the hunt is ErrInvalid, one that has not ended
-// flows.ErrUnfinished, a client that the hunt has ErrState. After an error nothing is
+// flows.ErrUnfinished, a client that the hunt has ErrState, a collection that it has
+// flows.ErrExists. After an error nothing is
 // left that takes room by itself; rows stay in files that the hunt's clients share.
 func (c *Copier) Copy(ctx context.Context, w CopyWish) (*Copied, error) {
 	select {
@@ -131,7 +135,13 @@ func (c *Copier) begin(w CopyWish) (*copyJob, error) {
 		return nil, err
 	}
 	start := flows.HuntStart{Hunt: w.Hunt, Flow: key.Flow, Clients: []string{w.Client.String()}, Again: w.Again}
-	return job, c.o.Hunts.mayAdd(w.Org, start)
+	if err := c.o.Hunts.mayAdd(w.Org, start); err != nil {
+		return nil, err
+	}
+	if there, known := c.o.Flows.CopiedTo(from.Key, w.Hunt); known {
+		return nil, fmt.Errorf("the hunt has it as %s: %w", there.Flow, flows.ErrExists)
+	}
+	return job, nil
 }
 
 // mayAdd says what MayStart would.

@@ -21,6 +21,7 @@ type (
 		person int // who ran it
 		state  hunts.Set
 		rows   int64
+		from   string // the collection that it is a copy of
 	}
 	modelMember struct {
 		set     hunts.Set
@@ -262,6 +263,11 @@ func (m *model) add(in *buspb.FlowImport, dry bool) bool {
 	if !known || m.used[flowKey(client, in.Spec.Flow)] || dry && fresh && h.limit > 0 && h.joined() >= h.limit {
 		return false
 	}
+	for key, f := range h.flows {
+		if f.from == in.Origin.Flow && strings.HasPrefix(key, client+" ") {
+			return false
+		}
+	}
 	if member == nil {
 		member = &modelMember{set: hunts.DeclinedClients}
 	}
@@ -276,7 +282,7 @@ func (m *model) add(in *buspb.FlowImport, dry bool) bool {
 	if dry {
 		return true
 	}
-	f := &modelFlow{person: person, state: hunts.ErroredClients, rows: in.End.Totals.Rows}
+	f := &modelFlow{person: person, state: hunts.ErroredClients, rows: in.End.Totals.Rows, from: in.Origin.Flow}
 	if in.End.Outcome == endedOK {
 		f.state = hunts.CompletedClients
 	}

@@ -94,3 +94,33 @@ func TestHuntAddTakesAFlow(t *testing.T) {
 		t.Errorf("without the collection %d rows", len(got))
 	}
 }
+
+// A collection that erred makes its client one that erred, and nobody can send rows for
+// its copy: no client was ever given that.
+func TestHuntAddTakesAFlowThatErred(t *testing.T) {
+	w := newHuntWorld(t)
+	const name = "Linux.Test.Procs"
+	key := w.hunt(name)
+	from := w.start(w.two, flows.Artifact{Name: name})
+	w.ingest(from, numbered(name, 0, 1), failed())
+	host := w.host("inv")
+	w.copies(host)
+	s := w.session(roles{"investigator"}, nil, host)
+	add := fmt.Sprintf(`SELECT hunt_add(hunt_id='%s', client_id='%s', flow_id='%s'`, key.Hunt, w.two, from.Flow)
+	s.want(add+`) AS A FROM scope()`, fmt.Sprintf(`{"A":%q}`, from.Flow))
+	first, set, _ := w.hunts.Member(key, w.two)
+	if f, err := w.flows.Flow(flows.Key{Client: w.two, Flow: first.Flow}); err != nil || set != hunts.ErroredClients || f.Error != "broke" {
+		t.Fatalf("member %+v in %s, flow %+v, %v", first, set, f, err)
+	}
+	w.ingest(flows.Key{Client: w.two, Flow: first.Flow}, numbered(name, 1, 5))
+	if got := s.rows(`SELECT * FROM hunt_results(hunt_id='%s')`, key.Hunt); len(got) != 1 {
+		t.Errorf("rows %q", got)
+	}
+	s.want(add+`) AS A FROM scope()`, fmt.Sprintf(`{"A":%q}`, from.Flow))
+	s.wantLog("already: errored")
+	s.want(add+`, relaunch=TRUE) AS A FROM scope()`, `{"A":null}`)
+	s.wantLog("the hunt has it as " + first.Flow.String()) // its rows would be there twice
+	if again, set, _ := w.hunts.Member(key, w.two); set != hunts.ErroredClients || again != first {
+		t.Errorf("member %+v in %s", again, set)
+	}
+}
