@@ -60,6 +60,7 @@ var kinds = []struct {
 	{hunts.ErrState, http.StatusConflict, codes.FailedPrecondition},
 	{hunts.ErrSortCancelled, http.StatusConflict, codes.Aborted},
 	{hunts.ErrTooLarge, http.StatusUnprocessableEntity, codes.ResourceExhausted},
+	{hunts.ErrUnread, http.StatusServiceUnavailable, codes.Unavailable},
 	{hunts.ErrBusy, http.StatusServiceUnavailable, codes.Unavailable},
 	{hunts.ErrLimit, http.StatusConflict, codes.FailedPrecondition},
 	{flows.ErrExists, http.StatusConflict, codes.AlreadyExists},

@@ -96,12 +96,22 @@ type HuntClients struct {
 	Clients []string `json:"clients,omitempty" maxItems:"10000"`
 }
 
+// HuntAddition names clients that are added to a hunt by hand, or a collection of one.
+type HuntAddition struct {
+	HuntClients
+	Flow  string `json:"flow_id,omitempty" doc:"a collection of the one client, which has ended: what the hunt wants of it stands among the hunt's results; nothing is asked of the client"`
+	Again bool   `json:"again,omitempty" doc:"of a collection: also if the client erred in the hunt"`
+}
+
 func (s *Server) addToHunt(ctx context.Context, in *struct {
 	Writing
 	HuntPath
-	Body HuntClients
+	Body HuntAddition
 },
 ) (*body[Done], error) {
+	if in.Body.Flow != "" || in.Body.Again {
+		return s.addFlowToHunt(ctx, in.Writing, in.HuntPath, &in.Body)
+	}
 	return s.onHunt(ctx, users.StartHunt, in.Writing, in.HuntPath, "hunt.add", func(key hunts.Key, who *Principal) (*change, error) {
 		return s.withClients(in.Body.Clients, func(which []ids.Client) (*change, error) {
 			m, err := s.o.Hunts.PlanAdd(key, which, who.Name, time.Now())

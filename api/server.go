@@ -100,6 +100,7 @@ type Options struct {
 
 	HuntTables  HuntTables
 	HuntImports HuntImports
+	HuntCopies  HuntCopies
 	FlowZips    FlowZips
 	Imports     CollectionImports
 	Artifacts   *artifacts.Room

@@ -354,7 +354,7 @@ func (w *world) options(room *clients.Room, definitions *artifacts.Room) api.Opt
 	pair, err := tls.X509KeyPair([]byte(pki().server.Certificate), []byte(pki().server.PrivateKey))
 	w.check(err)
 	return api.Options{
-		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), HuntImports: w.huntImports(), FlowZips: collections.NewExporter(w.flows, room), Imports: w.collectionImports(room), Artifacts: definitions, Audit: w.trail,
+		Ledger: w.ledger, Users: w.users, Clients: room, Flows: w.flows, Hunts: w.hunts, HuntTables: w.tables(room), HuntImports: w.huntImports(), HuntCopies: w.huntCopies(), FlowZips: collections.NewExporter(w.flows, room), Imports: w.collectionImports(room), Artifacts: definitions, Audit: w.trail,
 		Status: func() api.Status { return api.Status{Node: "n1", Role: "master", Clients: 1} },
 		Tools:  w.tools, ToolFiles: inventory.NewFiles(w.store, 1<<20, nil), ToolVariables: w.toolVariables, ServerURLs: serverURLs,
 		Pack:   func() []api.NodeStatus { return api.PackOf(w.nodes) },
@@ -546,6 +546,14 @@ func uploadOf(key flows.Key, number int64, data string) []*wirepb.VeloMessage {
 func (w *world) collectionImports(room *clients.Room) *collections.Importer {
 	return collections.NewImporter(collections.ImporterOptions{
 		Writer: w.committer, Incarnation: "n1-1", Store: w.store, Flows: w.flows, Clients: room, Forget: w.committer.Forget, Scratch: w.t.TempDir(),
+	})
+}
+
+// huntCopies adds collections to hunts.
+func (w *world) huntCopies() *hunts.Copier {
+	return hunts.NewCopier(hunts.CopierOptions{
+		Hunts: w.hunts, Flows: w.flows, Writer: w.committer, Incarnation: "n1-1", Forget: w.committer.Forget,
+		Files: hunts.Files{Store: w.store, Reader: filestore.NewReader(filestore.ReaderOptions{Store: w.store})},
 	})
 }
 

@@ -102,17 +102,18 @@ type Spec struct {
 	Limits    Limits
 	Urgent    bool
 	Hunt      ids.Hunt // zero: a direct collection
-	Origin    *Origin  // where it ran before it was imported; nil: here
+	Origin    *Origin  // where it ran before it was imported or copied; nil: it runs itself
 
 	digest [32]byte // of the whole spec and its request
 }
 
 // Origin is where a collection ran that was brought in from elsewhere.
 type Origin struct {
-	SHA256   string     `json:"sha256"`             // of its zip, in hex
+	SHA256   string     `json:"sha256"`             // of its zip, in hex; empty: there was none
 	Session  string     `json:"session,omitempty"`  // what it was called there
 	Hostname string     `json:"hostname,omitempty"` // of where it ran
 	Created  *time.Time `json:"created,omitempty"`  // by the clock there; nil: not known
+	Flow     string     `json:"flow,omitempty"`     // of the same client here, from which it was copied for its hunt
 }
 
 // Name is an opaque name a client is told, and the result it stands for.

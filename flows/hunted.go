@@ -28,6 +28,7 @@ type HuntStart struct {
 	Hunt    ids.Hunt
 	Flow    ids.Flow
 	Clients []string // ids, not checked
+	Again   bool     // of a copied collection, see Copy: also for a client that erred
 }
 
 // HuntChange is one step of a flow of a hunt.
@@ -43,19 +44,22 @@ func (t *Table) mayStart(at time.Time, org ids.Org, body *buspb.FlowsBody) error
 	}
 	var starts []HuntStart
 	for _, c := range body.Changes {
-		s := c.GetStart()
-		if s.GetSpec().GetHunt() == "" {
+		spec, clients := c.GetStart().GetSpec(), c.GetStart().GetClients()
+		if in := c.GetImport(); in != nil {
+			spec, clients = in.GetSpec(), []string{in.GetEnd().GetKey().GetClient()}
+		}
+		if spec.GetHunt() == "" {
 			continue
 		}
-		hunt, err := ids.ParseHunt(s.Spec.Hunt)
+		hunt, err := ids.ParseHunt(spec.Hunt)
 		if err != nil {
-			return fmt.Errorf("start flow %.60q: %w", s.Spec.Flow, err)
+			return fmt.Errorf("start flow %.60q: %w", spec.Flow, err)
 		}
-		flow, err := ids.ParseFlow(s.Spec.Flow)
+		flow, err := ids.ParseFlow(spec.Flow)
 		if err != nil {
 			return fmt.Errorf("start flow of hunt %s: %w", hunt, err)
 		}
-		starts = append(starts, HuntStart{hunt, flow, s.Clients})
+		starts = append(starts, HuntStart{hunt, flow, clients, c.GetImport().GetAgain()})
 	}
 	if len(starts) == 0 {
 		return nil

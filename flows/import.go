@@ -136,7 +136,7 @@ func (t *Table) importedFrom(org ids.Org, client ids.Client, sum string) (*Flow,
 		return nil, false
 	}
 	for _, id := range c.order {
-		if f := t.flows[Key{org, client, id}]; f.Spec.Origin != nil && f.Spec.Origin.SHA256 == sum {
+		if f := t.flows[Key{org, client, id}]; f.Spec.Origin != nil && f.Spec.Origin.SHA256 == sum && sum != "" {
 			return f, true
 		}
 	}
@@ -148,13 +148,18 @@ func (t *Table) checkImport(org ids.Org, in *buspb.FlowImport) error {
 	if err != nil {
 		return fmt.Errorf("import flow: %w", err)
 	}
-	sum, err := hex.DecodeString(in.GetOrigin().GetSha256())
-	if err != nil || len(sum) != 32 || in.GetSpec().GetFlow() != key.Flow.String() || in.Spec.Hunt != "" || len(in.Spec.Request) > 0 {
+	if in.GetSpec().GetFlow() != key.Flow.String() || len(in.Spec.Request) > 0 {
 		return fmt.Errorf("import flow %s of %s: %w", key.Flow, key.Client, ErrInvalid)
 	}
 	_, gone := t.deleted[key]
 	if t.flows[key] != nil || gone || t.specs[specKey{org, key.Flow}] != nil {
 		return fmt.Errorf("import flow %s of %s: %w", key.Flow, key.Client, ErrExists)
+	}
+	if in.Spec.Hunt != "" {
+		return t.checkCopy(key, in)
+	}
+	if sum, err := hex.DecodeString(in.GetOrigin().GetSha256()); err != nil || len(sum) != 32 {
+		return fmt.Errorf("import flow %s of %s: %w", key.Flow, key.Client, ErrInvalid)
 	}
 	if f, known := t.importedFrom(org, key.Client, in.Origin.Sha256); known {
 		return fmt.Errorf("import flow %s of %s: the same zip is there as %s: %w", key.Flow, key.Client, f.Flow, ErrExists)
@@ -171,7 +176,7 @@ func (a *applier) bring(in *buspb.FlowImport) {
 	entry := a.spec(in.Spec)
 	if entry.spec.Origin == nil {
 		o := in.GetOrigin()
-		entry.spec.Origin = &Origin{SHA256: o.GetSha256(), Session: o.GetSession(), Hostname: o.GetHostname()}
+		entry.spec.Origin = &Origin{SHA256: o.GetSha256(), Session: o.GetSession(), Hostname: o.GetHostname(), Flow: o.GetFlow()}
 		if o.GetCreated() != 0 {
 			created := micros.Time(o.GetCreated())
 			entry.spec.Origin.Created = &created

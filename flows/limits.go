@@ -14,7 +14,7 @@ func (p *packet) late(part *part, l *local, i *item) bool {
 	if l.limited && i.kind != logItem || f.Outcome == buspb.FlowEnd_OUTCOME_LIMIT && i.kind != logItem {
 		return true
 	}
-	old := f.old(p.peer.Received)
+	old := f.old(p.peer.Received) || f.Spec.Origin != nil // its client never had it
 	return f.State == Completed && i.kind != logItem || old
 }
 

@@ -218,7 +218,7 @@ func (p *part) splice() []byte {
 	if p.f.Spec.Hunt.IsZero() {
 		return nil
 	}
-	return []byte(`"ClientId":"` + p.key.Client.String() + `","FlowId":"` + p.key.Flow.String() + `"`)
+	return spliceOf(p.key.Client, p.key.Flow)
 }
 
 // plainRows gives the JSON lines of a response, inflated within bounds.

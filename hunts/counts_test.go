@@ -63,6 +63,7 @@ func TestCountsAreExactWhateverHappens(t *testing.T) {
 		r.now = func() time.Time { at = at.Add(7 * time.Second); return at }
 		for i := range modelClients {
 			r.come(t, i)
+			r.collect(t, i)
 		}
 		r.lead()
 		for range rapid.IntRange(10, 150).Draw(rt, "steps") {
@@ -78,6 +79,40 @@ func (r *run) come(t *testing.T, i int) {
 	r.model.persons[id(i).String()] = r.model.people
 }
 
+// made are collections of a client that were made by hand, by how they ended.
+func made(i int, bad bool) flows.Key {
+	f, err := ids.ParseFlow(fmt.Sprintf("F.HAND%d%t", i, bad))
+	if err != nil {
+		panic(err)
+	}
+	return flows.Key{Client: id(i), Flow: f}
+}
+
+func (r *run) collect(t *testing.T, i int) {
+	for _, bad := range []bool{false, true} {
+		a := flows.Arrival{
+			Key: made(i, bad), Incarnation: "n1-1", Artifacts: []flows.Artifact{{Name: pslist}}, Rows: []flows.ArrivedRows{{Name: pslist, Rows: 2}},
+			Origin: flows.Origin{SHA256: fmt.Sprintf("%064d", 10+i)},
+		}
+		if bad {
+			a.Error, a.Rows[0].Rows, a.Origin.SHA256 = "broke", 0, fmt.Sprintf("%064d", 20+i)
+		}
+		r.must(t)(flows.PlanImport(a))
+	}
+}
+
+// add makes a collection of a client one of a hunt's.
+func (r *run) add(k hunts.Key, client int) {
+	from, err := r.flows.Flow(made(client, rapid.Bool().Draw(r.t, "bad")))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.try(flows.PlanCopy(flows.Copy{
+		Key: flows.Key{Client: id(client), Flow: k.Hunt.Copy(fmt.Sprint("S", r.index))}, Hunt: k.Hunt, From: from, Incarnation: "n1-1",
+		Artifacts: from.Spec.Artifacts, Names: []flows.Coverage{{Name: pslist, Rows: from.Covers(pslist)}}, Again: rapid.Bool().Draw(r.t, "again"),
+	}, "ada"))
+}
+
 func (r *run) step(t *testing.T) {
 	if len(r.keys) == 0 {
 		r.begin()
@@ -89,7 +124,7 @@ func (r *run) step(t *testing.T) {
 	now := r.now()
 	switch rapid.SampledFrom(strings.Fields(
 		"begin start start start pause stop cancel delete limit nominate nominate nominate decline admit admit lead lead lead lead end end end "+
-			"remove gone come come label rerun rerun add away snapshot master",
+			"remove gone come come label rerun rerun add copy copy uncopy away snapshot master",
 	)).Draw(r.t, "step") {
 	case "begin":
 		if len(r.keys) < 3 {
@@ -156,6 +191,12 @@ func (r *run) step(t *testing.T) {
 		r.try(r.PlanRerun(k, some, "", now))
 	case "add":
 		r.try(r.PlanAdd(k, some, "", now))
+	case "copy":
+		r.add(k, one)
+	case "uncopy":
+		if m, _, _ := r.Member(k, id(one)); strings.HasSuffix(m.Flow.String(), ".L") {
+			r.try(facts(gone(flows.Key{Client: id(one), Flow: m.Flow})), nil)
+		}
 	case "away":
 		r.away[id(one)] = !r.away[id(one)]
 	case "snapshot":
@@ -216,7 +257,7 @@ func (r *run) checkHunt(h *hunts.Hunt, want *modelHunt) {
 		for key, f := range want.flows {
 			client, flow, _ := strings.Cut(key, " ")
 			there := r.model.persons[client] == person
-			if f.person == person && f.rows > 0 && attemptOf(flow) == member.attempt && member.set != hunts.PendingClients && there {
+			if f.person == person && f.rows > 0 && member.newest(flow) && member.set != hunts.PendingClients && there {
 				counts[hunts.WithResults]++
 			}
 		}

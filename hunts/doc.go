@@ -16,7 +16,8 @@
 //
 // Results stands beside all that and changes nothing: it shows the stored rows of a
 // hunt's clients as one table, and hands them out (RESULTS.md). Import alone writes, to
-// the filestore, rows that were handed out before.
+// the filestore, rows that were handed out before, and Copier those of a collection that
+// was made by hand and is added to a hunt.
 //
 // Wiring, in this order: clients.New; New with it; clients.Room.Follow(ClientChanged);
 // flows.New with Options.Hunts; all three are states of one ledger. NewForeman runs on

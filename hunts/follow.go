@@ -20,7 +20,11 @@ func (r *Room) MayStart(at time.Time, org ids.Org, starts []flows.HuntStart) err
 		if h == nil {
 			return fmt.Errorf("start flow %s: hunt %s: %w", s.Flow, s.Hunt, ErrNotFound)
 		}
-		if err := r.mayStart(at, h, s); err != nil {
+		may := r.mayStart
+		if _, added := s.Flow.Copied(s.Hunt); added {
+			may = r.mayCopy
+		}
+		if err := may(at, h, s); err != nil {
 			return fmt.Errorf("start flow %s: %w", s.Flow, err)
 		}
 		for _, other := range starts[:i] {
@@ -88,6 +92,10 @@ func (r *Room) follow(h *hunt, at time.Time, f *flows.Flow, c flows.HuntChange) 
 	r.dirty[h.key] = struct{}{}
 	attempt, ours := f.Flow.Attempt(h.key.Hunt)
 	ordinal, known := r.o.Clients.Ordinal(h.key.Org, f.Client)
+	if _, added := f.Flow.Copied(h.key.Hunt); added && known {
+		r.followCopy(h, at, ordinal, c)
+		return
+	}
 	if !ours || !known {
 		return // the client was deleted, and counted then
 	}
@@ -102,7 +110,7 @@ func (r *Room) follow(h *hunt, at time.Time, f *flows.Flow, c flows.HuntChange) 
 	default:
 		return
 	}
-	if h.m.attempt(ordinal) != attempt {
+	if _, added := h.m.copies[ordinal]; added || h.m.attempt(ordinal) != attempt {
 		return // an older attempt, or of a client that had the id before
 	}
 	r.move(h, at, ordinal, setOf(c.After))

@@ -54,7 +54,7 @@ func Import(ctx context.Context, r io.ReaderAt, size int64, target ImportTarget)
 	if target.Hunt.IsZero() {
 		target.Hunt = ids.NewHunt(time.Now())
 	}
-	i := &importer{target: target, out: &Imported{Hunt: target.Hunt}}
+	i := &importer{target: target, out: &Imported{Hunt: target.Hunt}, bulk: bulk{to: target.Writer}}
 	if err := i.open(ctx, r, size); err != nil {
 		return i.out, fmt.Errorf("import hunt: %w", err)
 	}
@@ -72,9 +72,7 @@ type importer struct {
 	archive *opened
 	from    ids.Hunt // what the hunt was called
 	out     *Imported
-
-	commit filestore.Commit // not submitted yet
-	size   int
+	bulk
 }
 
 // open checks the zip and reads what hunt it has.
@@ -209,35 +207,23 @@ func (i *importer) extent(client, flow, name string) (filestore.Extent, error) {
 	if err != nil {
 		return filestore.Extent{}, fmt.Errorf("%w: %w", ErrBadArchive, err)
 	}
-	attempt, ok := f.Attempt(i.from)
-	if !ok || len(name) > filestore.MaxNameBytes {
+	here := flowHere(f, i.from, i.target.Hunt)
+	if here.IsZero() || len(name) > filestore.MaxNameBytes {
 		return filestore.Extent{}, fmt.Errorf("rows %.60q of flow %s are none of hunt %s: %w", name, f, i.from, ErrBadArchive)
 	}
-	return filestore.Extent{Client: c, Flow: i.target.Hunt.Flow(attempt), Name: name}, nil
+	return filestore.Extent{Client: c, Flow: here, Name: name}, nil
 }
 
-const (
-	importBytes = 8 << 20 // of a commit: as much as the bulk lane does not wait with
-	importParts = 500
-)
-
-// put adds lines to what is submitted next.
-func (i *importer) put(ctx context.Context, set filestore.Set, e filestore.Extent, lines []byte) error {
-	i.commit.Appends = append(i.commit.Appends, filestore.Append{Set: set, Extent: e, Lines: lines})
-	if i.size += len(lines); i.size < importBytes && len(i.commit.Appends) < importParts {
-		return nil
+// flowHere is what a flow of a hunt is called as one of another; none if it is not the
+// first hunt's.
+func flowHere(f ids.Flow, from, to ids.Hunt) ids.Flow {
+	if attempt, ok := f.Attempt(from); ok {
+		return to.Flow(attempt)
 	}
-	return i.flush(ctx)
-}
-
-func (i *importer) flush(ctx context.Context) error {
-	if len(i.commit.Appends) == 0 {
-		return nil
+	if stamp, ok := f.Copied(from); ok {
+		return to.Copy(stamp)
 	}
-	i.commit.Class = filestore.Bulk
-	err := i.target.Writer.Submit(ctx, &i.commit)
-	i.commit, i.size = filestore.Commit{}, 0
-	return err
+	return ids.Flow{}
 }
 
 // flows stores the records of the flows.

@@ -90,18 +90,14 @@ func (i *importer) upload(ctx context.Context, u *uploadLine, m *ZipMember, key 
 
 // listed puts the upload into the list of the hunt.
 func (i *importer) listed(ctx context.Context, u *uploadLine, e filestore.Extent, key Key) error {
-	text, err := json.Marshal(u.Upload)
+	line, err := uploadRow(&u.Upload, e.Client, e.Flow)
 	if err != nil {
 		return err
 	}
-	line := fmt.Sprintf("{\"ClientId\":%q,\"FlowId\":%q,%s\n", e.Client, e.Flow, text[1:])
 	i.out.Uploads++
 	e.FirstRow, e.Rows = u.Number, 1
-	return i.put(ctx, uploadSet(key), e, []byte(line))
+	return i.put(ctx, uploadSet(key), e, line)
 }
-
-// uploadPiece is how much of an upload is written at once.
-const uploadPiece = 4 << 20
 
 func (i *importer) bytes(ctx context.Context, key filestore.UploadKey, member string) error {
 	file, err := i.archive.open(member)
@@ -109,23 +105,11 @@ func (i *importer) bytes(ctx context.Context, key filestore.UploadKey, member st
 		return err
 	}
 	defer file.Close()
-	piece := make([]byte, uploadPiece)
-	for offset := int64(0); ; {
-		n, err := io.ReadFull(file, piece)
-		if n > 0 {
-			write := filestore.UploadWrite{Key: key, Offset: offset, Data: piece[:n]}
-			if err := i.target.Writer.Submit(ctx, &filestore.Commit{Uploads: []filestore.UploadWrite{write}}); err != nil {
-				return err
-			}
-			offset += int64(n)
-		}
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return nil
-		case err != nil:
-			return fmt.Errorf("%w: %w", ErrBadArchive, err)
-		}
+	read, err := storeBytes(ctx, i.to, key, file)
+	if read != nil {
+		return fmt.Errorf("%w: %w", ErrBadArchive, read)
 	}
+	return err
 }
 
 // ranges reads the index of a sparse upload.
@@ -134,11 +118,9 @@ func (i *importer) ranges(member string) ([]filestore.Range, error) {
 	if err != nil {
 		return nil, err
 	}
-	var index struct {
-		Ranges []filestore.Range `json:"ranges"`
-	}
-	if err := json.Unmarshal(data, &index); err != nil {
+	ranges, err := rangesOf(data)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", member+archive.IndexEnding, ErrBadArchive, err)
 	}
-	return index.Ranges, nil
+	return ranges, nil
 }

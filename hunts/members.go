@@ -1,9 +1,12 @@
 package hunts
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
+
+	"raptorpack/ids"
 )
 
 // members are a hunt's clients, by ordinal. Views keep them: whoever changes some
@@ -12,11 +15,12 @@ type members struct {
 	kept     bool // by a view
 	sets     [sets]*roaring.Bitmap
 	attempts map[uint16]*roaring.Bitmap // who is at which attempt, where it is not the first
+	copies   map[uint32]ids.Flow        // whose newest attempt is a collection that was added, as it is called here
 	line     timeline
 }
 
 func newMembers() *members {
-	m := &members{attempts: map[uint16]*roaring.Bitmap{}, line: timeline{width: 1}}
+	m := &members{attempts: map[uint16]*roaring.Bitmap{}, copies: map[uint32]ids.Flow{}, line: timeline{width: 1}}
 	for i := range m.sets {
 		m.sets[i] = roaring.New()
 	}
@@ -32,6 +36,7 @@ func (m *members) clone() *members {
 	for n, s := range m.attempts {
 		c.attempts[n] = s.Clone()
 	}
+	c.copies = maps.Clone(m.copies)
 	return c
 }
 
@@ -45,8 +50,17 @@ func (m *members) attempt(ordinal uint32) int {
 	return 0
 }
 
+// flow is that of a client's newest attempt.
+func (m *members) flow(h ids.Hunt, ordinal uint32) ids.Flow {
+	if f, added := m.copies[ordinal]; added {
+		return f
+	}
+	return h.Flow(m.attempt(ordinal))
+}
+
 // setAttempt begins an attempt of a client.
 func (m *members) setAttempt(ordinal uint32, n int) {
+	delete(m.copies, ordinal)
 	if before := uint16(m.attempt(ordinal)); before > 0 {
 		if m.attempts[before].Remove(ordinal); m.attempts[before].IsEmpty() {
 			delete(m.attempts, before)

@@ -22,10 +22,12 @@ type (
 		state  hunts.Set
 		rows   int64
 		cpu    *int64 // nil: not told
+		from   string // the collection that it is a copy of
 	}
 	modelMember struct {
 		set     hunts.Set
 		attempt int
+		copy    string // the flow of a collection that was added, if that is the newest
 	}
 	modelHunt struct {
 		state   buspb.HuntState
@@ -153,7 +155,7 @@ func (m *model) put(h *modelHunt, clients []string, to hunts.Set, byHand bool) {
 		case member.set == hunts.DeclinedClients:
 			member.set = to
 		case member.set == hunts.RemovedClients && byHand:
-			member.set, member.attempt = to, member.attempt+1
+			member.set, member.attempt, member.copy = to, member.attempt+1, ""
 		}
 	}
 }
@@ -165,7 +167,7 @@ func (m *model) rerun(h *modelHunt, clients []string) {
 			asked = asked || c == client
 		}
 		if member := h.members[person]; asked && member != nil && member.set == hunts.ErroredClients {
-			member.set, member.attempt = hunts.PendingClients, member.attempt+1
+			member.set, member.attempt, member.copy = hunts.PendingClients, member.attempt+1, ""
 		}
 	}
 }
@@ -183,6 +185,9 @@ func (h *modelHunt) joined() int64 {
 func (m *model) flow(c *buspb.FlowChange, dry bool) bool {
 	if s := c.GetStart(); s != nil {
 		return m.start(s, dry)
+	}
+	if in := c.GetImport(); in != nil {
+		return m.add(in, dry)
 	}
 	var key *buspb.FlowKey
 	switch c := c.Change.(type) {
@@ -233,10 +238,59 @@ func (m *model) settle(h *modelHunt, f *modelFlow, key *buspb.FlowKey) {
 	if person, known := m.persons[key.Client]; !known || person != f.person {
 		return
 	}
-	if member.set == hunts.PendingClients || member.set == hunts.RemovedClients || attemptOf(key.Flow) != member.attempt {
+	if member.set == hunts.PendingClients || member.set == hunts.RemovedClients || !member.newest(key.Flow) {
 		return
 	}
 	member.set = f.state
+}
+
+// newest reports whether a flow is that of the newest attempt.
+func (m *modelMember) newest(flow string) bool {
+	if m.copy != "" || strings.HasSuffix(flow, ".L") {
+		return flow == m.copy
+	}
+	return attemptOf(flow) == m.attempt
+}
+
+// add makes a client's collection one of a hunt's.
+func (m *model) add(in *buspb.FlowImport, dry bool) bool {
+	h, client := m.hunts[in.Spec.Hunt], in.End.Key.Client
+	if h == nil || h.state == buspb.HuntState_HUNT_STATE_ARCHIVED || h.state == buspb.HuntState_HUNT_STATE_DELETED {
+		return false
+	}
+	person, known := m.persons[client]
+	member := h.members[person]
+	fresh := member == nil || member.set == hunts.DeclinedClients || member.set == hunts.PendingClients && member.attempt == 0
+	if !known || m.used[flowKey(client, in.Spec.Flow)] || dry && fresh && h.limit > 0 && h.joined() >= h.limit {
+		return false
+	}
+	for key, f := range h.flows {
+		if f.from == in.Origin.Flow && strings.HasPrefix(key, client+" ") {
+			return false
+		}
+	}
+	if member == nil {
+		member = &modelMember{set: hunts.DeclinedClients}
+	}
+	switch member.set {
+	case hunts.RunningClients, hunts.CompletedClients:
+		return false
+	case hunts.ErroredClients:
+		if !in.Again {
+			return false
+		}
+	}
+	if dry {
+		return true
+	}
+	f := &modelFlow{person: person, state: hunts.ErroredClients, rows: in.End.Totals.Rows, from: in.Origin.Flow, cpu: in.End.CpuNs}
+	if in.End.Outcome == endedOK {
+		f.state = hunts.CompletedClients
+	}
+	member.set, member.copy = f.state, in.Spec.Flow
+	h.members[person], h.flows[flowKey(client, in.Spec.Flow)] = member, f
+	m.used[flowKey(client, in.Spec.Flow)] = true
+	return true
 }
 
 func attemptOf(flow string) int {
@@ -263,7 +317,7 @@ func (m *model) start(s *buspb.FlowStart, dry bool) bool {
 			fresh++
 		}
 		if !dry {
-			member.set, member.attempt = hunts.RunningClients, attempt
+			member.set, member.attempt, member.copy = hunts.RunningClients, attempt, ""
 			h.flows[flowKey(client, s.Spec.Flow)] = &modelFlow{person: person, state: hunts.RunningClients}
 			m.used[flowKey(client, s.Spec.Flow)] = true
 		}

@@ -126,40 +126,38 @@ type Member struct {
 // where the next page begins: 0 if this is the last. Since when, and the text of an
 // error, stand in the flows' records.
 func (r *Room) Clients(key Key, s Set, after uint32, limit int) ([]Member, uint32, error) {
-	ordinals, attempts, err := r.page(key, s, after, limit+1)
+	out, err := r.page(key, s, after, limit+1)
 	if err != nil {
 		return nil, 0, err
 	}
 	next := uint32(0)
-	if len(ordinals) > limit {
-		next = ordinals[limit]
-		ordinals = ordinals[:limit]
+	if len(out) > limit {
+		next = out[limit].Ordinal
+		out = out[:limit]
 	}
-	out := make([]Member, len(ordinals))
-	for i, ordinal := range ordinals {
-		client, _ := r.o.Clients.ByOrdinal(key.Org, ordinal)
-		out[i] = Member{client, ordinal, attempts[i], key.Hunt.Flow(attempts[i])}
+	for i := range out {
+		out[i].Client, _ = r.o.Clients.ByOrdinal(key.Org, out[i].Ordinal)
 	}
 	return out, next, nil
 }
 
-// page copies ordinals of a set, with their attempts.
-func (r *Room) page(key Key, s Set, after uint32, limit int) ([]uint32, []int, error) {
+// page copies members of a set, without their clients' ids.
+func (r *Room) page(key Key, s Set, after uint32, limit int) ([]Member, error) {
 	if s < 0 || int(s) >= sets || limit < 1 {
-		return nil, nil, fmt.Errorf("%d clients of set %d: %w", limit, s, ErrInvalid)
+		return nil, fmt.Errorf("%d clients of set %d: %w", limit, s, ErrInvalid)
 	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	h := r.find(key)
 	if h == nil {
-		return nil, nil, fmt.Errorf("hunt %s: %w", key.Hunt, ErrNotFound)
+		return nil, fmt.Errorf("hunt %s: %w", key.Hunt, ErrNotFound)
 	}
 	ordinals := some(h.m.sets[s], after, limit)
-	attempts := make([]int, len(ordinals))
+	out := make([]Member, len(ordinals))
 	for i, ordinal := range ordinals {
-		attempts[i] = h.m.attempt(ordinal)
+		out[i] = Member{Ordinal: ordinal, Attempt: h.m.attempt(ordinal), Flow: h.m.flow(key.Hunt, ordinal)}
 	}
-	return ordinals, attempts, nil
+	return out, nil
 }
 
 // some lists ordinals of a set from after on.
@@ -184,8 +182,8 @@ func (r *Room) Member(key Key, client ids.Client) (Member, Set, bool) {
 	if h == nil {
 		return Member{}, nowhere, false
 	}
-	attempt, s := h.m.attempt(ordinal), h.m.where(ordinal)
-	return Member{client, ordinal, attempt, key.Hunt.Flow(attempt)}, s, s != nowhere
+	s := h.m.where(ordinal)
+	return Member{client, ordinal, h.m.attempt(ordinal), h.m.flow(key.Hunt, ordinal)}, s, s != nowhere
 }
 
 // Of tells in which hunts a client is, and in which set of each.

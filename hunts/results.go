@@ -232,8 +232,9 @@ func (r *Results) choose(key Key, p *filestore.Pinned, only []ids.Client, gaps b
 
 // chosen is a selection of all clients that was made not long ago.
 type chosen struct {
-	key Key
-	at  time.Time
+	key  Key
+	at   time.Time
+	sums Sums // of the hunt then: flows that came since may be shown, though their rows were there
 	*selection
 }
 
@@ -248,9 +249,13 @@ const (
 
 // lately returns a selection of all of a set, which may be a second old.
 func (r *Results) lately(key Key, p *filestore.Pinned, gaps bool) *selection {
+	var sums Sums
+	if h, err := r.o.Hunts.Hunt(key); err == nil { // else nothing of it is shown
+		sums = h.Sums
+	}
 	r.mu.Lock()
 	for _, c := range r.chosen {
-		if c.key == key && time.Since(c.at) < chosenLife && c.Same(p) {
+		if c.key == key && c.sums == sums && time.Since(c.at) < chosenLife && c.Same(p) {
 			again := *c.selection
 			again.Pinned = p // it knows of damage that is new
 			r.mu.Unlock()
@@ -262,7 +267,7 @@ func (r *Results) lately(key Key, p *filestore.Pinned, gaps bool) *selection {
 	s := r.choose(key, p, nil, gaps)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.chosen = append([]chosen{{key, at, s}}, r.chosen[:min(len(r.chosen), maxChosen-1)]...)
+	r.chosen = append([]chosen{{key, at, sums, s}}, r.chosen[:min(len(r.chosen), maxChosen-1)]...)
 	return s
 }
 

@@ -52,6 +52,7 @@ type huntLine struct {
 	Sums        Sums              `json:"sums"`
 	Sets        map[string]string `json:"sets"`
 	Attempts    []attemptLine     `json:"attempts,omitempty"`
+	Copies      map[uint32]string `json:"copies,omitempty"`   // flows of those whose newest attempt is a collection that was added
 	Minutes     int64             `json:"minutes"`            // of a bucket
 	Timeline    [][]int64         `json:"timeline,omitempty"` // minute, then the change of each set
 	Spec        []byte            `json:"spec"`
@@ -136,6 +137,12 @@ func (h *hunt) line() *huntLine {
 	}
 	for _, n := range slices.Sorted(maps.Keys(h.m.attempts)) {
 		l.Attempts = append(l.Attempts, attemptLine{int(n), textOf(h.m.attempts[n])})
+	}
+	for ordinal, flow := range h.m.copies {
+		if l.Copies == nil {
+			l.Copies = make(map[uint32]string, len(h.m.copies))
+		}
+		l.Copies[ordinal] = flow.String() // JSON sorts them
 	}
 	for _, b := range h.m.line.buckets {
 		row := append(make([]int64, 0, 1+sets), b.Minute)
@@ -230,6 +237,9 @@ func (l *huntLine) hunt(key Key) (*hunt, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.restoreCopies(m, key.Hunt); err != nil {
+		return nil, err
+	}
 	def := defineBy(l.Creator, spec, l.Spec, l.Conditions)
 	if o := l.Origin; o != nil {
 		def.Origin = &o.Origin
@@ -284,6 +294,17 @@ func (l *huntLine) restoreAttempts(m *members) error {
 			return fmt.Errorf("attempt %d twice: %w", a.Attempt, ErrInvalid)
 		}
 		m.attempts[uint16(a.Attempt)] = set
+	}
+	return nil
+}
+
+func (l *huntLine) restoreCopies(m *members, h ids.Hunt) error {
+	for ordinal, text := range l.Copies {
+		flow, err := ids.ParseFlow(text)
+		if _, ours := flow.Copied(h); err != nil || !ours {
+			return fmt.Errorf("flow %.60q that was added: %w", text, cmp.Or(err, ErrInvalid))
+		}
+		m.copies[ordinal] = flow
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func (c Client) String() string { return c.text }
 func (c Client) IsZero() bool { return c.text == "" }
 
 // Flow is the identity of one collection: "F." and 13 base32hex characters,
-// with suffixes for hunts (".H") and conditions (".Q").
+// with suffixes for hunts (".H", ".L") and conditions (".Q").
 type Flow struct{ text string }
 
 // Monitoring is the well-known session of event queries, in both directions.
@@ -186,6 +186,31 @@ func (f Flow) Attempt(h Hunt) (int, bool) {
 	}
 	n, err := strconv.Atoi(number)
 	return n, err == nil && h.Flow(n) == f
+}
+
+// NewCopy is what a collection that is added to a hunt becomes there, its copy:
+// "F.<hunt>.<stamp>.L", another one each time. It is none if the hunt's id is too long.
+func (h Hunt) NewCopy(now time.Time) Flow { return h.Copy(stamp(now)) }
+
+// Copy is the copy of a collection with a stamp of NewCopy.
+func (h Hunt) Copy(stamp string) Flow {
+	rest, ok := strings.CutPrefix(h.text, "H.")
+	f, err := ParseFlow("F." + rest + "." + stamp + ".L")
+	if !ok || err != nil || strings.Contains(stamp, ".") {
+		return Flow{}
+	}
+	return f
+}
+
+// Copied returns the stamp of a collection that was added to h; false if the flow is
+// none of these.
+func (f Flow) Copied(h Hunt) (stamp string, ok bool) {
+	rest, ours := strings.CutSuffix(f.text, ".L")
+	if !ours || h.IsZero() {
+		return "", false
+	}
+	stamp, ok = strings.CutPrefix(rest, "F."+h.text[len("H."):]+".")
+	return stamp, ok && h.Copy(stamp) == f
 }
 
 // Notebook is the identity of one notebook: "N." and a word of its own, or what it

@@ -173,3 +173,31 @@ func TestFlowsOfAHuntAreNumbered(t *testing.T) {
 		t.Errorf("plain: %v %v %v, %v", dotted.Plain(), h.Plain(), other.Plain(), err)
 	}
 }
+
+func TestCopiesForAHuntAreTold(t *testing.T) {
+	now := time.Now()
+	h, other := ids.NewHunt(now), ids.NewHunt(now)
+	f := h.NewCopy(now)
+	stamp, ok := f.Copied(h)
+	if !ok || h.Copy(stamp) != f || f == h.NewCopy(now) {
+		t.Errorf("%s is %q, %v", f, stamp, ok)
+	}
+	if parsed, err := ids.ParseFlow(f.String()); err != nil || parsed != f {
+		t.Errorf("%s: %v", f, err)
+	}
+	if _, ok := f.Attempt(h); ok {
+		t.Errorf("%s is an attempt, too", f)
+	}
+	for _, not := range []ids.Flow{h.Flow(0), h.Flow(3), other.NewCopy(now), ids.NewFlow(now), {}} {
+		if stamp, ok := not.Copied(h); ok {
+			t.Errorf("%s is copy %q of %s", not, stamp, h)
+		}
+	}
+	if _, ok := f.Copied(ids.Hunt{}); ok || !(ids.Hunt{}).NewCopy(now).IsZero() {
+		t.Error("no hunt has copies")
+	}
+	long, err := ids.ParseHunt("H." + strings.Repeat("A", 30))
+	if err != nil || !long.NewCopy(now).IsZero() || !h.Copy("a.b").IsZero() || !h.Copy("").IsZero() {
+		t.Error("ids that are none", err)
+	}
+}

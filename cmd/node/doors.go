@@ -107,7 +107,7 @@ func (n *Node) apiOptions(d *doors) (api.Options, error) {
 		return api.Options{}, err
 	}
 	return api.Options{
-		Ledger: ledger{n.ledger, n}, Users: n.users, Clients: n.clients, Flows: n.flows, Hunts: n.hunts, HuntTables: n.tables, HuntImports: n.huntImports(), FlowZips: n.flowZips, Imports: n.collectionImports(), Artifacts: n.artifacts, Audit: d.audit,
+		Ledger: ledger{n.ledger, n}, Users: n.users, Clients: n.clients, Flows: n.flows, Hunts: n.hunts, HuntTables: n.tables, HuntImports: n.huntImports(), HuntCopies: n.huntCopies(), FlowZips: n.flowZips, Imports: n.collectionImports(), Artifacts: n.artifacts, Audit: d.audit,
 		Status: n.Status, Pack: func() []api.NodeStatus { return api.PackOf(n.ledger.Pack()) }, Order: n.order, Online: n.online, Engine: engine, Authority: authority, ReadStored: n.readStored,
 		Tools: n.tools, ToolVariables: n.toolVariables, ToolFiles: n.toolFiles, ServerURLs: c.Client.ServerURLs,
 		Accessors: server.Accessors(endpoint.Accessors()), Unasked: n.unasked(),

@@ -73,6 +73,13 @@ func (n *Node) huntImports() *hunts.Importer {
 	})
 }
 
+// huntCopies adds collections that were made by hand to hunts.
+func (n *Node) huntCopies() *hunts.Copier {
+	return hunts.NewCopier(hunts.CopierOptions{
+		Hunts: n.hunts, Flows: n.flows, Writer: n.committer, Incarnation: n.incarnation.Name(), Files: n.huntStore(), Forget: n.committer.Forget,
+	})
+}
+
 func (n *Node) huntStore() hunts.Files { return hunts.Files{Store: n.store, Reader: n.reader} }
 
 func (n *Node) writeHunts(ctx context.Context) error {

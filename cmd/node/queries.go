@@ -8,6 +8,7 @@ import (
 	"raptorpack/collector"
 	"raptorpack/config"
 	"raptorpack/flows"
+	"raptorpack/hunts"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 	"raptorpack/vql"
@@ -59,6 +60,10 @@ func (n *Node) queryHost(d *doors, who api.Principal) *server.Host {
 				return ids.Hunt{}, err
 			}
 			return ids.ParseHunt(made.Hunt)
+		},
+		AddFlow: func(ctx context.Context, w hunts.CopyWish) error {
+			_, err := d.api.AddFlowToHunt(ctx, &who, w, api.Writing{})
+			return err
 		},
 		Audit: func(ctx context.Context, operation, object string, details map[string]string) {
 			d.api.Audit(ctx, &who, operation, object, details)

@@ -43,7 +43,7 @@ var huntClientColumns = []column{
 func newHunts(g *globals) *cobra.Command {
 	c := &cobra.Command{Use: "hunts", Aliases: []string{"hunt"}, Short: "Run artifacts on many clients, and follow what comes of it"}
 	c.AddCommand(newHuntsCreate(g), newHuntsList(g), newHuntsClients(g), newHuntsWatch(g), newHuntsChange(g), newHuntsStop(g),
-		newHuntsEstimate(g), newHuntsResults(g), newHuntsExport(g), newHuntsVerify(g), newHuntsImport(g),
+		newHuntsEstimate(g), newHuntsResults(g), newHuntsExport(g), newHuntsVerify(g), newHuntsImport(g), newHuntsAdd(g),
 		&cobra.Command{
 			Use: "show HUNT", Short: "Show one hunt", Args: exactly(1, "HUNT"),
 			Example: "  raptorpack hunts show H.D1ABC",
@@ -57,13 +57,6 @@ func newHunts(g *globals) *cobra.Command {
 			Example: "  raptorpack hunts delete H.D1ABC",
 			RunE: func(c *cobra.Command, args []string) error {
 				return g.changed(c, http.MethodDelete, huntPath(args[0]), nil, "hunt %s is deleted", args[0])
-			},
-		},
-		&cobra.Command{
-			Use: "add HUNT CLIENT...", Short: "Add clients to a hunt by hand, whatever its conditions say", Args: atLeast(2, "HUNT and one or more CLIENTs"),
-			Example: "  raptorpack hunts add H.D1ABC C.0123456789abcdef",
-			RunE: func(c *cobra.Command, args []string) error {
-				return g.changed(c, http.MethodPost, huntPath(args[0])+"/clients", map[string]any{"clients": args[1:]}, "clients are added to hunt %s", args[0])
 			},
 		},
 		&cobra.Command{

@@ -782,12 +782,14 @@ func (x *FlowStart) GetClients() []string {
 
 // FlowImport records a collection that ran elsewhere and whose rows and uploads are
 // durable here. No task comes of it. It is refused if the client has a flow of the same
-// origin.
+// origin. With a hunt in its spec it makes a collection of the client, which was copied,
+// one of the hunt's: the hunt may refuse that.
 type FlowImport struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Spec          *FlowSpec              `protobuf:"bytes,1,opt,name=spec,proto3" json:"spec,omitempty"` // without a request
 	End           *FlowEnd               `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`   // with the key, and all of the coverage
 	Origin        *FlowOrigin            `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	Again         bool                   `protobuf:"varint,4,opt,name=again,proto3" json:"again,omitempty"` // into a hunt: of a client that erred there, too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -843,6 +845,13 @@ func (x *FlowImport) GetOrigin() *FlowOrigin {
 	return nil
 }
 
+func (x *FlowImport) GetAgain() bool {
+	if x != nil {
+		return x.Again
+	}
+	return false
+}
+
 // FlowOrigin is where a collection came from.
 type FlowOrigin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -850,6 +859,7 @@ type FlowOrigin struct {
 	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"` // what it was called there
 	Hostname      string                 `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	Created       int64                  `protobuf:"varint,4,opt,name=created,proto3" json:"created,omitempty"` // unix microseconds, the clock there; 0: not known
+	Flow          string                 `protobuf:"bytes,5,opt,name=flow,proto3" json:"flow,omitempty"`        // of the same client here: it was copied for a hunt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -910,6 +920,13 @@ func (x *FlowOrigin) GetCreated() int64 {
 		return x.Created
 	}
 	return 0
+}
+
+func (x *FlowOrigin) GetFlow() string {
+	if x != nil {
+		return x.Flow
+	}
+	return ""
 }
 
 // FlowTaken: the client's first message of the flow is durable.
@@ -2113,18 +2130,20 @@ const file_flows_proto_rawDesc = "" +
 	"\x04logs\x18\x05 \x01(\x03R\x04logs\"S\n" +
 	"\tFlowStart\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x18.raptorpack.bus.FlowSpecR\x04spec\x12\x18\n" +
-	"\aclients\x18\x02 \x03(\tR\aclients\"\x99\x01\n" +
+	"\aclients\x18\x02 \x03(\tR\aclients\"\xaf\x01\n" +
 	"\n" +
 	"FlowImport\x12,\n" +
 	"\x04spec\x18\x01 \x01(\v2\x18.raptorpack.bus.FlowSpecR\x04spec\x12)\n" +
 	"\x03end\x18\x02 \x01(\v2\x17.raptorpack.bus.FlowEndR\x03end\x122\n" +
-	"\x06origin\x18\x03 \x01(\v2\x1a.raptorpack.bus.FlowOriginR\x06origin\"t\n" +
+	"\x06origin\x18\x03 \x01(\v2\x1a.raptorpack.bus.FlowOriginR\x06origin\x12\x14\n" +
+	"\x05again\x18\x04 \x01(\bR\x05again\"\x88\x01\n" +
 	"\n" +
 	"FlowOrigin\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\tR\x06sha256\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x18\n" +
-	"\acreated\x18\x04 \x01(\x03R\acreated\"6\n" +
+	"\acreated\x18\x04 \x01(\x03R\acreated\x12\x12\n" +
+	"\x04flow\x18\x05 \x01(\tR\x04flow\"6\n" +
 	"\tFlowTaken\x12)\n" +
 	"\x03key\x18\x01 \x01(\v2\x17.raptorpack.bus.FlowKeyR\x03key\"\x8b\x02\n" +
 	"\fFlowCoverage\x12)\n" +

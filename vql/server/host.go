@@ -67,6 +67,10 @@ type Host struct {
 	// principal's permissions and leaves the audit line. Not nil where Hunts is not.
 	CreateHunt func(ctx context.Context, h Hunt) (ids.Hunt, error)
 
+	// AddFlow adds a collection to a hunt and leaves the audit line; nil: it does not
+	// work.
+	AddFlow func(ctx context.Context, w hunts.CopyWish) error
+
 	// Tools are the tools that artifacts need, Inventory what they are changed by; nil:
 	// none of both.
 	Tools     *inventory.Room

@@ -16,12 +16,12 @@ import (
 type huntAddArgs struct {
 	ClientID string `vql:"client_id,required" doc:"The client."`
 	HuntID   string `vql:"hunt_id,required" doc:"The hunt."`
-	FlowID   string `vql:"flow_id" doc:"A flow that is there already; this version takes clients only."`
+	FlowID   string `vql:"flow_id" doc:"A collection of the client that has ended and has some of the hunt's artifacts: it is copied into the hunt, and nothing is asked of the client."`
 	Relaunch bool   `vql:"relaunch" doc:"Run it again on a client that erred."`
 }
 
 var huntAddFunction = vql.NewFunction(vql.Spec{
-	Name: "hunt_add", Permission: "START_HUNT", Doc: "Adds a client to a hunt whatever its conditions say. Gives the client's id.",
+	Name: "hunt_add", Permission: "START_HUNT", Doc: "Adds a client to a hunt whatever its conditions say, or a collection that it made already. Gives the client's id, or flow_id when that was given.",
 }, func(ctx context.Context, scope *vql.Scope, args *huntAddArgs) (vql.Value, error) {
 	h, one, err := huntOf(scope, args.HuntID)
 	if err != nil {
@@ -34,18 +34,38 @@ var huntAddFunction = vql.NewFunction(vql.Spec{
 	if _, err := h.Clients.Lookup(h.Org, client); err != nil {
 		return nil, err
 	}
+	given, add := client.String(), h.addToHunt
 	if args.FlowID != "" {
-		return nil, fmt.Errorf("add flow %.60q to a hunt: %w", args.FlowID, ErrUnsupported)
+		flow, err := ids.ParseFlow(args.FlowID)
+		if err != nil {
+			return nil, err
+		}
+		given, add = args.FlowID, h.addFlow(flow)
 	}
-	set, err := h.addToHunt(ctx, one, client, args.Relaunch)
+	set, err := add(ctx, one, client, args.Relaunch)
 	if err != nil {
 		return nil, err
 	}
 	if set != "" {
 		scope.Log(vql.LevelInfo, "hunt_add: hunt %s has client %s already: %s", one.Hunt, client, set)
 	}
-	return client.String(), nil
+	return given, nil
 })
+
+// addFlow adds a flow of a client as addToHunt adds a client. One that only waits is
+// not asked any more.
+func (h *Host) addFlow(flow ids.Flow) func(context.Context, *hunts.Hunt, ids.Client, bool) (string, error) {
+	return func(ctx context.Context, one *hunts.Hunt, client ids.Client, again bool) (set string, err error) {
+		if h.AddFlow == nil {
+			return "", fmt.Errorf("add flow %s to a hunt: %w", flow, ErrUnsupported)
+		}
+		_, in, member := h.Hunts.Member(one.Key, client)
+		if member && (in == hunts.RunningClients || in == hunts.CompletedClients || in == hunts.ErroredClients && !again) {
+			return in.String(), nil
+		}
+		return "", h.AddFlow(ctx, hunts.CopyWish{Key: one.Key, Client: client, Flow: flow, Again: again})
+	}
+}
 
 // addToHunt adds a client or, with again, lets one that erred take part once more.
 // If the hunt has it already, nothing changes, and the set it is in is returned.

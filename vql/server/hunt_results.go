@@ -44,6 +44,7 @@ type huntRows struct {
 	key    flows.Key // whose rows come now
 	shown  bool
 	fqdn   string
+	flow   string // what FlowId says
 	hidden int64
 }
 
@@ -102,9 +103,13 @@ func (r *huntRows) wanted(row filestore.Row) bool {
 // look finds out about the flow whose rows begin: clients share the files, so rows
 // of what was deleted lie there until they are compacted.
 func (r *huntRows) look(key flows.Key) {
-	r.key, r.shown, r.fqdn = key, false, ""
-	if _, err := r.h.Flows.Flow(key); err != nil {
+	r.key, r.shown, r.fqdn, r.flow = key, false, "", key.Flow.String()
+	f, err := r.h.Flows.Flow(key)
+	if err != nil {
 		return
+	}
+	if from := f.Spec.Origin; from != nil && from.Flow != "" {
+		r.flow = from.Flow
 	}
 	record, err := r.h.Clients.Lookup(key.Org, key.Client)
 	if err != nil {
@@ -117,13 +122,14 @@ func (r *huntRows) look(key flows.Key) {
 }
 
 // dress puts the columns of the server behind those of the client. They are told from
-// where the row was stored, whatever it says itself.
+// where the row was stored, whatever it says itself; those of a collection that was
+// added to the hunt tell what that is called.
 func (r *huntRows) dress(row filestore.Row, d *vql.Dict) {
 	d.Delete("ClientId")
 	d.Delete("FlowId")
 	yield(d, "Fqdn")
 	yield(d, "_OrgId")
-	d.Set("FlowId", row.Flow.String()).Set("ClientId", row.Client.String())
+	d.Set("FlowId", r.flow).Set("ClientId", row.Client.String())
 	if !r.brief {
 		d.Set("Fqdn", r.fqdn).Set("_OrgId", orgID(r.h.Org))
 	}
