@@ -78,15 +78,7 @@ func (c *Copy) end() *buspb.FlowEnd {
 		end.Outcome = buspb.FlowEnd_OUTCOME_ERROR
 		end.Error = shorten(cmp.Or(c.From.Error, "it is "+string(c.From.State)), maxErrorText)
 	}
-	var numbers filestore.Intervals
-	for _, u := range c.Uploads {
-		numbers.Add(u.Number, u.Number+1)
-		end.Totals.UploadBytes += u.Bytes
-		end.Coverage.UploadBytes += u.Bytes
-		end.Coverage.UploadSizes = append(end.Coverage.UploadSizes, u.Number, u.Bytes)
-	}
-	end.Totals.ExpectedUploadBytes = end.Totals.UploadBytes
-	end.Coverage.Uploads = boundsOf(numbers)
+	addUploads(end, c.Uploads)
 	for _, n := range c.Names {
 		if end.Totals.Rows += n.Rows.Len(); len(n.Rows) > 0 {
 			end.Coverage.Names = append(end.Coverage.Names, &buspb.FlowExtent{Name: n.Name, Bounds: boundsOf(n.Rows)})

@@ -66,15 +66,7 @@ func PlanImport(a Arrival) (*buspb.Mutation, error) {
 	if !a.Started.IsZero() {
 		end.FirstActive = micros.Of(a.Started)
 	}
-	var numbers filestore.Intervals
-	for _, u := range a.Uploads {
-		numbers.Add(u.Number, u.Number+1)
-		end.Totals.UploadBytes += u.Bytes
-		end.Coverage.UploadBytes += u.Bytes
-		end.Coverage.UploadSizes = append(end.Coverage.UploadSizes, u.Number, u.Bytes)
-	}
-	end.Totals.ExpectedUploadBytes = end.Totals.UploadBytes
-	end.Coverage.Uploads = boundsOf(numbers)
+	addUploads(end, a.Uploads)
 	for _, r := range a.Rows {
 		spec.Names = append(spec.Names, &buspb.FlowName{Token: r.Name, Name: r.Name})
 		end.Totals.Rows += r.Rows
@@ -87,6 +79,19 @@ func PlanImport(a Arrival) (*buspb.Mutation, error) {
 		origin.Created = micros.Of(*a.Origin.Created)
 	}
 	return mutation(a.Org, a.Creator, &buspb.FlowChange{Change: &buspb.FlowChange_Import{Import: &buspb.FlowImport{Spec: spec, End: end, Origin: origin}}})
+}
+
+// addUploads says in an end which uploads are whole and stored.
+func addUploads(end *buspb.FlowEnd, uploads []UploadSize) {
+	var numbers filestore.Intervals
+	for _, u := range uploads {
+		numbers.Add(u.Number, u.Number+1)
+		end.Totals.UploadBytes += u.Bytes
+		end.Coverage.UploadBytes += u.Bytes
+		end.Coverage.UploadSizes = append(end.Coverage.UploadSizes, u.Number, u.Bytes)
+	}
+	end.Totals.ExpectedUploadBytes = end.Totals.UploadBytes
+	end.Coverage.Uploads = boundsOf(numbers)
 }
 
 func (a *Arrival) check() error {
