@@ -36,6 +36,16 @@ type Agent struct {
 	mu    sync.Mutex
 	acked map[string]int64    // rows, by flow
 	ended map[string]struct{} // flows whose end was acknowledged
+	half  *half               // where it rests next; nil: nowhere
+	rests []*half             // all of them
+}
+
+// half is a place in the middle of a collection at which an agent rests.
+type half struct {
+	rows    int64         // of one flow, acknowledged
+	reached chan struct{} // closed: the agent rests
+	goOn    func()        // lets it go on, and not rest if it has not
+	passed  chan struct{} // closed by goOn
 }
 
 // AgentOptions say what an agent is; the zero value is the first one, who knows all
@@ -66,6 +76,7 @@ func (p *Pack) AddAgent(o AgentOptions) *Agent {
 	go func() { done <- one.Run(ctx) }()
 	a.stop = sync.OnceFunc(func() {
 		cancel()
+		a.goOn()
 		if err := <-done; err != nil {
 			p.t.Errorf("agent %s: %v", a.ID, err)
 		}
@@ -115,7 +126,7 @@ func (a *Agent) options(o AgentOptions) client.Options {
 
 func (a *Agent) acknowledged(messages [][]byte) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	var rest *half
 	for _, raw := range messages {
 		var m wirepb.VeloMessage
 		if proto.Unmarshal(raw, &m) != nil {
@@ -125,6 +136,33 @@ func (a *Agent) acknowledged(messages [][]byte) {
 		if m.GetFlowStats().GetFlowComplete() {
 			a.ended[m.GetSessionId()] = struct{}{}
 		}
+		if a.half != nil && a.acked[m.GetSessionId()] >= a.half.rows {
+			rest, a.half = a.half, nil
+		}
+	}
+	a.mu.Unlock()
+	if rest != nil {
+		close(rest.reached)
+		<-rest.passed
+	}
+}
+
+// restAt has the agent rest, sending no more rows, as soon as so many of one flow are
+// acknowledged.
+func (a *Agent) restAt(rows int64) *half {
+	h := &half{rows: rows, reached: make(chan struct{}), passed: make(chan struct{})}
+	h.goOn = sync.OnceFunc(func() { close(h.passed) })
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.half, a.rests = h, append(a.rests, h)
+	return h
+}
+
+func (a *Agent) goOn() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, h := range a.rests {
+		h.goOn()
 	}
 }
 

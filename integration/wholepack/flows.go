@@ -31,6 +31,7 @@ type Collection struct {
 	pack  *Pack
 	agent *Agent
 	op    *Operator
+	half  *half // nil: it runs through
 }
 
 // SetNumbers gives the pack the artifact that Work and Collect use.
@@ -58,6 +59,27 @@ func (p *Pack) Collect(at *Node, a *Agent, rows int64) *Collection {
 	return c
 }
 
+// CollectHalf starts a collection and returns when the agent was told that so many of
+// its rows are durable. The agent sends no more of anything until GoOn.
+func (p *Pack) CollectHalf(at *Node, a *Agent, rows, half int64) *Collection {
+	p.t.Helper()
+	rest := a.restAt(half)
+	c := p.Collect(at, a, rows)
+	c.half = rest
+	p.Wait("rows to be acknowledged", func() (bool, string) {
+		select {
+		case <-rest.reached:
+			return true, ""
+		default:
+			return false, "agent: " + a.Log.Tail(500)
+		}
+	})
+	return c
+}
+
+// GoOn lets the agent of CollectHalf go on.
+func (c *Collection) GoOn() { c.half.goOn() }
+
 func collection(rows int64, tag string) map[string]any {
 	return map[string]any{"artifacts": []map[string]any{
 		{"name": numbersName, "parameters": map[string]string{"Rows": strconv.FormatInt(rows, 10), "Tag": tag}},
@@ -77,15 +99,6 @@ func (c *Collection) StateAt(n *Node) string {
 		return ""
 	}
 	return now.State
-}
-
-// WaitAcked waits until the agent was told of so many rows, or of the end.
-func (c *Collection) WaitAcked(rows int64) {
-	c.pack.t.Helper()
-	c.pack.Wait("rows to be acknowledged", func() (bool, string) {
-		got, ended := c.agent.Acked(c.ID)
-		return got >= rows || ended, strconv.FormatInt(got, 10) + " rows; agent: " + c.agent.Log.Tail(500)
-	})
 }
 
 // WaitTold waits until the agent was told that the end is durable.

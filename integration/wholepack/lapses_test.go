@@ -17,15 +17,12 @@ import (
 // tell its clients so.
 func TestLapsedNodeAcknowledgesNothing(t *testing.T) {
 	p, minion, a := atMinion(t, func(u *node.Tuning) { u.CommitWait, u.IncarnationTTL = 25*time.Second, 600*time.Millisecond })
-	c := p.Collect(p.Master(), a, 3000)
-	c.WaitAcked(100)
+	c := p.CollectHalf(p.Master(), a, 3000, 100)
 	hung := minion.FS().Inject(filestoretest.Fault{Hang: true, Times: filestoretest.Always})
+	c.GoOn()
 	p.Wait("rows to hang", func() (bool, string) { return hung.Hanging() > 2, "" })
 	old := minion.Orphan()
-	told, ended := a.Acked(c.ID)
-	if ended {
-		t.Fatal("the flow was over before the disk hung: the story shows nothing")
-	}
+	told, _ := a.Acked(c.ID)
 	minion.Start()
 	store := p.Store()
 	p.Wait("the old life to be sealed", func() (bool, string) {
