@@ -16,8 +16,9 @@ var errDown = errors.New("connection refused")
 // attempts.
 type attempts struct {
 	*joiner
-	mu   sync.Mutex
-	made int
+	mu      sync.Mutex
+	made    int
+	counted int // of those made, when since was last asked
 }
 
 func startJoiner(t *testing.T, s *settings, answer error) *attempts {
@@ -45,16 +46,16 @@ func startJoiner(t *testing.T, s *settings, answer error) *attempts {
 	return a
 }
 
-// since returns how many attempts were made after letting d pass.
+// since lets d pass and returns how many attempts were made since it was last asked,
+// or since the start: the first may have been made before anybody can count.
 func (a *attempts) since(d time.Duration) int {
-	a.mu.Lock()
-	before := a.made
-	a.mu.Unlock()
 	time.Sleep(d)
 	synctest.Wait()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.made - before
+	n := a.made - a.counted
+	a.counted = a.made
+	return n
 }
 
 func oneAddress() *settings { return &settings{join: []endpoint{{"10.0.0.1", 7946}}} }
