@@ -17,21 +17,22 @@ import (
 // are safe for concurrent use, except that only one Load, Lead or Follow runs at
 // a time (ErrBusy).
 type Node struct {
-	o        Options
-	log      *slog.Logger
-	m        *metrics
-	store    *filestore.Store
-	urgent   *filestore.Store // the same, with room for the ledger on a full disk
-	states   map[string]State
-	kinds    []string // of states, sorted
-	outbox   *Outbox
-	blobs    *blobs
-	props    *proposals
-	shots    *snapshots
-	compared *comparisons
-	adopted  nameSet     // incarnations whose outboxes were read to the end since this node leads
-	bus      *bus        // nil: this node is alone
-	working  atomic.Bool // Load, Lead or Follow
+	o         Options
+	log       *slog.Logger
+	m         *metrics
+	store     *filestore.Store
+	urgent    *filestore.Store // the same, with room for the ledger on a full disk
+	states    map[string]State
+	kinds     []string // of states, sorted
+	outbox    *Outbox
+	blobs     *blobs
+	props     *proposals
+	shots     *snapshots
+	compared  *comparisons
+	bookmarks bookmarks   // of outboxes
+	adopted   nameSet     // incarnations whose outboxes were read to the end since this node leads
+	bus       *bus        // nil: this node is alone
+	working   atomic.Bool // Load, Lead or Follow
 
 	mu      sync.Mutex
 	at      place // last applied entry

@@ -73,7 +73,7 @@ type Options struct {
 	LevelEvery time.Duration
 	Living     func() (incarnations []string, known bool)
 
-	// WindowBytes bounds the newest entries kept for nodes that follow (64 MiB);
+	// WindowBytes bounds the newest entries kept for nodes that follow (8 MiB);
 	// who is farther behind reads files.
 	WindowBytes int64
 
@@ -102,7 +102,7 @@ func (o *Options) setDefaults() {
 	orDefault(&o.MaxFileBytes, 64<<20)
 	orDefault(&o.MaxBodyBytes, 64<<20)
 	orDefault(&o.MaxPendingBytes, 64<<20)
-	orDefault(&o.WindowBytes, 64<<20)
+	orDefault(&o.WindowBytes, 8<<20)
 	orDefault(&o.CompareEvery, time.Minute)
 	orDefault(&o.LevelEvery, 2*time.Second)
 	orDefault(&o.SnapshotEntries, 100_000)

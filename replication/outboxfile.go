@@ -236,11 +236,16 @@ type cursor struct {
 	next  uint64 // number of the fact wanted
 	file  outboxFile
 	at    int64 // where to go on in file; 0: no file chosen yet
+	large bool  // the record at this place is larger than usual
+	first int64 // where in file the first fact lies that was read last
 }
 
-// cursorBytes is how much of a file is read at once: what may be sent at once
-// and the record that goes beyond it.
-const cursorBytes = sendBytes + maxFrame
+// How much of a file is read at once: mostly a little, as facts are small and their
+// readers many; else what may be sent at once and the record that goes beyond it.
+const (
+	cursorBytes = 256 << 10
+	largeBytes  = sendBytes + maxFrame
+)
 
 // read returns the next facts, none when there are none yet. ErrGap means that
 // facts are missing before those found.
@@ -252,7 +257,7 @@ func (c *cursor) read(ctx context.Context) ([]*buspb.Fact, error) {
 				return nil, err
 			}
 		}
-		facts, err := c.more(ctx)
+		facts, err := c.rest(ctx)
 		if errors.Is(err, fs.ErrNotExist) {
 			c.at = 0 // removed: two snapshots have all of it
 			return nil, nil
@@ -285,7 +290,17 @@ func (c *cursor) choose(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// more reads what the file has beyond the place reached.
+// rest reads on until it finds facts that are wanted, or the end of the file.
+func (c *cursor) rest(ctx context.Context) ([]*buspb.Fact, error) {
+	for {
+		begin := c.at
+		if facts, err := c.more(ctx); err != nil || len(facts) > 0 || c.at == begin {
+			return facts, err
+		}
+	}
+}
+
+// more reads a piece of what the file has beyond the place reached.
 func (c *cursor) more(ctx context.Context) ([]*buspb.Fact, error) {
 	data, err := c.tail(ctx)
 	if err != nil {
@@ -304,6 +319,9 @@ func (c *cursor) more(ctx context.Context) ([]*buspb.Fact, error) {
 			break
 		}
 		if fact.Seq == c.next {
+			if len(facts) == 0 {
+				c.first = c.at
+			}
 			taken += size
 			facts = append(facts, fact)
 			c.next++
@@ -311,6 +329,11 @@ func (c *cursor) more(ctx context.Context) ([]*buspb.Fact, error) {
 		c.at += int64(size)
 		data = data[size:]
 	}
+	if c.at == begin && len(data) >= cursorBytes-outboxHeader && !c.large {
+		c.large = true
+		return c.more(ctx)
+	}
+	c.large = false
 	if c.at == begin && len(data) > 0 {
 		if err := checkFactTail(data, c.at); err != nil {
 			return nil, fmt.Errorf("read outbox of %s, fact %d: %w", c.name, c.next, err)
@@ -334,7 +357,11 @@ func (c *cursor) tail(ctx context.Context) ([]byte, error) {
 	if from == outboxHeader {
 		from = 0
 	}
-	data := make([]byte, min(info.Size()-from, cursorBytes))
+	size := int64(cursorBytes)
+	if c.large {
+		size = largeBytes
+	}
+	data := make([]byte, min(info.Size()-from, size))
 	n, err := (&handleReader{ctx: ctx, file: file, offset: from}).readFull(data)
 	if err != nil || from != 0 {
 		return data[:n], err
@@ -362,7 +389,7 @@ func (c *cursor) moveOn(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	before := c.next
-	if facts, err := c.more(ctx); err != nil || len(facts) > 0 {
+	if facts, err := c.rest(ctx); err != nil || len(facts) > 0 {
 		c.next = before // let the caller's next read return them
 		c.at = 0
 		return err == nil, err
