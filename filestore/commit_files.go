@@ -9,7 +9,7 @@ import (
 
 // maxKnownFiles bounds how many closed files a cache remembers, so that they
 // can be continued. A forgotten one gets a new part.
-const maxKnownFiles = 16_384
+const maxKnownFiles = 4_096
 
 // fileCache keeps one value per file that this incarnation writes, lends it to
 // one user at a time, and bounds how many of them are open.

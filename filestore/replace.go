@@ -1,6 +1,7 @@
 package filestore
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -70,10 +71,17 @@ func readWhole(from FS, path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close() // read only: its error says nothing
-	data, err := io.ReadAll(io.NewSectionReader(f, 0, limit+1))
+	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
+	// Of a file that does not grow meanwhile, this is all that is ever allocated.
+	buffer := bytes.NewBuffer(make([]byte, 0, min(info.Size(), limit)+bytes.MinRead))
+	_, err = buffer.ReadFrom(io.NewSectionReader(f, 0, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	data := buffer.Bytes()
 	if int64(len(data)) > limit {
 		return nil, fmt.Errorf("over %d bytes: %w", limit, ErrTooLarge)
 	}

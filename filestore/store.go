@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io/fs"
 	"log/slog"
 	"path"
@@ -63,7 +64,8 @@ type core struct {
 	alarmed     atomic.Bool
 
 	mu   sync.Mutex
-	dirs map[string]bool // directories known to exist, durably
+	seed maphash.Seed
+	dirs map[uint64]struct{} // directories known to exist, durably, by dirKey
 	shut bool
 }
 
@@ -74,7 +76,7 @@ const maxKnownDirs = 50_000
 func Open(root string, o Options) (*Store, error) {
 	c := &core{
 		fs: o.FS, log: o.Logger, registerer: o.Registerer, alarm: o.DiskAlarm,
-		ended: make(chan struct{}), close: func() error { return nil }, dirs: map[string]bool{".": true},
+		ended: make(chan struct{}), close: func() error { return nil }, seed: maphash.MakeSeed(), dirs: map[uint64]struct{}{},
 	}
 	if c.log == nil {
 		c.log = slog.Default()
@@ -339,25 +341,34 @@ func passingName(name string) bool {
 }
 
 func (s *Store) known(dir string) bool {
+	if dir == "." {
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.dirs[dir]
+	_, known := s.dirs[s.dirKey(dir)]
+	return known
 }
+
+// dirKey is what a directory is known by: paths of 100 bytes, of each flow some, would
+// be most of the cache. That two of the directories known have one key by chance is
+// less likely than a bit that flips.
+func (s *Store) dirKey(dir string) uint64 { return maphash.String(s.seed, dir) }
 
 func (s *Store) learn(dir string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.dirs) >= maxKnownDirs {
-		s.dirs = map[string]bool{".": true}
+		clear(s.dirs)
 	}
-	s.dirs[dir] = true
+	s.dirs[s.dirKey(dir)] = struct{}{}
 }
 
 // forget drops one directory from the cache of MkdirAll.
 func (s *Store) forget(dir string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.dirs, dir)
+	delete(s.dirs, s.dirKey(dir))
 }
 
 // forgetUp drops a directory and all above it: another node removed the tree.
