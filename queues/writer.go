@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -132,13 +133,16 @@ func (w *Writer) store(ctx context.Context, batch []*Item) error {
 }
 
 func (w *Writer) commit(ctx context.Context, batch []*Item, fact *buspb.Mutation) *filestore.Commit {
-	c := &filestore.Commit{Class: filestore.Bulk, Facts: []*buspb.Mutation{fact}}
+	c := &filestore.Commit{Class: filestore.Bulk, Facts: []*buspb.Mutation{fact}, Appends: make([]filestore.Append, 0, len(batch))}
+	var text []byte // all rows, one behind the other
 	for _, i := range batch {
 		if i.Queue == UploadCompletion {
 			c.Appends = append(c.Appends, w.uploads(ctx, i)...)
 			continue
 		}
-		c.Appends = append(c.Appends, i.append(w.line(i), 1, 0))
+		begin := len(text)
+		text = w.appendLine(text, i)
+		c.Appends = append(c.Appends, i.append(text[begin:len(text):len(text)], 1, 0))
 	}
 	return c
 }
@@ -164,10 +168,10 @@ func (i *Item) digest(part uint32) filestore.Digest {
 	return filestore.Digest(hash[:16])
 }
 
-// line is a row as it is stored: the client and the entry's time in front, as in the
-// rows that clients send.
-func (w *Writer) line(i *Item) []byte {
-	out := i.appendHead(nil)
+// appendLine adds a row as it is stored: the client and the entry's time in front, as
+// in the rows that clients send.
+func (w *Writer) appendLine(out []byte, i *Item) []byte {
+	out = i.appendHead(out)
 	switch {
 	case i.Row != nil:
 		out = appendMembers(out, i.Row)
@@ -181,11 +185,13 @@ func (w *Writer) line(i *Item) []byte {
 func (i *Item) appendHead(out []byte) []byte {
 	out = append(out, '{')
 	if !i.Client.IsZero() {
-		out = fmt.Appendf(out, `"ClientId":%q,`, i.Client.String())
+		out = append(append(append(out, `"ClientId":"`...), i.Client.String()...), `",`...)
 	}
-	out = fmt.Appendf(out, `"_ts":%d,"Timestamp":%[1]d`, i.at.Unix())
+	at := i.at.Unix()
+	out = strconv.AppendInt(append(out, `"_ts":`...), at, 10)
+	out = strconv.AppendInt(append(out, `,"Timestamp":`...), at, 10)
 	if !i.Flow.IsZero() {
-		out = fmt.Appendf(out, `,"FlowId":%q`, i.Flow.String())
+		out = append(append(append(out, `,"FlowId":"`...), i.Flow.String()...), '"')
 	}
 	return out
 }
