@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"raptorpack/internal/subject"
 )
@@ -46,7 +47,7 @@ type verifier struct {
 	mode        string
 	thumbprints [][sha256.Size]byte
 	ca          *x509.CertPool
-	roots       *x509.CertPool
+	roots       func() *x509.CertPool // made when first asked for: most agents need them never
 	name        string
 }
 
@@ -57,6 +58,10 @@ func (o TLSOptions) tlsConfig(host string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	return o.judgedBy(*v, host)
+}
+
+func (o TLSOptions) judgedBy(v verifier, host string) (*tls.Config, error) {
 	v.name = host
 	if o.SelfSigned {
 		v.name = o.PinnedName
@@ -98,13 +103,21 @@ func (o TLSOptions) verifier() (*verifier, error) {
 	if v.ca, err = (Trust{CA: o.CA}).roots(); err != nil {
 		return nil, err
 	}
-	if v.roots, err = x509.SystemCertPool(); err != nil {
-		v.roots = x509.NewCertPool() // no system store: only what is configured
-	}
-	if len(o.Roots) > 0 && !v.roots.AppendCertsFromPEM(o.Roots) {
+	if len(o.Roots) > 0 && !x509.NewCertPool().AppendCertsFromPEM(o.Roots) {
 		return nil, errors.New("root_certs: no certificate in it")
 	}
+	v.roots = sync.OnceValue(o.roots)
 	return v, nil
+}
+
+// roots are the authorities of the machine, and those configured.
+func (o TLSOptions) roots() *x509.CertPool {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // no system store: only what is configured
+	}
+	roots.AppendCertsFromPEM(o.Roots) // as checked
+	return roots
 }
 
 func (v *verifier) verify(state tls.ConnectionState) error {
@@ -129,7 +142,7 @@ func (v *verifier) verify(state tls.ConnectionState) error {
 	for _, c := range state.PeerCertificates[1:] {
 		between.AddCert(c)
 	}
-	if _, err := leaf.Verify(x509.VerifyOptions{Roots: v.roots, Intermediates: between, DNSName: v.name}); err != nil {
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: v.roots(), Intermediates: between, DNSName: v.name}); err != nil {
 		return fmt.Errorf("tls: %w: %w", ErrForged, err)
 	}
 	return nil

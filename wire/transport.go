@@ -70,6 +70,7 @@ type TransportOptions struct {
 // as the scheme of each URL says. Safe for concurrent use.
 type Transport struct {
 	options TransportOptions
+	judge   *verifier // of no host yet
 	proxy   proxyFunc
 	dial    func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -103,14 +104,15 @@ func NewTransport(o TransportOptions) (*Transport, error) {
 	if o.UserAgent == "" {
 		o.UserAgent = "Velociraptor" // protocol section 3.1
 	}
-	if _, err := o.TLS.verifier(); err != nil {
+	judge, err := o.TLS.verifier()
+	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
 	proxy, err := o.Proxy.Choose()
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	t := &Transport{options: o, proxy: proxy, sessions: tls.NewLRUClientSessionCache(keptSessions), hosts: make(map[string]*http.Transport)}
+	t := &Transport{options: o, judge: judge, proxy: proxy, sessions: tls.NewLRUClientSessionCache(keptSessions), hosts: make(map[string]*http.Transport)}
 	t.dial = o.Dial
 	if t.dial == nil {
 		t.dial = newDialer(o).DialContext
@@ -145,7 +147,7 @@ func (t *Transport) connect(ctx context.Context, network, address string) (net.C
 }
 
 func (t *Transport) tlsConfig(u *url.URL) (*tls.Config, error) {
-	config, err := t.options.TLS.tlsConfig(u.Hostname())
+	config, err := t.options.TLS.judgedBy(*t.judge, u.Hostname())
 	if err != nil {
 		return nil, err
 	}
