@@ -88,7 +88,8 @@ type Node struct {
 	o           Options
 	log         *slog.Logger
 	registry    *prometheus.Registry
-	counted     *vql.Metrics // of all queries
+	expiry      *prometheus.GaugeVec // of certificates, by key of the file
+	counted     *vql.Metrics         // of all queries
 	store       *filestore.Store
 	incarnation *filestore.Incarnation
 	reader      *filestore.Reader
@@ -147,7 +148,7 @@ func New(ctx context.Context, o Options) (*Node, error) {
 	n := &Node{o: o, log: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), lease: newLease(), failed: make(chan error, maxParts)}
 	n.told, n.drain = context.WithCancel(context.WithoutCancel(ctx))
 	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	n.counted = vql.NewMetrics(n.registry)
+	n.counted, n.expiry = vql.NewMetrics(n.registry), newExpiry(n.registry)
 	endpoint.Yara().Register(n.registry)
 	if err := n.open(ctx); err != nil {
 		return nil, errors.Join(err, n.abandon(ctx))
@@ -406,25 +407,6 @@ func (n *Node) setCertificate(c *config.Loaded) error {
 		n.checkExpiry("Frontend.tls_certificate_filename", string(certificate))
 	}
 	return n.certificate.Set(certificate, key)
-}
-
-// expirySoon is how long before its end a certificate is spoken of.
-const expirySoon = 30 * 24 * time.Hour
-
-// checkExpiry tells early, and loudly when it is too late, that agents stop
-// talking to this node: they never trust an expired certificate. key says where
-// the certificate stands.
-func (n *Node) checkExpiry(key, text string) {
-	certificate, err := config.Certificate(text)
-	if err != nil {
-		return // whoever uses it says so
-	}
-	switch left := time.Until(certificate.NotAfter); {
-	case left <= 0:
-		n.log.Error("server certificate has expired, agents refuse this node", "key", key, "since", certificate.NotAfter)
-	case left < expirySoon:
-		n.log.Warn("server certificate expires soon", "key", key, "at", certificate.NotAfter)
-	}
 }
 
 // Reload takes over what may change while the node runs: TLS certificates and the

@@ -200,6 +200,7 @@ func TestBrokenExpressionsAreSeen(t *testing.T) {
 	for _, good := range []string{
 		`g > 1`, `max by (job) (g) == 0`, `rate(a_total[5m]) > 0 or increase(b_total{kind=~"x|y",job!="z"}[1h30m]) > 0`, `predict_linear(g[6h], 86400) > -1.5e3`,
 		`histogram_quantile(0.99, sum by (op, le) (rate(h_seconds_bucket{op="sync"}[5m]))) > 1`, `sum by (job) (g offset 15m) < 0.7 * sum by (job) (g)`,
+		`g - time() < 86400`,
 	} {
 		if _, err := readExpr(good, names); err != nil {
 			t.Errorf("%s: %v", good, err)
@@ -207,7 +208,7 @@ func TestBrokenExpressionsAreSeen(t *testing.T) {
 	}
 	for _, bad := range []string{
 		``, `(g > 1`, `g > 1)`, `g >`, `max by (nosuch) (g) == 0`, `nosuch > 0`, `nosuch(g) > 0`, `rate(a_total) > 0`, `a_total[5m] > 0`, `rate(g[5m]) > 0`, `rate(a_total[5 m]) > 0`, `rate(a_total[5x]) > 0`,
-		`b_total{kind="x} > 0`, `b_total{nosuch="x"} > 0`, `b_total{kind=x} > 0`, `b_total{kind~"x"} > 0`, `b_total{kind=~"("} > 0`, `h_seconds > 0`, `g_bucket > 0`, `g g > 0`, `max(g > 0] > 0`, `min_over_time(g) > 0`, `g & g`,
+		`b_total{kind="x} > 0`, `b_total{nosuch="x"} > 0`, `b_total{kind=x} > 0`, `b_total{kind~"x"} > 0`, `b_total{kind=~"("} > 0`, `h_seconds > 0`, `g_bucket > 0`, `g g > 0`, `max(g > 0] > 0`, `min_over_time(g) > 0`, `g & g`, `g - time < 1`,
 	} {
 		if e, err := readExpr(bad, names); err == nil {
 			t.Errorf("%s: nothing wrong: %s", bad, fmt.Sprint(e))

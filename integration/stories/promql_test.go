@@ -119,6 +119,8 @@ func (r *exprReader) term(within string) error {
 		return r.want(")")
 	case token[0] >= '0' && token[0] <= '9':
 		return nil
+	case token == "time":
+		return errors.Join(r.want("("), r.want(")"))
 	case slices.Contains(slices.Concat(onVectors, onGrowing, onAnything), token):
 		return r.call(token)
 	default:

@@ -66,6 +66,9 @@ func TestExpiredServerCertificateIsToldOnBothSides(t *testing.T) {
 	}})
 	p.start()
 	p.waitLog("level=ERROR", "server certificate has expired", "Frontend.certificate")
+	if ends := p.metric("raptorpack_node_certificate_expiry_timestamp_seconds", `key="Frontend.certificate"`); ends <= 0 || ends > float64(time.Now().Unix()) {
+		t.Errorf("the metric says that the certificate ends at %v, want a time gone by", ends)
+	}
 	a := p.newAgent(0, nil)
 	wait(t, "the agent to say why", func() (bool, string) {
 		return a.log.has("lost contact with the server", "certificate has expired"), a.log.tail(2000)
