@@ -19,7 +19,18 @@ const (
 	// client that enrols, and saves 12 KiB of memory for each that waits.
 	busyGarbage = 50
 	calmGarbage = 15
+
+	// From manyBytes live on the share is smaller, so that garbage is no more than
+	// it was there, but never less than fewGarbage: a collection costs what is live.
+	manyBytes  = 80 << 20
+	fewGarbage = 20
 )
+
+// busyShare is how much garbage may stand while a node is busy, in percent of what is
+// live.
+func busyShare(live uint64) int {
+	return int(min(busyGarbage, max(fewGarbage, busyGarbage*manyBytes/max(live, 1))))
+}
 
 // thrift keeps memory small while many clients wait and little happens: after a
 // calm minute it gives back what a storm took, and collects sooner until the next.
@@ -31,7 +42,8 @@ func (n *Node) thrift(ctx context.Context) error {
 			debug.SetGCPercent(percent)
 		}
 	}
-	allow(busyGarbage)
+	share := busyGarbage
+	allow(share)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var last uint64
@@ -42,14 +54,13 @@ func (n *Node) thrift(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
-		metrics.Read(sample)
-		now := sample[0].Value.Uint64()
-		switch busy := now-last > calmBytes; {
-		case busy && calm >= calmAfter:
-			allow(busyGarbage)
-			calm = 0
+		allocated, live := heap()
+		switch busy := allocated-last > calmBytes; {
 		case busy:
+			if now := busyShare(live); calm >= calmAfter || now != share {
+				share = now
+				allow(share)
+			}
 			calm = 0
 		case calm < calmAfter:
 			if calm += lookEvery; calm >= calmAfter {
@@ -57,6 +68,14 @@ func (n *Node) thrift(ctx context.Context) error {
 				debug.FreeOSMemory()
 			}
 		}
-		last = now
+		last = allocated
 	}
+}
+
+// heap tells how many bytes were ever allocated, and how many the last collection
+// found in use.
+func heap() (allocated, live uint64) {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64(), sample[1].Value.Uint64()
 }
