@@ -74,7 +74,7 @@ func (a *applier) start(s *buspb.FlowStart) {
 	for _, text := range s.Clients {
 		client, err := ids.ParseClient(text)
 		key := Key{a.org, client, entry.spec.Flow}
-		if err != nil || a.flows[key] != nil { // twice in one batch
+		if err != nil || a.records.has(key) { // twice in one batch
 			continue
 		}
 		entry.flows++
@@ -124,7 +124,7 @@ func (a *applier) edit(k *buspb.FlowKey, change func(*Flow)) {
 	if err != nil {
 		return
 	}
-	old := a.flows[key]
+	old := a.flow(key)
 	if old == nil {
 		return
 	}
@@ -220,8 +220,8 @@ func (a *applier) expire(x *buspb.FlowExpire) {
 
 // put makes f the record of its key and keeps all indexes true to it.
 func (a *applier) put(f *Flow) {
-	old := a.flows[f.Key]
-	a.flows[f.Key] = f
+	old := a.flow(f.Key)
+	a.records.keep(f)
 	c := a.clients[f.owner()]
 	if c == nil {
 		c = &clientFlows{}
@@ -240,8 +240,8 @@ func (a *applier) put(f *Flow) {
 func (t *Table) queue(c *clientFlows, f *Flow) {
 	at := len(c.order)
 	for at > 0 {
-		before := t.flows[Key{f.Org, f.Client, c.order[at-1]}]
-		if before.Index != f.Index || compareText(before.Flow.String(), f.Flow.String()) < 0 {
+		before := c.order[at-1]
+		if t.records.started(Key{f.Org, f.Client, before}) != f.Index || compareText(before.String(), f.Flow.String()) < 0 {
 			break
 		}
 		at--
@@ -253,14 +253,7 @@ func (t *Table) queue(c *clientFlows, f *Flow) {
 // be nil.
 func (t *Table) reindex(c *clientFlows, old, next *Flow) {
 	f := cmp.Or(next, old)
-	if next != nil && next.open() {
-		if c.open == nil {
-			c.open = map[ids.Flow]struct{}{}
-		}
-		c.open[f.Flow] = struct{}{}
-	} else {
-		delete(c.open, f.Flow)
-	}
+	c.reopen(f.Flow, next != nil && next.open())
 	if next != nil && next.State == Waiting {
 		t.unfinished[f.Key] = struct{}{}
 	} else {
@@ -282,13 +275,13 @@ func (t *Table) reindex(c *clientFlows, old, next *Flow) {
 
 func (a *applier) remove(k *buspb.FlowKey) {
 	key, err := parseKey(a.org, k)
-	f := a.flows[key]
+	f := a.flow(key)
 	if err != nil || f == nil {
 		return
 	}
 	c := a.clients[key.owner()]
 	a.reindex(c, f, nil)
-	delete(a.flows, key)
+	a.records.forget(key)
 	c.order = slices.DeleteFunc(slices.Clone(c.order), func(id ids.Flow) bool { return id == key.Flow })
 	if len(c.order) == 0 {
 		delete(a.clients, key.owner())

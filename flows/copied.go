@@ -127,9 +127,9 @@ func (t *Table) copied(key Key, hunt ids.Hunt) *Flow {
 		return nil
 	}
 	for _, id := range c.order {
-		f := t.flows[Key{key.Org, key.Client, id}]
-		if from := f.Spec.Origin; from != nil && from.Flow == key.Flow.String() && f.Spec.Hunt == hunt {
-			return f
+		spec := t.specs[specKey{key.Org, id}].spec
+		if from := spec.Origin; from != nil && from.Flow == key.Flow.String() && spec.Hunt == hunt {
+			return t.flow(Key{key.Org, key.Client, id})
 		}
 	}
 	return nil

@@ -235,7 +235,7 @@ func TestFlowsOfAHuntEndTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	var keys []flows.Key
-	for _, f := range n.HuntFlows(ids.RootOrg, h) {
+	for f := range n.HuntFlows(ids.RootOrg, h) {
 		keys = append(keys, f.Key)
 	}
 	if diff := cmp.Diff([]flows.Key{a, b}, keys, cmp.AllowUnexported(ids.Org{}, ids.Client{}, ids.Flow{})); diff != "" {
@@ -254,7 +254,7 @@ func TestFlowsOfAHuntEndTogether(t *testing.T) {
 	if err := propose(flows.PlanDeleteAll(ids.RootOrg, keys, "ada")); err != nil {
 		t.Fatal(err)
 	}
-	if left := n.HuntFlows(ids.RootOrg, h); len(left) != 0 || !n.Used(a) || n.Used(gone) {
+	if left := slices.Collect(n.HuntFlows(ids.RootOrg, h)); len(left) != 0 || !n.Used(a) || n.Used(gone) {
 		t.Errorf("%d left; used %v %v", len(left), n.Used(a), n.Used(gone))
 	}
 }

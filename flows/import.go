@@ -141,8 +141,8 @@ func (t *Table) importedFrom(org ids.Org, client ids.Client, sum string) (*Flow,
 		return nil, false
 	}
 	for _, id := range c.order {
-		if f := t.flows[Key{org, client, id}]; f.Spec.Origin != nil && f.Spec.Origin.SHA256 == sum && sum != "" {
-			return f, true
+		if from := t.specs[specKey{org, id}].spec.Origin; from != nil && from.SHA256 == sum && sum != "" {
+			return t.flow(Key{org, client, id}), true
 		}
 	}
 	return nil, false
@@ -157,7 +157,7 @@ func (t *Table) checkImport(org ids.Org, in *buspb.FlowImport) error {
 		return fmt.Errorf("import flow %s of %s: %w", key.Flow, key.Client, ErrInvalid)
 	}
 	_, gone := t.deleted[key]
-	if t.flows[key] != nil || gone || t.specs[specKey{org, key.Flow}] != nil {
+	if t.records.has(key) || gone || t.specs[specKey{org, key.Flow}] != nil {
 		return fmt.Errorf("import flow %s of %s: %w", key.Flow, key.Client, ErrExists)
 	}
 	if in.Spec.Hunt != "" {
@@ -175,7 +175,7 @@ func (t *Table) checkImport(org ids.Org, in *buspb.FlowImport) error {
 // bring lets an imported flow in: it has ended, and nothing more is taken of it.
 func (a *applier) bring(in *buspb.FlowImport) {
 	key, err := parseKey(a.org, in.GetEnd().GetKey())
-	if err != nil || a.flows[key] != nil {
+	if err != nil || a.records.has(key) {
 		return // checked before
 	}
 	entry := a.spec(in.Spec)

@@ -25,8 +25,13 @@ const (
 	maxAboutBytes = 8 << 20
 
 	// keepEnded is how long this node remembers what it holds of a flow that
-	// has ended, so that late resends are recognised.
-	keepEnded = 10 * time.Minute
+	// has ended, so that late resends are recognised. What comes later still is
+	// either not wanted any more or stored twice and shown once.
+	keepEnded = 2 * time.Minute
+
+	// keepComplete is that of a flow of which everything is here, and told: more of
+	// its rows is not wanted.
+	keepComplete = 30 * time.Second
 
 	// keepIdle is how long it remembers a flow that runs but says nothing, while
 	// its client has a connection here.
@@ -54,6 +59,7 @@ type local struct {
 	endRank  int      // of the strongest end that is durable
 	limited  bool     // over a limit of ours
 	ended    bool     // by the ledger
+	complete bool     // by the ledger
 	answered question // the newest that the client answered and that others were told of
 
 	version  int64     // counts changes of what is durable
@@ -229,6 +235,8 @@ func (s *stream) with(held []reservation) filestore.Intervals {
 func (l *local) idle(now time.Time, here bool) bool {
 	keep := keepAway
 	switch {
+	case l.complete:
+		keep = keepComplete
 	case l.ended:
 		keep = keepEnded
 	case here:

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"raptorpack/filestore"
 	"raptorpack/ids"
 	"raptorpack/proto/buspb"
 )
@@ -80,21 +81,25 @@ func (r *Room) makeOffers(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, key := range keys {
-		if spoken[key] {
-			r.offers.keep(key) // until the fact is applied here
-			continue
+	for some := range slices.Chunk(keys, maxOffering) {
+		var due []*offering
+		for _, key := range some {
+			if spoken[key] {
+				r.offers.keep(key) // until the fact is applied here
+			} else if o := r.offering(key, here[key]); o != nil {
+				due = append(due, o)
+			}
 		}
-		if r.reopen(key, here[key]) {
-			continue
-		}
-		if err := r.offer(ctx, key); err != nil {
-			r.offers.keep(key)
-			errs = append(errs, err)
+		if len(due) > 0 {
+			errs = append(errs, r.offer(ctx, due))
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// maxOffering is how many offers are made durable at once. A fleet that comes back to
+// its tasks must not wait for a commit each; more of them fit an entry of the ledger.
+const maxOffering = 500
 
 // newestConnections numbers the newest connection of each flow's client.
 func (r *Room) newestConnections(keys []Key) map[Key]uint64 {
@@ -170,45 +175,83 @@ func spokenOf(c *buspb.FlowChange) *buspb.FlowKey {
 	return nil
 }
 
-// offer makes one offer durable. What became of the task meanwhile is looked at
-// again before, and nothing is offered twice in one turn.
-func (r *Room) offer(ctx context.Context, key Key) error {
+// offering is an offer on its way to the filestore.
+type offering struct {
+	key    Key
+	fact   *buspb.FlowOffer
+	visit  *visit
+	errand *errand
+	asker  *Attachment
+}
+
+// offering looks once more at what became of a task, and says what to make durable;
+// nil: nothing. Nothing is offered twice in one turn, nor what the connections up to
+// newest may hand out.
+func (r *Room) offering(key Key, newest uint64) *offering {
+	if r.reopen(key, newest) {
+		return nil
+	}
 	s := r.shard(key.owner())
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	f, _ := r.lookup(key)
 	v := s.visits[key.owner()]
 	if f == nil || f.State != Pending || v == nil || v.errands[key.Flow] == nil || s.took(key) {
-		s.mu.Unlock()
 		return nil
 	}
 	e := v.errands[key.Flow]
-	asker := e.askedBy
-	e.sure = e.knowsNot(f) && v.here(asker)
+	e.sure = e.knowsNot(f) && v.here(e.askedBy)
 	if e.offering == f.Turn || !e.sure && f.Cleared == 0 {
-		s.mu.Unlock()
 		return nil
 	}
-	o := &buspb.FlowOffer{Key: key.proto(), Incarnation: r.o.Incarnation, Turn: f.Turn, Sure: e.sure}
 	e.offering, e.spent = f.Turn, false
-	s.mu.Unlock()
+	fact := &buspb.FlowOffer{Key: key.proto(), Incarnation: r.o.Incarnation, Turn: f.Turn, Sure: e.sure}
+	return &offering{key, fact, v, e, e.askedBy}
+}
 
-	err := r.submitFacts(ctx, key, &buspb.FlowChange{Change: &buspb.FlowChange_Offer{Offer: o}})
-	s.mu.Lock()
-	var wakes []chan struct{}
-	f, _ = r.lookup(key)
-	switch {
-	case err != nil:
-		e.offering = 0
-	case err == nil:
-		r.metrics.offered.Inc()
+// offer makes offers durable, in one commit. Those that fail stay due.
+func (r *Room) offer(ctx context.Context, all []*offering) error {
+	changes := map[ids.Org][]*buspb.FlowChange{}
+	for _, o := range all {
+		changes[o.key.Org] = append(changes[o.key.Org], &buspb.FlowChange{Change: &buspb.FlowChange_Offer{Offer: o.fact}})
 	}
-	if err == nil && o.Sure && f != nil && (f.Turn == o.Turn || f.Offered == o.Incarnation) { // no other node was first
-		e.answered, e.ready = false, span{asker.number, asker.number}
-		wakes = v.wakes()
+	c := &filestore.Commit{Class: filestore.Interactive}
+	var err error
+	for org, some := range changes {
+		m, wrong := mutation(org, "", some...)
+		c.Facts, err = append(c.Facts, m), errors.Join(err, wrong)
+	}
+	if err == nil {
+		err = r.o.Committer.Submit(ctx, c)
+	}
+	for _, o := range all {
+		r.offered(o, err)
+	}
+	if err != nil {
+		return fmt.Errorf("offer %s, the first to %s: %w", plural(int64(len(all)), "task"), all[0].key.Client, err)
+	}
+	return nil
+}
+
+// offered goes on with an offer that is durable, or is not for the reason in err.
+func (r *Room) offered(o *offering, err error) {
+	s := r.shard(o.key.owner())
+	s.mu.Lock()
+	if err != nil {
+		o.errand.offering = 0
+		s.mu.Unlock()
+		r.offers.keep(o.key)
+		return
+	}
+	r.metrics.offered.Inc()
+	var wakes []chan struct{}
+	f, _ := r.lookup(o.key)
+	if o.fact.Sure && f != nil && (f.Turn == o.fact.Turn || f.Offered == o.fact.Incarnation) { // no other node was first
+		o.errand.answered, o.errand.ready = false, span{o.asker.number, o.asker.number}
+		wakes = o.visit.wakes()
 	}
 	s.mu.Unlock()
-	r.wakeAll(key.owner(), wakes)
-	return err
+	r.wakeAll(o.key.owner(), wakes)
 }
 
 // took reports whether this node holds the fact that the client took the task,

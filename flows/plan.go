@@ -289,7 +289,7 @@ func (t *Table) overdue(now time.Time) []Key {
 	defer t.mu.RUnlock()
 	var out []Key
 	for key := range t.unfinished {
-		if now.Sub(t.flows[key].WaitingSince) >= WaitForRows {
+		if now.Sub(t.flow(key).WaitingSince) >= WaitForRows {
 			out = append(out, key)
 		}
 	}

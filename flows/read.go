@@ -15,7 +15,7 @@ import (
 func (t *Table) Flow(key Key) (*Flow, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if f := t.flows[key]; f != nil {
+	if f := t.flow(key); f != nil {
 		return f, nil
 	}
 	return nil, fmt.Errorf("flow %s of %s: %w", key.Flow, key.Client, ErrNotFound)
@@ -41,7 +41,7 @@ func (t *Table) List(org ids.Org, client ids.Client, before ids.Flow, limit int)
 	}
 	out := make([]*Flow, 0, len(older))
 	for _, id := range slices.Backward(older) {
-		out = append(out, t.flows[Key{org, client, id}])
+		out = append(out, t.flow(Key{org, client, id}))
 	}
 	return out
 }
@@ -99,8 +99,16 @@ func (t *Table) Unfinished() []*Flow {
 	now := time.Now()
 	t.mu.RLock()
 	var out []*Flow
-	for _, f := range t.flows {
-		if f.State != Pending && f.State != Completed && !f.old(now.Add(-keepEnded)) {
+	for _, f := range t.records.live {
+		if f.State != Pending && !f.old(now.Add(-keepEnded)) {
+			out = append(out, f)
+		}
+	}
+	for key, packed := range t.records.rested {
+		if packedState(packed) == Completed {
+			continue
+		}
+		if f := t.flow(key); !f.old(now.Add(-keepEnded)) {
 			out = append(out, f)
 		}
 	}
@@ -119,8 +127,8 @@ func (t *Table) open(o owner) ([]*Flow, uint64) {
 		return nil, t.index
 	}
 	out := make([]*Flow, 0, len(c.open))
-	for id := range c.open {
-		out = append(out, t.flows[Key{o.org, o.client, id}])
+	for _, id := range c.open {
+		out = append(out, t.flow(Key{o.org, o.client, id}))
 	}
 	slices.SortFunc(out, func(a, b *Flow) int {
 		return cmp.Or(a.late()-b.late(), cmp.Compare(a.Index, b.Index), compareText(a.Flow.String(), b.Flow.String()))
@@ -141,7 +149,7 @@ func (t *Table) lookup(key Key) (f *Flow, deleted bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	_, deleted = t.deleted[key]
-	return t.flows[key], deleted
+	return t.flow(key), deleted
 }
 
 // request returns the compressed request of a pending task, nil when nothing is

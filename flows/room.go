@@ -234,7 +234,7 @@ func (r *Room) follow(key Key, f *Flow) bool {
 		r.closing.add(key, r.deletedBy(key)) // which drops the notes, once nothing is on its way
 	}
 	if l != nil && f != nil {
-		l.ended = f.State.Final()
+		l.ended, l.complete = f.State.Final(), f.State == Completed
 	}
 	followers := s.followers(key)
 	wake := f != nil && (f.State == Pending || f.CancelDue)

@@ -118,12 +118,21 @@ func (r *flowRecord) flow(key Key, spec *Spec) *Flow {
 	return f
 }
 
-// view is the table between two entries. Records and specs are immutable, so it
-// only holds on to them.
+// view is the table between two entries. Records, packed or not, and specs are
+// immutable, so it only holds on to them.
 type view struct {
-	specs   []specEntry
-	flows   []*Flow
+	specs   map[specKey]specEntry
+	flows   []kept
+	marks   marks
 	deleted map[Key]tombstone
+}
+
+// kept is one record as the table has it.
+type kept struct {
+	Key
+	index  uint64
+	live   *Flow // nil: packed
+	packed string
 }
 
 // View returns the state as it stands, to be written while Apply goes on.
@@ -131,15 +140,19 @@ func (t *Table) View() io.WriterTo {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	v := &view{
-		specs:   make([]specEntry, 0, len(t.specs)),
-		flows:   make([]*Flow, 0, len(t.flows)),
+		specs:   make(map[specKey]specEntry, len(t.specs)),
+		flows:   make([]kept, 0, t.records.len()),
+		marks:   t.records.marks,
 		deleted: maps.Clone(t.deleted),
 	}
-	for _, s := range t.specs {
-		v.specs = append(v.specs, *s)
+	for key, s := range t.specs {
+		v.specs[key] = *s
 	}
-	for _, f := range t.flows {
-		v.flows = append(v.flows, f)
+	for key, f := range t.records.live {
+		v.flows = append(v.flows, kept{key, f.Index, f, ""})
+	}
+	for key, packed := range t.records.rested {
+		v.flows = append(v.flows, kept{key, packedIndex(packed), nil, packed})
 	}
 	return v
 }
@@ -149,20 +162,24 @@ func (v *view) WriteTo(w io.Writer) (int64, error) { return jsonlines.Write(w, v
 
 // lines gives the lines in order, each made when it is asked for.
 func (v *view) lines(yield func(snapshotLine) bool) {
-	slices.SortFunc(v.specs, func(x, y specEntry) int {
-		return cmp.Or(compareText(x.spec.Org.String(), y.spec.Org.String()), compareText(x.spec.Flow.String(), y.spec.Flow.String()))
+	specs := slices.SortedFunc(maps.Keys(v.specs), func(x, y specKey) int {
+		return cmp.Or(compareText(x.org.String(), y.org.String()), compareText(x.flow.String(), y.flow.String()))
 	})
 	// By age within a client, so that reading back keeps each client's order.
-	slices.SortFunc(v.flows, func(x, y *Flow) int {
+	slices.SortFunc(v.flows, func(x, y kept) int {
 		return cmp.Or(compareText(x.Org.String(), y.Org.String()), compareText(x.Client.String(), y.Client.String()),
-			cmp.Compare(x.Index, y.Index), compareText(x.Flow.String(), y.Flow.String()))
+			cmp.Compare(x.index, y.index), compareText(x.Flow.String(), y.Flow.String()))
 	})
-	for _, s := range v.specs {
-		if !yield(s.line()) {
+	for _, key := range specs {
+		if !yield(v.specs[key].line()) {
 			return
 		}
 	}
-	for _, f := range v.flows {
+	for _, k := range v.flows {
+		f := k.live
+		if f == nil {
+			f = v.marks.unpack(k.packed, k.Key, v.specs[specKey{k.Org, k.Flow}].spec)
+		}
 		if !yield(f.line()) {
 			return
 		}
@@ -218,7 +235,7 @@ func (t *Table) Restore(r io.Reader) error {
 func (t *Table) replace(fresh *Table) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.index, t.specs, t.flows = fresh.index, fresh.specs, fresh.flows
+	t.index, t.specs, t.records = fresh.index, fresh.specs, fresh.records
 	t.clients, t.unfinished, t.deleted = fresh.clients, fresh.unfinished, fresh.deleted
 }
 
@@ -251,6 +268,7 @@ func (t *Table) restoreLine(text []byte) error {
 		}
 		entry.flows++
 		a := applier{Table: t, org: org}
+		key.Org, key.Flow = entry.spec.Org, entry.spec.Flow // one text for all its clients
 		f := line.Record.flow(key, entry.spec)
 		a.put(f)
 		t.index = max(t.index, f.Turn, f.Cleared)

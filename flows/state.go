@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,8 +44,21 @@ type specEntry struct {
 
 // clientFlows are the flows of one client.
 type clientFlows struct {
-	order []ids.Flow            // oldest first
-	open  map[ids.Flow]struct{} // those that a connection may have to speak about
+	order []ids.Flow // oldest first
+	open  []ids.Flow // those that a connection may have to speak about, in no order
+}
+
+// reopen notes whether a connection may have to speak about a flow.
+func (c *clientFlows) reopen(flow ids.Flow, open bool) {
+	at := slices.Index(c.open, flow)
+	switch {
+	case open && at < 0:
+		c.open = append(c.open, flow)
+	case !open && len(c.open) == 1 && at == 0:
+		c.open = nil // most clients rest most of the time
+	case !open && at >= 0:
+		c.open = slices.Delete(c.open, at, at+1)
+	}
 }
 
 // Table is the replicated memory of all collections, a State of the ledger. Apply and Restore are the
@@ -60,7 +74,7 @@ type Table struct {
 	mu         sync.RWMutex
 	index      uint64 // the newest entry seen
 	specs      map[specKey]*specEntry
-	flows      map[Key]*Flow
+	records    records
 	clients    map[owner]*clientFlows
 	unfinished map[Key]struct{} // ended well, rows missing: what expiry looks at
 	deleted    map[Key]tombstone
@@ -80,7 +94,7 @@ func newTable(changed func([]Key), restored func()) *Table {
 
 func (t *Table) reset() {
 	t.specs = map[specKey]*specEntry{}
-	t.flows = map[Key]*Flow{}
+	t.records = newRecords()
 	t.clients = map[owner]*clientFlows{}
 	t.unfinished = map[Key]struct{}{}
 	t.deleted = map[Key]tombstone{}
@@ -209,7 +223,7 @@ func (t *Table) checkStart(org ids.Org, s *buspb.FlowStart) error {
 		}
 		key := Key{org, client, flow}
 		_, gone := t.deleted[key]
-		if _, found := t.flows[key]; found || gone {
+		if t.records.has(key) || gone {
 			return fmt.Errorf("start flow %s of %s: %w", flow, client, ErrExists)
 		}
 	}
@@ -221,7 +235,7 @@ func (t *Table) find(org ids.Org, k *buspb.FlowKey) (*Flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := t.flows[key]
+	f := t.flow(key)
 	if f == nil {
 		return nil, fmt.Errorf("flow %s of %s: %w", key.Flow, key.Client, ErrNotFound)
 	}

@@ -17,8 +17,10 @@ const (
 	// table than it should have now.
 	adoptTable = 10 * time.Second
 
-	// forgetVisit is how long a client that has no connection here is remembered.
+	// forgetVisit is how long a client that has no connection here is remembered
+	// if something was said to it about a task; forgetIdler, if nothing was.
 	forgetVisit = 10 * time.Minute
+	forgetIdler = 2 * time.Minute
 )
 
 // visit is what this node knows of a client beside the ledger: its connections,
@@ -229,13 +231,22 @@ func (r *Room) rouse(now time.Time) {
 	}
 }
 
+// over reports whether a visit can be forgotten.
+func (v *visit) over(now time.Time) bool {
+	keep := forgetVisit
+	if len(v.errands) == 0 && v.kill == 0 {
+		keep = forgetIdler
+	}
+	return len(v.attachments) == 0 && now.Sub(v.used) > keep
+}
+
 // forget drops what is known of clients that have left, and lists the connections
 // of the others. The lock is held.
 func (s *shard) forget(now time.Time) []*Attachment {
 	var all []*Attachment
 	for o, v := range s.visits {
 		all = append(all, v.attachments...)
-		if len(v.attachments) == 0 && now.Sub(v.used) > forgetVisit {
+		if v.over(now) {
 			delete(s.visits, o)
 		}
 	}
@@ -254,10 +265,12 @@ func (r *Room) rest(s *shard, now time.Time) []Key {
 	var owed []Key
 	for key, l := range s.locals {
 		v := s.visits[key.owner()]
-		here := v != nil && len(v.attachments) > 0
+		if here := v != nil && len(v.attachments) > 0; !l.idle(now, here) {
+			continue
+		}
 		f, _ := r.lookup(key)
 		switch {
-		case !l.idle(now, here), l.taken && f != nil && f.State == Pending:
+		case l.taken && f != nil && f.State == Pending:
 		case f != nil && l.version > l.reported:
 			owed = append(owed, key)
 		default:

@@ -2,11 +2,13 @@ package flows_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"raptorpack/filestore"
 	"raptorpack/flows"
 	"raptorpack/ids"
 	"raptorpack/proto/wirepb"
@@ -283,4 +285,37 @@ func TestRestartedNodeAsksFirst(t *testing.T) {
 	again.want(key, flows.Completed)
 	wantNext(t, b, "")
 	a.Close()
+}
+
+// TestOffersOfManyClientsAreOneCommit lets a fleet come back to its tasks: each client
+// is asked, knows nothing, and nobody waits for the commits of others.
+func TestOffersOfManyClientsAreOneCommit(t *testing.T) {
+	w := newWorld(t)
+	n := w.node()
+	full := errors.New("disk full")
+	var back []*flows.Attachment
+	for _, text := range []string{"C.00000000000000a1", "C.00000000000000a2", "C.00000000000000a3"} {
+		w.client = clientID(t, text)
+		w.start()
+		a := w.attach(n)
+		defer a.Close()
+		n.send(forgot(wantNext(t, a, "ask1"))...)
+		back = append(back, a)
+	}
+	n.committer.Before = func(context.Context, *filestore.Commit) error { return full }
+	if err := n.MakeOffers(t.Context()); !errors.Is(err, full) {
+		t.Fatalf("offers with a full disk: %v", err)
+	}
+	for _, a := range back {
+		wantNext(t, a, "")
+	}
+	n.committer.Before = nil
+	before := w.disk.Commits()
+	n.offer()
+	if commits := w.disk.Commits() - before; commits != 1 {
+		t.Errorf("%d commits for %d offers, want 1", commits, len(back))
+	}
+	for _, a := range back {
+		wantNext(t, a, "start")
+	}
 }

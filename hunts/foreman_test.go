@@ -273,7 +273,7 @@ func TestRateHoldsAcrossFailOvers(t *testing.T) {
 			}
 		}
 		var starts []time.Time
-		for _, f := range w.flows.HuntFlows(k.Org, k.Hunt) {
+		for f := range w.flows.HuntFlows(k.Org, k.Hunt) {
 			starts = append(starts, f.Created)
 		}
 		slices.SortFunc(starts, time.Time.Compare)
@@ -352,7 +352,7 @@ func TestManagerDoesTheRest(t *testing.T) {
 		}
 		w.must(t)(w.PlanDelete(k, "ada", w.now()))
 		lead(t, w, 20*time.Second)
-		if _, err := w.Hunt(k); !errors.Is(err, hunts.ErrNotFound) || !w.Gone(k) || len(w.flows.HuntFlows(k.Org, k.Hunt)) != 0 {
+		if _, err := w.Hunt(k); !errors.Is(err, hunts.ErrNotFound) || !w.Gone(k) || len(slices.Collect(w.flows.HuntFlows(k.Org, k.Hunt))) != 0 {
 			t.Errorf("a deleted hunt is left: %v", err)
 		}
 		if gone := w.Deletions(); len(gone) != 1 || gone[0].Key != k || gone[0].Index == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"time"
 
@@ -38,7 +39,7 @@ type flowsRoom interface {
 	Used(flows.Key) bool
 
 	// HuntFlows lists the flows of a hunt.
-	HuntFlows(ids.Org, ids.Hunt) []*flows.Flow
+	HuntFlows(ids.Org, ids.Hunt) iter.Seq[*flows.Flow]
 }
 
 // ManagerOptions wires a Manager. All but Every is required.

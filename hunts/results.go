@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"path"
 	"slices"
@@ -61,7 +62,7 @@ type huntFlows interface {
 	Flow(flows.Key) (*flows.Flow, error)
 
 	// HuntFlows lists the flows of a hunt, by client and flow.
-	HuntFlows(ids.Org, ids.Hunt) []*flows.Flow
+	HuntFlows(ids.Org, ids.Hunt) iter.Seq[*flows.Flow]
 }
 
 // segmentReader reads sets: *filestore.Reader.

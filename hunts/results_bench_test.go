@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"strconv"
 	"sync"
@@ -144,7 +145,9 @@ func (benchFlows) Flow(key flows.Key) (*flows.Flow, error) {
 	return oneFlow, nil
 }
 
-func (benchFlows) HuntFlows(ids.Org, ids.Hunt) []*flows.Flow { return nil }
+func (benchFlows) HuntFlows(ids.Org, ids.Hunt) iter.Seq[*flows.Flow] {
+	return func(func(*flows.Flow) bool) {}
+}
 
 // benchRecords has the one hunt.
 type benchRecords struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -32,7 +33,7 @@ func (m *Manager) sweep(ctx context.Context, now time.Time) error {
 }
 
 // cancel cancels those of a hunt's flows that are open.
-func (m *Manager) cancel(ctx context.Context, h *Hunt, all []*flows.Flow) error {
+func (m *Manager) cancel(ctx context.Context, h *Hunt, all iter.Seq[*flows.Flow]) error {
 	return m.each(ctx, h, all, func(f *flows.Flow) bool { return !f.State.Final() }, flows.PlanCancelOpen)
 }
 
@@ -54,11 +55,11 @@ func (m *Manager) clear(ctx context.Context, h *Hunt) error {
 
 // each proposes what is planned for some of a hunt's flows, in batches.
 func (m *Manager) each(
-	ctx context.Context, h *Hunt, all []*flows.Flow, which func(*flows.Flow) bool,
+	ctx context.Context, h *Hunt, all iter.Seq[*flows.Flow], which func(*flows.Flow) bool,
 	plan func(ids.Org, []flows.Key, string) (*buspb.Mutation, error),
 ) error {
 	var keys []flows.Key
-	for _, f := range all {
+	for f := range all {
 		if which(f) {
 			keys = append(keys, f.Key)
 		}

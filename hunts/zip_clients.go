@@ -68,7 +68,7 @@ func (z *zipWriter) eachClient(ctx context.Context, found func(*ClientLine) erro
 	if z.r.o.Hunts.Imported(z.key) {
 		return z.eachImported(ctx, found)
 	}
-	for _, f := range z.r.o.Flows.HuntFlows(z.key.Org, z.key.Hunt) {
+	for f := range z.r.o.Flows.HuntFlows(z.key.Org, z.key.Hunt) {
 		if _, known := z.r.o.Clients.Ordinal(z.key.Org, f.Client); !known {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"path"
 	"strings"
 	"time"
@@ -102,8 +103,8 @@ func (h *Host) endHunt(ctx context.Context, one *hunts.Hunt, cancel bool, operat
 var huntRecord = flowFile{kind: "HuntRecord"}
 
 // emitUploads lists what clients uploaded for a hunt, flow by flow.
-func (h *Host) emitUploads(ctx context.Context, scope *vql.Scope, all []*flows.Flow, emit vql.Emit) error {
-	for _, f := range all {
+func (h *Host) emitUploads(ctx context.Context, scope *vql.Scope, all iter.Seq[*flows.Flow], emit vql.Emit) error {
+	for f := range all {
 		if f.Uploads.Len() == 0 {
 			continue
 		}

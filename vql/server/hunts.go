@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"raptorpack/filestore"
 	"raptorpack/flows"
@@ -191,12 +192,14 @@ var huntFlowsPlugin = vql.NewPlugin(vql.Spec{
 	if err != nil {
 		return err
 	}
-	all := h.flowsOfHunt(scope, one)
-	all = all[min(max(0, args.StartRow), int64(len(all))):]
-	if args.Limit > 0 {
-		all = all[:min(args.Limit, int64(len(all)))]
-	}
-	for _, f := range all {
+	shown := int64(0)
+	for f := range h.flowsOfHunt(scope, one) {
+		if shown++; shown <= args.StartRow {
+			continue
+		}
+		if args.Limit > 0 && shown > max(0, args.StartRow)+args.Limit {
+			break
+		}
 		if err := scope.Charge(ctx); err != nil {
 			return err
 		}
@@ -213,20 +216,22 @@ var huntFlowsPlugin = vql.NewPlugin(vql.Spec{
 	return nil
 })
 
-// flowsOfHunt lists a hunt's flows as of one moment, by client, so that start_row
-// and limit cut pages. It holds no more than a pointer for each.
-func (h *Host) flowsOfHunt(scope *vql.Scope, one *hunts.Hunt) []*flows.Flow {
-	all := h.Flows.HuntFlows(h.Org, one.Hunt)
-	shown := all[:0]
-	for _, f := range all {
-		if _, known := h.Clients.Ordinal(h.Org, f.Client); known {
-			shown = append(shown, f)
+// flowsOfHunt goes over a hunt's flows by client, so that start_row and limit cut
+// pages. It says how many it left out, as far as it was followed.
+func (h *Host) flowsOfHunt(scope *vql.Scope, one *hunts.Hunt) iter.Seq[*flows.Flow] {
+	return func(yield func(*flows.Flow) bool) {
+		hidden := 0
+		for f := range h.Flows.HuntFlows(h.Org, one.Hunt) {
+			if _, known := h.Clients.Ordinal(h.Org, f.Client); !known {
+				hidden++
+			} else if !yield(f) {
+				break
+			}
+		}
+		if hidden > 0 {
+			scope.Log(vql.LevelInfo, "hunt %s: %d flows of clients that were deleted are left out", one.Hunt, hidden)
 		}
 	}
-	if n := len(all) - len(shown); n > 0 {
-		scope.Log(vql.LevelInfo, "hunt %s: %d flows of clients that were deleted are left out", one.Hunt, n)
-	}
-	return shown
 }
 
 // huntUploads lists the finished uploads of a hunt, flow by flow.
@@ -235,7 +240,7 @@ func huntUploads(ctx context.Context, scope *vql.Scope, hunt string, emit vql.Em
 	if err != nil {
 		return err
 	}
-	for _, f := range h.flowsOfHunt(scope, one) {
+	for f := range h.flowsOfHunt(scope, one) {
 		if f.Uploads.Len() == 0 {
 			continue
 		}

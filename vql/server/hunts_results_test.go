@@ -197,7 +197,7 @@ func TestHuntDeleteListsThenDeletes(t *testing.T) {
 	for range 5 { // cancels, deletes, forgets
 		w.manage()
 	}
-	if _, err := w.hunts.Hunt(key); !errors.Is(err, hunts.ErrNotFound) || len(w.flows.HuntFlows(key.Org, key.Hunt)) != 0 {
+	if _, err := w.hunts.Hunt(key); !errors.Is(err, hunts.ErrNotFound) || len(slices.Collect(w.flows.HuntFlows(key.Org, key.Hunt))) != 0 {
 		t.Errorf("the hunt is there: %v", err)
 	}
 }

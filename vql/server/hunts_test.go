@@ -114,7 +114,7 @@ func TestHuntFlowsComeInPages(t *testing.T) {
 	w.manage()
 	w.start(w.one, flows.Artifact{Name: "Linux.Test.Procs"}) // not of the hunt
 	var want []string
-	for _, f := range w.flows.HuntFlows(key.Org, key.Hunt) {
+	for f := range w.flows.HuntFlows(key.Org, key.Hunt) {
 		want = append(want, fmt.Sprintf(`{"HuntId":%q,"ClientId":%q,"FlowId":%q,"Flow":null}`, key.Hunt, f.Client, f.Flow))
 	}
 	if len(want) != 4 {
