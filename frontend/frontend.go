@@ -26,6 +26,7 @@ type Frontend struct {
 	enrolment *enrolment
 	strangers *ration // new sessions
 	contests  *contests
+	partings  *partings
 	quiet     *quiet
 	handler   http.Handler
 
@@ -64,7 +65,7 @@ func New(o Options) (*Frontend, error) {
 	}
 	f := &Frontend{
 		options: o, log: o.Logger, metrics: newMetrics(o.Registerer), opener: opener, sealer: sealer,
-		quiet: newQuiet(), sockets: newSockets(), newcomers: newSources(maxNewcomers), pushes: newPushes(), handover: make(chan struct{}),
+		quiet: newQuiet(), sockets: newSockets(), newcomers: newSources(maxNewcomers), pushes: newPushes(), partings: newPartings(), handover: make(chan struct{}),
 		publicTurns: make(chan struct{}, publicAtOnce),
 	}
 	if f.admission, err = newAdmission(&f.options, opener); err != nil {
@@ -97,6 +98,7 @@ func (f *Frontend) Run(ctx context.Context) error {
 	defer end()
 	helpers.Go(func() { f.wheel.run(life) })
 	helpers.Go(func() { f.pushes.run(life) })
+	helpers.Go(func() { f.forgetAway(life) })
 	helpers.Go(func() {
 		if err := f.watcher.Run(life); err != nil { // then connections are read as they come
 			f.log.Error("idle connections take a goroutine each", "err", err)

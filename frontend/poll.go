@@ -119,6 +119,7 @@ func (f *Frontend) hold(w http.ResponseWriter, r *http.Request, packet *wire.Pac
 // leave leaves the board before the attachment, whose end looks there for others.
 func (p *poll) leave() {
 	p.waiter.Close()
+	p.partings.note(p.peer)
 	if p.attachment != nil { // or attaching itself broke
 		p.attachment.Close()
 	}

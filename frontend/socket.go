@@ -340,6 +340,7 @@ func (r *reader) close() {
 	}
 	r.frontend.pushes.forget(r)
 	r.waiter.Close()
+	r.frontend.partings.note(r.peer)
 	r.delivering.Lock() // nothing is taken from a closed attachment
 	defer r.delivering.Unlock()
 	r.closed = true

@@ -83,8 +83,14 @@ func (s *Sealer) Seal(ctx context.Context, d Delivery) ([]byte, error) {
 	return o.append(make([]byte, 0, o.size())), nil
 }
 
+// Forget drops the session of a client's key. Packets that were sealed with it stay
+// good; the next one costs a private-key operation.
+func (s *Sealer) Forget(key *rsa.PublicKey) { s.sessions.Invalidate(keyName(key)) }
+
+func keyName(key *rsa.PublicKey) fingerprint { return sha256.Sum256(key.N.Bytes()) }
+
 func (s *Sealer) session(ctx context.Context, d Delivery) (*sealed, error) {
-	name := fingerprint(sha256.Sum256(d.Key.N.Bytes()))
+	name := keyName(d.Key)
 	if known, ok := s.sessions.GetIfPresent(name); ok {
 		return known, nil
 	}

@@ -530,3 +530,30 @@ func TestSealDeflatesOnlyWhatShrinks(t *testing.T) {
 		}
 	}
 }
+
+// A session that the server forgot costs it one private-key operation, and the client
+// nothing.
+func TestForgottenSessionIsMadeAnew(t *testing.T) {
+	p := newPair(t, wire.OpenerOptions{}, wire.IdentityOptions{})
+	key := &wiretest.ClientKey(t, 0).PublicKey
+	send := func() {
+		t.Helper()
+		body, err := p.sealer.Seal(t.Context(), wire.Delivery{Client: ids.ClientOfKey(key), Key: key, Messages: []*wirepb.VeloMessage{{SessionId: "F.1"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if jobs, err := p.session.Open(t.Context(), body); err != nil || len(jobs) != 1 {
+			t.Errorf("%d jobs, %v", len(jobs), err)
+		}
+	}
+	send()
+	send()
+	if n := p.privateOperations(t); n != 1 {
+		t.Errorf("%d private-key operations for two answers", n)
+	}
+	p.sealer.Forget(key)
+	send()
+	if n := p.privateOperations(t); n != 2 {
+		t.Errorf("%d private-key operations after one session was forgotten", n)
+	}
+}
