@@ -41,7 +41,7 @@ func BenchmarkFlowsEnd(b *testing.B) {
 	room := queues.New()
 	stored := &storing{committer: committer, left: b.N, all: make(chan struct{})}
 	writer := queues.NewWriter(queues.WriterOptions{
-		Room: room, Committer: stored, Flows: flows.New(flows.Options{}), Record: func(flows.Key) []byte { return []byte(record) },
+		Room: room, Committer: stored, Flows: flows.New(flows.Options{}), AppendRecord: func(dst []byte, _ flows.Key) []byte { return append(dst, record...) },
 	})
 	before := total(store)
 	pace := rate.NewLimiter(3000, 750)

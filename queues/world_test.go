@@ -140,12 +140,12 @@ func (w *world) node(incarnation string) *node {
 	})
 	w.must(w.ledger.Join(n.clients, n.artifacts, n.hunts, n.flows.Table, n.notebooks, n.queues))
 	n.writer = queues.NewWriter(queues.WriterOptions{
-		Room: n.queues, Committer: committer, Flows: n.flows, Record: func(key flows.Key) []byte {
+		Room: n.queues, Committer: committer, Flows: n.flows, AppendRecord: func(dst []byte, key flows.Key) []byte {
 			f, err := n.flows.Flow(key)
 			if err != nil {
-				return nil
+				return dst
 			}
-			return fmt.Appendf(nil, `{"session_id":%q,"state":%q}`, f.Flow, f.State)
+			return fmt.Appendf(dst, `{"session_id":%q,"state":%q}`, f.Flow, f.State)
 		},
 		Uploads: n.uploads,
 	})

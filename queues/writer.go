@@ -40,9 +40,9 @@ type WriterOptions struct {
 	Committer committer
 	Flows     *flows.Room // whose followers are woken
 
-	// Record gives the JSON object that a flow is shown as; nil: there is none any
-	// more.
-	Record func(flows.Key) []byte
+	// AppendRecord adds the JSON object that a flow is shown as; nothing: there is none
+	// any more.
+	AppendRecord func(dst []byte, key flows.Key) []byte
 
 	// Uploads lists what a flow has uploaded; flows.ErrNotFound: it is gone.
 	Uploads func(context.Context, flows.Key) ([]flows.Upload, error)
@@ -176,7 +176,7 @@ func (w *Writer) appendLine(out []byte, i *Item) []byte {
 	case i.Row != nil:
 		out = appendMembers(out, i.Row)
 	case !i.Flow.IsZero():
-		out = append(append(out, `,"Flow":`...), w.record(i)...)
+		out = w.appendRecord(append(out, `,"Flow":`...), i)
 	}
 	return append(out, '}', '\n')
 }
@@ -204,14 +204,15 @@ func appendMembers(out []byte, object json.RawMessage) []byte {
 	return out
 }
 
-func (w *Writer) record(i *Item) []byte {
-	record := w.o.Record(flows.Key{Org: i.Org, Client: i.Client, Flow: i.Flow})
-	switch {
-	case record == nil:
-		return []byte("null")
-	case len(record) > maxRowBytes || !json.Valid(record):
+func (w *Writer) appendRecord(out []byte, i *Item) []byte {
+	begin := len(out)
+	out = w.o.AppendRecord(out, flows.Key{Org: i.Org, Client: i.Client, Flow: i.Flow})
+	switch size := len(out) - begin; {
+	case size > maxRowBytes:
 		w.metrics.large.Inc()
-		return []byte("null")
+		out = out[:begin]
+	case size > 0:
+		return out
 	}
-	return record
+	return append(out, "null"...)
 }

@@ -101,19 +101,18 @@ func specsOf(all []flows.Artifact) []api.CollectSpec {
 
 // wireQueues makes what writes the rows that the pack tells of itself.
 func (n *Node) wireQueues() {
+	rows := server.NewFlowRows(n.flows)
+	record := func(dst []byte, key flows.Key) []byte {
+		f, err := n.flows.Flow(key)
+		if err != nil {
+			return dst
+		}
+		return rows.AppendJSON(dst, f)
+	}
 	n.queue = queues.NewWriter(queues.WriterOptions{
-		Room: n.queues, Committer: n.committer, Flows: n.flows, Record: n.flowRecord, Uploads: n.flows.Uploads,
+		Room: n.queues, Committer: n.committer, Flows: n.flows, AppendRecord: record, Uploads: n.flows.Uploads,
 		Registerer: n.registry, Logger: n.component("queues"),
 	})
-}
-
-// flowRecord is a flow as flows() shows it, nil when it is gone.
-func (n *Node) flowRecord(key flows.Key) []byte {
-	f, err := n.flows.Flow(key)
-	if err != nil {
-		return nil
-	}
-	return vql.AppendJSON(nil, server.FlowRow(n.flows, f))
 }
 
 // openEvents wires what runs the server's event artifacts.

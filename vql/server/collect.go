@@ -117,6 +117,10 @@ func newCollection(named []string, l *limitArgs) (*Collection, error) {
 
 // requestDict shows what a flow was asked for.
 func requestDict(creator string, client ids.Client, named []flows.Artifact, urgent bool) *vql.Dict {
+	return requestObject(creator, client, named, urgent).dict()
+}
+
+func requestObject(creator string, client ids.Client, named []flows.Artifact, urgent bool) object {
 	names, specs := []string{}, []*vql.Dict{}
 	for _, a := range named {
 		env := []*vql.Dict{}
@@ -126,8 +130,7 @@ func requestDict(creator string, client ids.Client, named []flows.Artifact, urge
 		names = append(names, a.Name)
 		specs = append(specs, vql.NewDict().Set("artifact", a.Name).Set("parameters", vql.NewDict().Set("env", env)))
 	}
-	return vql.NewDict().Set("creator", creator).Set("client_id", client.String()).Set("artifacts", names).
-		Set("specs", specs).Set("urgent", urgent)
+	return object{{"creator", creator}, {"client_id", client.String()}, {"artifacts", names}, {"specs", specs}, {"urgent", urgent}}
 }
 
 type flowArgs struct {

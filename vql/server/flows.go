@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"raptorpack/filestore"
@@ -103,16 +105,86 @@ var flowColumns = []string{
 	"artifacts_with_results", "query_stats", "execution_duration", "cpu_ns",
 }
 
-// FlowRow is a flow of a room as flows() shows it.
-func FlowRow(room *flows.Room, f *flows.Flow) *vql.Dict {
-	return (&Host{Flows: room}).flowRow(f, false)
+// member is a member of an object that is shown.
+type member struct {
+	name  string
+	value vql.Value
+}
+
+// object is shown as a dict, or written as one without being made into it. Its names
+// need no escapes.
+type object []member
+
+func (o object) dict() *vql.Dict {
+	d := vql.NewDict()
+	for _, m := range o {
+		if inner, is := m.value.(object); is {
+			m.value = inner.dict()
+		}
+		d.Set(m.name, m.value)
+	}
+	return d
+}
+
+func (o object) appendJSON(dst []byte) []byte {
+	dst = append(dst, '{')
+	for i, m := range o {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(append(append(dst, '"'), m.name...), `":`...)
+		if inner, is := m.value.(object); is {
+			dst = inner.appendJSON(dst)
+		} else {
+			dst = vql.AppendJSON(dst, m.value)
+		}
+	}
+	return append(dst, '}')
+}
+
+// FlowRows writes flows of a room as flows() shows them. It keeps what those that were
+// started together have in common. Safe for concurrent use.
+type FlowRows struct {
+	host Host
+
+	mu      sync.Mutex
+	spec    *flows.Spec // request is of it
+	request object
+	row     object // the last one, for its memory
+}
+
+// NewFlowRows makes a FlowRows.
+func NewFlowRows(room *flows.Room) *FlowRows { return &FlowRows{host: Host{Flows: room}} }
+
+// AppendJSON adds a flow's row to dst.
+func (r *FlowRows) AppendJSON(dst []byte, f *flows.Flow) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.spec != f.Spec {
+		r.spec, r.request = f.Spec, requestOf(f)
+	}
+	for i := range r.request {
+		if r.request[i].name == "client_id" {
+			r.request[i].value = f.Client.String()
+		}
+	}
+	r.row = r.host.appendFlow(r.row[:0], f, r.request, false)
+	return r.row.appendJSON(dst)
+}
+
+func requestOf(f *flows.Flow) object {
+	return requestObject(f.Spec.Creator, f.Client, f.Spec.Artifacts, f.Spec.Urgent)
 }
 
 func (h *Host) flowRow(f *flows.Flow, summary bool) *vql.Dict {
-	request := requestDict(f.Spec.Creator, f.Client, f.Spec.Artifacts, f.Spec.Urgent)
+	request := requestOf(f)
 	if summary {
-		request.Delete("specs")
+		request = slices.DeleteFunc(request, func(m member) bool { return m.name == "specs" })
 	}
+	return h.appendFlow(nil, f, request, summary).dict()
+}
+
+func (h *Host) appendFlow(row object, f *flows.Flow, request object, summary bool) object {
 	totals, active := f.Totals, latest(f.Created, f.Taken, f.Ended)
 	logs := totals.Logs
 	if p, ok := h.Flows.Progress(f.Key); ok && !f.State.Final() {
@@ -130,26 +202,32 @@ func (h *Host) flowRow(f *flows.Flow, summary bool) *vql.Dict {
 		}
 		stats = append(stats, vql.NewDict().Set("names_with_response", []string{name}).Set("result_rows", counts[name]))
 	}
-	row := vql.NewDict().
-		Set("client_id", f.Client.String()).
-		Set("session_id", f.Flow.String()).
-		Set("request", request).
-		Set("create_time", micros.Of(f.Created)).
-		Set("start_time", micros.Of(f.Taken)).
-		Set("active_time", micros.Of(active)).
-		Set("state", customaryState(f.State)).
-		Set("detailed_state", string(f.State)).
-		Set("status", f.Error).
-		Set("total_uploaded_files", f.Uploads.Len()).
-		Set("total_uploaded_bytes", f.UploadBytes()).
-		Set("total_expected_uploaded_bytes", totals.ExpectedUploadBytes).
-		Set("total_collected_rows", f.Rows()).
-		Set("total_logs", logs).
-		Set("artifacts_with_results", with)
+	row = append(
+		row,
+		member{"client_id", f.Client.String()},
+		member{"session_id", f.Flow.String()},
+		member{"request", request},
+		member{"create_time", micros.Of(f.Created)},
+		member{"start_time", micros.Of(f.Taken)},
+		member{"active_time", micros.Of(active)},
+		member{"state", customaryState(f.State)},
+		member{"detailed_state", string(f.State)},
+		member{"status", f.Error},
+		member{"total_uploaded_files", f.Uploads.Len()},
+		member{"total_uploaded_bytes", f.UploadBytes()},
+		member{"total_expected_uploaded_bytes", totals.ExpectedUploadBytes},
+		member{"total_collected_rows", f.Rows()},
+		member{"total_logs", logs},
+		member{"artifacts_with_results", with},
+	)
 	if !summary {
-		row.Set("query_stats", stats)
+		row = append(row, member{"query_stats", stats})
 	}
-	return row.Set("execution_duration", f.Duration.Nanoseconds()).Set("cpu_ns", numberOrNull(f.CPU.Nanoseconds()))
+	return append(
+		row,
+		member{"execution_duration", f.Duration.Nanoseconds()},
+		member{"cpu_ns", numberOrNull(f.CPU.Nanoseconds())},
+	)
 }
 
 // numberOrNull is NULL where nothing was told: 0 would be another answer.

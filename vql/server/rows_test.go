@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
@@ -12,6 +13,7 @@ import (
 	"raptorpack/flows"
 	"raptorpack/proto/wirepb"
 	"raptorpack/vql"
+	"raptorpack/vql/server"
 )
 
 const rowsInAll = 10_500
@@ -153,6 +155,30 @@ func TestFlowsAreListedWithWhatCameOfThem(t *testing.T) {
 	s.want(`SELECT level, message FROM flow_logs(`+at+`)`, `{"level":"INFO","message":"hello"}`)
 	s.want(`SELECT * FROM flows(` + strings.Replace(at, "F.", "F.X", 1) + `)`)
 	s.wantLog("no such flow")
+}
+
+// What is written of flows one after the other is what flows() shows of each, whatever
+// was written before.
+func TestFlowRowsAreWhatFlowsShows(t *testing.T) {
+	w := newWorld(t)
+	hostile := flows.Artifact{Name: "Linux.Test.Procs", Parameters: []flows.Parameter{{Name: "P", Value: "a\"b\n\x00\u2028</script>"}}}
+	several := []flows.Key{
+		w.start(w.one, hostile),
+		w.start(w.two, flows.Artifact{Name: "Linux.Test.Procs"}),
+		w.start(w.one, flows.Artifact{Name: "Linux.Test.Procs"}),
+	}
+	w.ingest(several[0], numbered("Linux.Test.Procs", 0, 4), logLine("hello"), ended(4, 0))
+	s := w.as("rex", "reader")
+	rows := server.NewFlowRows(w.flows)
+	for _, n := range []int{1, 0, 0, 2, 1} {
+		f, err := w.flows.Flow(several[n])
+		must(t, err)
+		got := string(rows.AppendJSON([]byte("before"), f))
+		want := s.rows("SELECT * FROM flows(client_id='%s', flow_id='%s')", f.Client, f.Flow)
+		if !json.Valid([]byte(want[0])) || got != "before"+want[0] {
+			t.Errorf("flow %d is written as\n%s\nshown as\n%s", n, got, want[0])
+		}
+	}
 }
 
 func logLine(text string) *wirepb.VeloMessage {
