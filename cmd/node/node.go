@@ -290,6 +290,7 @@ func (n *Node) wire(ctx context.Context) error {
 	late.Committer = n.committer
 	n.wireQueues()
 	n.wireTimelines()
+	allowGarbage(busyGarbage) // of files and entries that are read
 	if err := n.ledger.Load(ctx); err != nil {
 		return err
 	}
