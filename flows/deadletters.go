@@ -46,7 +46,7 @@ type letterLine struct {
 // allowance counts what a client wrote to the dead letters within a day, and how
 // often it changed its record by a self-report.
 type allowance struct {
-	since   time.Time
+	since   int64 // unix seconds
 	bytes   int64
 	reports int64
 }
@@ -132,17 +132,27 @@ func (s *shard) allow(o owner, bytes int64, now time.Time) bool {
 		return false
 	}
 	a.bytes += bytes
+	s.allowances[o] = a
 	return true
 }
 
-// allowanceOf finds or begins a client's day. The lock is held.
-func (s *shard) allowanceOf(o owner, now time.Time) *allowance {
-	a := s.allowances[o]
-	if a == nil || now.Sub(a.since) >= 24*time.Hour {
-		a = &allowance{since: now}
-		s.allowances[o] = a
+// allowanceOf finds a client's day, or what a new one begins with. The lock is held.
+func (s *shard) allowanceOf(o owner, now time.Time) allowance {
+	a, begun := s.allowances[o]
+	if !begun || a.over(now) {
+		return allowance{since: now.Unix()}
 	}
 	return a
+}
+
+// over reports whether the day has passed.
+func (a allowance) over(now time.Time) bool { return now.Unix()-a.since >= 24*60*60 }
+
+// reported counts a change of a client's record. The lock is held.
+func (s *shard) reported(o owner, now time.Time) {
+	a := s.allowanceOf(o, now)
+	a.reports++
+	s.allowances[o] = a
 }
 
 // tooManyReports reports whether a client has changed its record often enough.

@@ -385,7 +385,7 @@ func (p *packet) settleEnds(durable bool) {
 		followers = append(followers, p.shard.followers(part.key)...)
 	}
 	if durable && p.report != nil {
-		p.shard.allowanceOf(p.owner, p.peer.Received).reports++
+		p.shard.reported(p.owner, p.peer.Received)
 	}
 	p.shard.mu.Unlock()
 	signal(followers)

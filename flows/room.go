@@ -134,7 +134,7 @@ type shard struct {
 	mu         sync.Mutex
 	locals     map[Key]*local
 	visits     map[owner]*visit
-	allowances map[owner]*allowance
+	allowances map[owner]allowance
 	inquiries  map[owner][]*inquiry
 	answers    map[Key]*answer
 	watch      map[Key]map[*Watch]struct{}
@@ -154,7 +154,7 @@ func New(o Options) *Room {
 		r.shards[i].locals = map[Key]*local{}
 		r.shards[i].visits = map[owner]*visit{}
 		r.shards[i].told = map[complaint]int64{}
-		r.shards[i].allowances = map[owner]*allowance{}
+		r.shards[i].allowances = map[owner]allowance{}
 		r.shards[i].inquiries = map[owner][]*inquiry{}
 		r.shards[i].answers = map[Key]*answer{}
 		r.shards[i].watch = map[Key]map[*Watch]struct{}{}

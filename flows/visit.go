@@ -251,7 +251,7 @@ func (s *shard) forget(now time.Time) []*Attachment {
 		}
 	}
 	for o, a := range s.allowances {
-		if now.Sub(a.since) >= 24*time.Hour {
+		if a.over(now) {
 			delete(s.allowances, o)
 		}
 	}
